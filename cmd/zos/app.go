@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes. They are a contract: scripts rely on them.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // the operation did not succeed
+	exitUsage       = 2   // wrong arguments
+	exitRefused     = 3   // a check said no: invalid spec, bad signature, refused entry, discrepancy
+	exitNotFound    = 4   // what was named does not exist
+	exitUnreachable = 5   // a server could not be reached, or did not answer in time
+	exitInterrupted = 130 // Ctrl-C
+)
+
+// codedError carries the exit code that an error stands for.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+// coded gives err an exit code; nil stays nil.
+func coded(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &codedError{code, err}
+}
+
+// app is what every command needs: where to write and how.
+type app struct {
+	out, err io.Writer
+	json     bool
+}
+
+// print writes v as one line of JSON with --json, else calls text.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if !a.json {
+		text(a.out)
+		return nil
+	}
+	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// commands lists the command groups, one file each.
+func (a *app) commands() []*cobra.Command {
+	var all []*cobra.Command
+	for _, group := range []func(*app) []*cobra.Command{} {
+		all = append(all, group(a)...)
+	}
+	return all
+}
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	a := &app{out: stdout, err: stderr}
+	root := &cobra.Command{
+		Use:           "zos",
+		Short:         "sign, submit, follow and audit deployments; build and boot nodes",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetArgs(args)
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(exitUsage, err) })
+	root.AddCommand(a.commands()...)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailed
+	var c *codedError
+	switch {
+	case ctx.Err() != nil:
+		code = exitInterrupted
+	case errors.As(err, &c):
+		code = c.code
+	}
+	if a.json {
+		_ = json.NewEncoder(stderr).Encode(map[string]any{"error": err.Error(), "exit": code})
+	} else {
+		fmt.Fprintf(stderr, "zos: %v\n", err)
+	}
+	return code
+}

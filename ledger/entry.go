@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import "github.com/zos-node/zos/sign"
+
+// MaxEntry bounds one entry: a tile bundle stores its length in 16 bits.
+const MaxEntry = 65535
+
+// Every entry on the ledger is one DSSE envelope. Its payload type says what
+// it is and, through sign.Namespace, which SSHSIG namespace signs it. Block
+// entries alone have no signature: the checkpoint covers them.
+const (
+	TypeRoot       = "application/vnd.zos.root.v1+json"
+	TypeVoucher    = "application/vnd.zos.voucher.v1+json" // never an entry by itself: inside an enrol entry
+	TypeEnrol      = "application/vnd.zos.enrol.v1+json"
+	TypeCapacity   = "application/vnd.zos.capacity.v1+json"
+	TypeDeployment = "application/vnd.zos.deployment.v1+json" // register: payload = the exact spec bytes
+	TypeStop       = "application/vnd.zos.stop.v1+json"
+	TypeClaim      = "application/vnd.zos.claim.v1+json"
+	TypeRenew      = "application/vnd.zos.renew.v1+json"
+	TypeRelease    = "application/vnd.zos.release.v1+json"
+	TypeRecord     = "application/vnd.zos.record.v1+json"
+	TypeIncident   = "application/vnd.zos.incident.v1+json"
+	TypeClose      = "application/vnd.zos.close.v1+json"
+	TypeBlock      = "application/vnd.zos.block.v1+json"
+)
+
+// Root is the root of trust: who may say what, and which keys make a
+// checkpoint valid. Version N+1 needs the "root" role's threshold of N and of
+// N+1 (TUF's rule). Entry 0 of every log is root version 1.
+type Root struct {
+	Version int64       `json:"version"`
+	Log     LogPolicy   `json:"log"`
+	Policy  sign.Policy `json:"policy"`
+	// Require lists, per entry type, the roles of Policy that must each reach
+	// their threshold: "root", "deployment", "stop", "voucher".
+	Require map[string][]string `json:"require"`
+	Lease   LeasePolicy         `json:"lease"`
+}
+
+// LogPolicy says which checkpoints are to be believed.
+type LogPolicy struct {
+	Origin    string   `json:"origin"`    // C2SP checkpoint origin line
+	Key       string   `json:"key"`       // note verifier key (vkey) of the log
+	Cosigners []string `json:"cosigners"` // vkeys (cosignature/v1) of the validators
+	Quorum    int64    `json:"quorum"`    // how many distinct cosigners a checkpoint needs
+}
+
+// LeasePolicy holds the times of claiming, in milliseconds of ledger time.
+type LeasePolicy struct {
+	WindowMs int64 `json:"windowMs"` // rank k may claim from T0 + k*WindowMs
+	LeaseMs  int64 `json:"leaseMs"`  // a claim holds so long without renewal
+	GraceMs  int64 `json:"graceMs"`  // added after the ledger stood still
+}
+
+// Acted is the log state that a node acted on. Apply refuses an entry whose
+// pair is not a state that this log had.
+type Acted struct {
+	Size int64  `json:"size"`
+	Root string `json:"root"` // 64 hex digits
+}
+
+// Voucher lets nodes enrol. Signed by the roles of Require["voucher"].
+type Voucher struct {
+	ID     string            `json:"id"`     // unique on the ledger
+	Uses   int64             `json:"uses"`   // how many enrolments it is good for
+	Labels map[string]string `json:"labels"` // what the operator says of the nodes
+}
+
+// Enrol makes a node known. Signed by Key, which is the node's own.
+type Enrol struct {
+	Name    string        `json:"name"`    // DNS label, for people
+	Key     string        `json:"key"`     // authorized_keys form, "ssh-ed25519 AAAA…"; its fingerprint is the node id
+	Voucher sign.Envelope `json:"voucher"` // whole envelope of a Voucher
+	Image   string        `json:"image"`   // version and digest of the image that the node says it booted
+	Acted   Acted         `json:"acted"`
+}
+
+// Capacity is what a node offers. The newest one counts.
+type Capacity struct {
+	Arch       string     `json:"arch"`
+	VCPUs      int64      `json:"vcpus"`
+	MemoryMiB  int64      `json:"memoryMiB"`  // for guests, the node's own need already taken off
+	StorageMiB int64      `json:"storageMiB"` // for images and volumes
+	Hypervisor Hypervisor `json:"hypervisor"`
+	Addresses  []string   `json:"addresses"` // where gateways are reached
+	Acted      Acted      `json:"acted"`
+}
+
+// Hypervisor names the driver and the exact program that runs guests.
+type Hypervisor struct {
+	Name    string `json:"name"`    // "cloud-hypervisor" or "qemu"
+	Version string `json:"version"` // as the program says it
+	Digest  string `json:"digest"`  // "sha256:<hex>" of the program
+	Source  string `json:"source"`  // "release" (digest known from the release), "local" or "debian"
+}
+
+// Stop ends a deployment. Signed by the roles of Require["stop"].
+type Stop struct {
+	Deployment int64  `json:"deployment"` // log index of its register entry
+	Name       string `json:"name"`       // must be that deployment's name
+	Reason     string `json:"reason"`
+}
+
+// Claim is a node's acceptance of a deployment. Its log index is the fencing
+// token. Signed by the node.
+type Claim struct {
+	Deployment int64 `json:"deployment"`
+	Attempt    int64 `json:"attempt"`
+	Acted      Acted `json:"acted"`
+}
+
+// Renew prolongs the lease of a claim.
+type Renew struct {
+	Claim int64 `json:"claim"`
+	Acted Acted `json:"acted"`
+}
+
+// Release gives a claim back; the deployment may then be claimed by another node.
+type Release struct {
+	Claim  int64  `json:"claim"`
+	Reason string `json:"reason"`
+	Acted  Acted  `json:"acted"`
+}
+
+// Record tells how one phase of a deployment went. Seq counts from 0 without
+// a gap within a claim; Previous is the SHA-256 of the envelope bytes of the
+// record before it ("" for the first), so that a lost one shows.
+type Record struct {
+	Claim      int64             `json:"claim"` // -1 for phases before the claim was granted is not used: those are sent after it
+	Seq        int64             `json:"seq"`
+	Previous   string            `json:"previous"` // "sha256:<hex>" or ""
+	Phase      string            `json:"phase"`
+	Result     string            `json:"result"`     // "ok", "failed" or "undone"
+	StartedMs  int64             `json:"startedMs"`  // node's wall clock, Unix milliseconds
+	DurationMs int64             `json:"durationMs"` // monotonic
+	Bytes      int64             `json:"bytes"`      // moved in this phase
+	Digests    map[string]string `json:"digests"`    // what was checked or made, such as "plan", "kernel/web", "guestKey/web"
+	Detail     string            `json:"detail"`     // what was seen, for people
+	Error      string            `json:"error"`      // "" when ok
+	Acted      Acted             `json:"acted"`
+}
+
+// Incident is something that should not happen: a check that failed while
+// the deployment ran, a mirror that lied, a ledger that forked.
+type Incident struct {
+	Claim   int64  `json:"claim"`   // -1 when it concerns no claim
+	Kind    string `json:"kind"`    // stable word, such as "guest-panic", "chunk-mismatch", "checkpoint-rollback"
+	Machine string `json:"machine"` // or ""
+	Detail  string `json:"detail"`
+	Acted   Acted  `json:"acted"`
+}
+
+// Close ends the story of a claim: nothing of it runs any more.
+type Close struct {
+	Claim   int64  `json:"claim"`
+	Records int64  `json:"records"` // how many records the claim has
+	Result  string `json:"result"`  // "stopped", "failed" or "replaced"
+	Reason  string `json:"reason"`
+	Acted   Acted  `json:"acted"`
+}
+
+// Block is the last leaf of each block that carried an entry.
+type Block struct {
+	Height    int64  `json:"height"`
+	TimeMs    int64  `json:"timeMs"`    // ledger time, Unix milliseconds
+	StateRoot string `json:"stateRoot"` // 64 hex digits
+}
