@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command demo does the main job of zos once, with the real programs: it
+// starts a ledger and a mirror on loopback, makes two images, signs a
+// deployment with three keys, boots a node in QEMU, and checks what the node
+// did, from outside. It calls the zos command as an operator would; what it
+// prints can be typed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/term"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context) int {
+	c := chain{}
+	flag.StringVar(&c.board, "board", "qemu-x86_64", "kind of machine to build the image for")
+	flag.BoolVar(&c.imageOnly, "image-only", false, "build the node image into build/images and stop")
+	flag.BoolVar(&c.stay, "stay", term.IsTerminal(int(os.Stdout.Fd())) && term.IsTerminal(int(os.Stdin.Fd())), "leave everything running until Ctrl-C")
+	flag.StringVar(&c.dir, "dir", "build", "where to write")
+	flag.Parse()
+
+	self, err := os.Executable()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "demo: find myself: %v\n", err)
+		return 1
+	}
+	c.zos = filepath.Join(filepath.Dir(self), "zos")
+	c.steps = steps{out: os.Stdout, total: 13}
+	if c.imageOnly {
+		c.steps.total = 2
+	}
+	err = c.run(ctx)
+	c.close()
+	switch {
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stdout, "\ninterrupted; everything that was started has been stopped")
+		return 130
+	case err != nil:
+		explain(os.Stderr, err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// problem is an error that tells an operator what failed, what was expected
+// and what to do.
+type problem struct {
+	what, expected, todo string
+	err                  error
+}
+
+func (p *problem) Error() string {
+	if p.err == nil {
+		return p.what
+	}
+	return p.what + ": " + p.err.Error()
+}
+
+func (p *problem) Unwrap() error { return p.err }
+
+// steps runs named steps one after the other and keeps their times.
+type steps struct {
+	out   io.Writer
+	total int
+	done  []timed
+}
+
+type timed struct {
+	Name string        `json:"name"`
+	Took time.Duration `json:"tookNs"`
+}
+
+// do runs one step. Notes that the step returns are printed under its line.
+func (s *steps) do(ctx context.Context, name string, f func(ctx context.Context) (notes []string, err error)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "[%2d/%d] %s\n", len(s.done)+1, s.total, name)
+	start := time.Now()
+	notes, err := f(ctx)
+	took := time.Since(start)
+	s.done = append(s.done, timed{name, took})
+	for _, n := range notes {
+		for _, line := range strings.Split(strings.TrimRight(n, "\n"), "\n") {
+			fmt.Fprintf(s.out, "        %s\n", line)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("step %d, %s: %w", len(s.done), name, err)
+	}
+	fmt.Fprintf(s.out, "        done in %.1f s\n", took.Seconds())
+	return nil
+}
+
+// explain prints a failure the way an operator can use it.
+func explain(w io.Writer, err error) {
+	fmt.Fprintf(w, "\nFAILED  %v\n", err)
+	var p *problem
+	if errors.As(err, &p) {
+		fmt.Fprintf(w, "expected  %s\n", p.expected)
+		fmt.Fprintf(w, "do        %s\n", p.todo)
+	}
+}
