@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sign
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/hiddeco/sshsig"
+	"golang.org/x/crypto/ssh"
+)
+
+// key is a public key of a type that we accept.
+type key struct{ ssh.PublicKey }
+
+// acceptKey refuses key types that are no signing keys here: RSA and DSA for
+// their age, certificates because they bring a second policy with them.
+func acceptKey(p ssh.PublicKey) (key, error) {
+	switch p.Type() {
+	case ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoSKECDSA256:
+		return key{p}, nil
+	}
+	return key{}, fmt.Errorf("keys of type %s are not accepted, want ed25519 or ecdsa-p256, also on a FIDO token", p.Type())
+}
+
+// parseKey reads a public key in its one canonical text form: type, space,
+// base64. No options, no comment: these would be two texts for one key.
+func parseKey(text string) (key, error) {
+	kind, encoded, ok := strings.Cut(text, " ")
+	if !ok {
+		return key{}, errors.New(`is no public key, want "ssh-ed25519 AAAA…"`)
+	}
+	wire, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return key{}, errors.New(`is no public key without comment, want "ssh-ed25519 AAAA…"`)
+	}
+	p, err := ssh.ParsePublicKey(wire)
+	if err != nil {
+		return key{}, fmt.Errorf("is no public key: %w", err)
+	}
+	k, err := acceptKey(p)
+	if err != nil {
+		return key{}, err
+	}
+	if p.Type() != kind || k.String() != text {
+		return key{}, errors.New("is not in canonical form")
+	}
+	return k, nil
+}
+
+// String is the authorized_keys form without comment.
+func (k key) String() string {
+	return k.Type() + " " + base64.StdEncoding.EncodeToString(k.Marshal())
+}
+
+// fingerprint is what ssh-keygen -l shows: "SHA256:…".
+func (k key) fingerprint() string { return ssh.FingerprintSHA256(k) }
+
+// material is what the private half belongs to. The text of a FIDO key also
+// holds an application name, and a raw ed25519 key can be wrapped as one: both
+// give one person several public keys to be counted.
+func (k key) material() string {
+	var sk struct {
+		Kind string
+		Rest []byte `ssh:"rest"`
+	}
+	if err := ssh.Unmarshal(k.Marshal(), &sk); err != nil {
+		return string(k.Marshal())
+	}
+	switch k.Type() {
+	case ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519:
+		var body struct {
+			Point []byte
+			Rest  []byte `ssh:"rest"`
+		}
+		if ssh.Unmarshal(sk.Rest, &body) == nil {
+			return "ed25519:" + string(body.Point)
+		}
+	default:
+		var body struct {
+			Curve string
+			Point []byte
+			Rest  []byte `ssh:"rest"`
+		}
+		if ssh.Unmarshal(sk.Rest, &body) == nil {
+			return "ecdsa:" + string(body.Point)
+		}
+	}
+	return string(k.Marshal())
+}
+
+// Fingerprint returns the OpenSSH fingerprint of a public key in
+// authorized_keys form. For a node's key this is the node's id.
+func Fingerprint(publicKey string) (string, error) {
+	k, err := parseKey(publicKey)
+	if err != nil {
+		return "", fmt.Errorf("public key %w", err)
+	}
+	return k.fingerprint(), nil
+}
+
+// ParsePublicKeyFile reads the content of a .pub file and returns the key in
+// canonical form, without its comment.
+func ParsePublicKeyFile(b []byte) (string, error) {
+	p, _, options, rest, err := ssh.ParseAuthorizedKey(b)
+	if err != nil {
+		return "", fmt.Errorf("no public key: %w", err)
+	}
+	if len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 {
+		return "", errors.New("want exactly one public key, without options")
+	}
+	k, err := acceptKey(p)
+	if err != nil {
+		return "", err
+	}
+	return k.String(), nil
+}
+
+// signature is a parsed SSHSIG.
+type signature struct {
+	sig *sshsig.Signature
+	key key
+}
+
+// parseSignature reads a binary SSHSIG. It must encode again to the same
+// bytes, so that nobody can spell one signature in two ways, and must use
+// SHA-512, the default of ssh-keygen.
+func parseSignature(b []byte) (signature, error) {
+	s, err := sshsig.ParseSignature(b)
+	if err != nil {
+		return signature{}, fmt.Errorf("is no SSHSIG: %w", err)
+	}
+	k, err := acceptKey(s.PublicKey)
+	if err != nil {
+		return signature{}, err
+	}
+	if s.HashAlgorithm != sshsig.HashSHA512 {
+		return signature{}, fmt.Errorf("uses %s, want %s", s.HashAlgorithm, sshsig.HashSHA512)
+	}
+	if !bytes.Equal(s.Marshal(), b) {
+		return signature{}, errors.New("is an SSHSIG in non-canonical form")
+	}
+	return signature{s, k}, nil
+}
+
+// verify checks the signature over the message, in the namespace that it
+// names and parse has compared.
+func (s signature) verify(message []byte) error {
+	return sshsig.Verify(bytes.NewReader(message), s.sig, s.key.PublicKey, sshsig.HashSHA512, s.sig.Namespace)
+}
