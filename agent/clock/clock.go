@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package clock gives the node a time that is never before what it knows to
+// have passed. A wrong clock must not stop a boot: there is no waiting for
+// NTP here, only a floor, the latest time that anybody trustworthy has named
+// (the image's build, what was saved, the RTC, later the ledger). The clock is
+// only ever set forward.
+package clock
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Clock is the time as the agent's parts see it, so that tests can own it.
+type Clock interface {
+	Now() time.Time
+	// After delivers once, when d has passed.
+	After(d time.Duration) <-chan time.Time
+}
+
+// System is the machine's own clock.
+type System struct{}
+
+// Now is time.Now.
+func (System) Now() time.Time { return time.Now() }
+
+// After is time.After.
+func (System) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+const (
+	// BuildKey names the image's build time (Unix seconds) in os-release.
+	BuildKey = "ZOS_BUILD_TIME"
+	// RTCPath is where the kernel shows the real-time clock.
+	RTCPath = "/sys/class/rtc/rtc0/since_epoch"
+)
+
+// Source is one thing that knows a time which has passed.
+type Source struct {
+	Name string
+	Read func() (time.Time, error)
+}
+
+// File reads a file that holds Unix seconds.
+func File(name, path string) Source {
+	return Source{Name: name, Read: func() (time.Time, error) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return parse(strings.TrimSpace(string(b)))
+	}}
+}
+
+// Release reads the build time from an os-release file.
+func Release(path string) Source {
+	return Source{Name: "image", Read: func() (time.Time, error) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return time.Time{}, err
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			if v, ok := strings.CutPrefix(line, BuildKey+"="); ok {
+				return parse(strings.Trim(v, `"`))
+			}
+		}
+		return time.Time{}, fmt.Errorf("%s has no %s: %w", path, BuildKey, fs.ErrNotExist)
+	}}
+}
+
+func parse(s string) (time.Time, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("want Unix seconds: %w", err)
+	}
+	return time.Unix(n, 0), nil
+}
+
+// Setter sets the system's clock.
+type Setter func(time.Time) error
+
+// Set is the Setter of the real machine.
+func Set(t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+		return fmt.Errorf("set clock to %s: %w", t.UTC().Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+// Floor is the latest time of all sources that could be read. A source that
+// is not there is normal; one that is there and broken is logged.
+func Floor(log *slog.Logger, sources ...Source) (floor time.Time, from string) {
+	for _, s := range sources {
+		t, err := s.Read()
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				log.Warn("clock source", "source", s.Name, "err", err)
+			}
+			continue
+		}
+		if t.After(floor) {
+			floor, from = t, s.Name
+		}
+	}
+	return floor, from
+}
+
+// Forward sets the clock to floor when now is before it, and says so.
+func Forward(log *slog.Logger, now, floor time.Time, from string, set Setter) error {
+	if !floor.After(now) {
+		return nil
+	}
+	if err := set(floor); err != nil {
+		return err
+	}
+	log.Info("clock set forward", "from", now.UTC().Format(time.RFC3339), "to", floor.UTC().Format(time.RFC3339), "source", from)
+	return nil
+}
+
+// Save notes a time for the next agent's floor.
+func Save(path string, t time.Time) error {
+	if err := renameio.WriteFile(path, []byte(strconv.FormatInt(t.Unix(), 10)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("save clock: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command agent is the node's one program that decides and does: it follows
+// the ledger, claims what fits, and runs what was signed. init starts it; it
+// takes orders from nothing but the ledger.
+//
+// The parts are the sub-packages, each one concern. node.go puts them
+// together; this file only starts and ends the process.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+)
+
+// memoryLimit is what the garbage collector aims at: the budget of the
+// agent's resident memory is 60 MB, code and stacks included.
+const memoryLimit = 40 << 20
+
+func main() {
+	debug.SetMemoryLimit(memoryLimit)
+	log := slog.New(slog.NewTextHandler(os.Stdout, nil)).With("part", "agent")
+	if err := run(context.Background(), log); err != nil {
+		log.Error("agent ends", "err", err)
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
+}
