@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package debian
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+var (
+	// ErrGone says that the archive no longer has a locked version.
+	ErrGone = errors.New("no longer in the archive")
+	// ErrMismatch says that bytes are not the locked ones. They are never used.
+	ErrMismatch = errors.New("digest mismatch")
+)
+
+// Archive is one release of Debian as this machine's sources give it.
+type Archive struct {
+	dir, suite, arch string
+	log              *slog.Logger
+	updated          bool
+}
+
+// Open prepares nothing yet: the network is first used when something is
+// asked for that the cache does not have. dir is private to this archive.
+func Open(dir, suite, arch string, log *slog.Logger) (*Archive, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("private apt root: %w", err)
+	}
+	return &Archive{dir: abs, suite: suite, arch: arch, log: log}, nil
+}
+
+// Suite is the release's name.
+func (a *Archive) Suite() string { return a.suite }
+
+// codename reads the machine's release.
+func codename() (string, error) {
+	b, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "", fmt.Errorf("which Debian is this: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
+			return strings.Trim(v, `"`), nil
+		}
+	}
+	return "", errors.New("which Debian is this: /etc/os-release has no VERSION_CODENAME")
+}
+
+// apt runs an apt program on the private root.
+func (a *Archive) apt(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "APT_CONFIG="+filepath.Join(a.dir, "first.conf"))
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%s %s: %w", program, args[0], ctx.Err())
+		}
+		return nil, fmt.Errorf("%s %s: %w\n%s%s", program, args[0], err, tail(errs.String()+out.String(), 12), hint(errs.String()))
+	}
+	return out.Bytes(), nil
+}
+
+// hint adds what to do about the commonest failures.
+func hint(text string) string {
+	switch {
+	case strings.Contains(text, "NO_PUBKEY"), strings.Contains(text, "Missing key"):
+		return "\nthe machine's keyring does not know this release yet: apt-get install --only-upgrade debian-archive-keyring"
+	case strings.Contains(text, "Could not resolve"), strings.Contains(text, "Failed to fetch"):
+		return "\nthe archive could not be reached: check the network, or /etc/apt"
+	}
+	return ""
+}
+
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// setup writes the private root and fetches the signed indexes, once.
+func (a *Archive) setup(ctx context.Context) error {
+	if a.updated {
+		return nil
+	}
+	own, err := codename()
+	if err != nil {
+		return err
+	}
+	sources, err := Sources("/etc/apt", own, a.suite)
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{"etc/sources.list.d", "state/lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(a.dir, d), 0o755); err != nil {
+			return fmt.Errorf("private apt root: %w", err)
+		}
+	}
+	// The hooks of the machine's own configuration are for its own apt: main.conf,
+	// read after the machine's fragments, clears them.
+	first := fmt.Sprintf(`Dir::Etc::main "%[1]s/main.conf";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "%[1]s/etc/sources.list.d";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State "%[1]s/state";
+Dir::State::status "%[1]s/status";
+Dir::Cache "%[1]s/cache";
+`, a.dir)
+	main := fmt.Sprintf(`#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+#clear APT::Architectures;
+APT::Architecture "%[1]s";
+APT::Architectures { "%[1]s"; };
+APT::Sandbox::User "root";
+APT::Default-Release "";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11-icons-small::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::Retries "2";
+`, a.arch)
+	for name, text := range map[string]string{
+		"first.conf": first, "main.conf": main, "status": "", "etc/sources.list.d/archive.sources": string(sources),
+	} {
+		if err := os.WriteFile(filepath.Join(a.dir, name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("private apt root: %w", err)
+		}
+	}
+	a.log.Info("reading the signed package lists", "part", "kernel", "release", a.suite)
+	if _, err := a.apt(ctx, a.dir, "apt-get", "update", "-q"); err != nil {
+		return err
+	}
+	a.updated = true
+	return nil
+}
+
+// Show returns the newest stanza of a package's index entry.
+func (a *Archive) Show(ctx context.Context, name string) (map[string]string, error) {
+	if err := a.setup(ctx); err != nil {
+		return nil, err
+	}
+	out, err := a.apt(ctx, a.dir, "apt-cache", "show", "--no-all-versions", name)
+	if err != nil {
+		return nil, err
+	}
+	all := splitStanzas(string(out))
+	if len(all) == 0 {
+		return nil, fmt.Errorf("package %s: not in Debian %s", name, a.suite)
+	}
+	fields := parseStanza(all[0])
+	for k, v := range fields {
+		fields[k] = strings.TrimSpace(v)
+	}
+	return fields, nil
+}
+
+// Resolve finds the newest version of a package.
+func (a *Archive) Resolve(ctx context.Context, name string) (Package, error) {
+	f, err := a.Show(ctx, name)
+	if err != nil {
+		return Package{}, err
+	}
+	size, err := strconv.ParseInt(f["Size"], 10, 64)
+	if err != nil || len(f["SHA256"]) != 64 {
+		return Package{}, fmt.Errorf("package %s: index entry without size or SHA-256", name)
+	}
+	return Package{Name: f["Package"], Version: f["Version"], SHA256: f["SHA256"], Size: size}, nil
+}
+
+// Path is where the cache keeps a package, by its digest.
+func (a *Archive) path(p Package) string {
+	return filepath.Join(a.dir, "deb", p.SHA256[:16]+"-"+p.Name+".deb")
+}
+
+// Fetch returns the file of exactly p, from the cache or the archive.
+func (a *Archive) Fetch(ctx context.Context, p Package) (string, error) {
+	path := a.path(p)
+	switch err := verify(path, p); {
+	case err == nil:
+		return path, nil
+	case errors.Is(err, ErrMismatch):
+		a.log.Warn("cached package is damaged, fetching it again", "part", "kernel", "package", p.Name, "err", err)
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", err
+	}
+	if err := a.setup(ctx); err != nil {
+		return "", err
+	}
+	known, err := a.apt(ctx, a.dir, "apt-cache", "madison", p.Name)
+	if err != nil {
+		return "", err
+	}
+	if !hasVersion(string(known), p.Version) {
+		return "", fmt.Errorf("%s %s: %w", p.Name, p.Version, ErrGone)
+	}
+	if err := os.MkdirAll(filepath.Join(a.dir, "deb"), 0o755); err != nil {
+		return "", fmt.Errorf("cache: %w", err)
+	}
+	tmp, err := os.MkdirTemp(filepath.Join(a.dir, "deb"), "get-")
+	if err != nil {
+		return "", fmt.Errorf("cache: %w", err)
+	}
+	defer func() {
+		if err := os.RemoveAll(tmp); err != nil {
+			a.log.Warn("temporary folder left behind", "part", "kernel", "path", tmp, "err", err)
+		}
+	}()
+	a.log.Info("downloading", "part", "kernel", "package", p.Name, "version", p.Version, "bytes", p.Size)
+	if _, err := a.apt(ctx, tmp, "apt-get", "download", "-q", p.Name+"="+p.Version); err != nil {
+		return "", err
+	}
+	found, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if err != nil || len(found) != 1 {
+		return "", fmt.Errorf("download %s: %d files arrived, want 1", p.Name, len(found))
+	}
+	if err := verify(found[0], p); err != nil {
+		return "", err
+	}
+	if err := os.Rename(found[0], path); err != nil {
+		return "", fmt.Errorf("cache: %w", err)
+	}
+	return path, nil
+}
+
+// hasVersion looks for a version in the output of apt-cache madison.
+func hasVersion(madison, version string) bool {
+	for line := range strings.Lines(madison) {
+		if f := strings.Split(line, "|"); len(f) >= 2 && strings.TrimSpace(f[1]) == version {
+			return true
+		}
+	}
+	return false
+}
+
+// verify compares a file with its locked digest.
+func verify(path string, p Package) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("package %s: %w", p.Name, err)
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != p.SHA256 {
+		return fmt.Errorf("%s: %w: sha256 %s, want %s", path, ErrMismatch, got, p.SHA256)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package modules
+
+// Want is one module of a set.
+type Want struct {
+	Name     string
+	Optional bool   // a kernel without it is fine: its hardware is not for that kernel
+	Load     bool   // loaded at boot; the others wait for a device with their modalias
+	Why      string // what is missing without it
+}
+
+// Set is a named table of modules.
+type Set struct {
+	Name  string
+	Wants []Want
+}
+
+// Sets are all tables, in the order in which they are loaded. Boards name
+// those that they take.
+func Sets() []Set {
+	return []Set{
+		{"virtio", []Want{
+			{Name: "virtio_pci", Why: "every virtio device on PCI"},
+			{Name: "virtio_blk", Why: "disks of a virtual machine"},
+			{Name: "virtio_scsi", Optional: true, Why: "disks of a virtual machine"},
+			{Name: "virtio_net", Why: "the uplink of a virtual machine"},
+			{Name: "virtio_console", Why: "consoles and the test channel"},
+			{Name: "virtio_balloon", Optional: true, Why: "memory given back to the host"},
+			{Name: "virtio_rng", Why: "entropy of a virtual machine"},
+		}},
+		{"kvm", []Want{
+			{Name: "kvm", Load: true, Why: "guests"},
+			// Only one of the two finds its processor; init says which.
+			{Name: "kvm_amd", Load: true, Why: "guests on AMD processors"},
+			{Name: "kvm_intel", Load: true, Why: "guests on Intel processors"},
+			{Name: "vhost_vsock", Load: true, Why: "the guest's report to the agent, second driver"},
+			{Name: "vsock", Load: true, Why: "the guest's report to the agent"},
+			{Name: "vhost_net", Optional: true, Why: "faster taps"},
+		}},
+		{"network", []Want{
+			{Name: "tun", Load: true, Why: "the guests' network cards"},
+			{Name: "bridge", Load: true, Why: "networks of a deployment"},
+			{Name: "nf_tables", Load: true, Why: "default deny and gateways"},
+			{Name: "nft_ct", Load: true, Why: "firewall by connection state"},
+			{Name: "nft_nat", Load: true, Why: "gateways by DNAT"},
+			{Name: "nft_chain_nat", Load: true, Why: "gateways by DNAT"},
+			{Name: "nft_masq", Load: true, Why: "guests that may reach out"},
+			{Name: "nft_redir", Load: true, Optional: true, Why: "gateways on the node itself"},
+			{Name: "nft_reject", Load: true, Why: "a refusal instead of a silence"},
+			{Name: "nft_reject_inet", Load: true, Why: "a refusal instead of a silence"},
+			{Name: "nft_limit", Load: true, Why: "bounded logs"},
+			{Name: "nft_log", Load: true, Why: "what was dropped"},
+			{Name: "nft_fib", Load: true, Optional: true, Why: "anti-spoofing by route"},
+			{Name: "nft_fib_inet", Load: true, Optional: true, Why: "anti-spoofing by route"},
+			{Name: "nft_meta_bridge", Load: true, Why: "anti-spoofing on bridges"},
+			{Name: "nft_reject_bridge", Load: true, Optional: true, Why: "a refusal on bridges"},
+			{Name: "nf_conntrack_bridge", Load: true, Optional: true, Why: "connection state on bridges"},
+			{Name: "br_netfilter", Optional: true, Why: "IP rules for bridged traffic"},
+			{Name: "8021q", Optional: true, Why: "an uplink on a VLAN"},
+			{Name: "bonding", Optional: true, Why: "an uplink of several links"},
+			{Name: "af_packet", Load: true, Optional: true, Why: "DHCP"},
+		}},
+		{"storage", []Want{
+			{Name: "vfat", Load: true, Why: "the boot medium"},
+			{Name: "nls_cp437", Load: true, Why: "the boot medium"},
+			{Name: "nls_ascii", Load: true, Why: "the boot medium"},
+			{Name: "nls_utf8", Load: true, Optional: true, Why: "the boot medium"},
+			{Name: "loop", Load: true, Why: "volumes and images as block devices"},
+			{Name: "erofs", Load: true, Why: "Zero-Images"},
+			{Name: "sd_mod", Optional: true, Why: "SCSI and SATA disks"},
+			{Name: "sr_mod", Optional: true, Why: "an ISO as the boot medium"},
+			{Name: "isofs", Optional: true, Why: "an ISO as the boot medium"},
+			{Name: "ahci", Optional: true, Why: "SATA disks"},
+			{Name: "nvme", Optional: true, Why: "NVMe disks"},
+		}},
+		{"crypt", []Want{
+			{Name: "dm_mod", Load: true, Why: "encrypted volumes"},
+			{Name: "dm_crypt", Load: true, Why: "encrypted volumes"},
+			{Name: "xts", Load: true, Optional: true, Why: "encrypted volumes"},
+			{Name: "aesni_intel", Optional: true, Why: "fast encryption"},
+			{Name: "sha256_ssse3", Optional: true, Why: "fast digests"},
+		}},
+		{"platform", []Want{
+			{Name: "efivarfs", Load: true, Optional: true, Why: "firmware variables, read only"},
+			{Name: "i6300esb", Optional: true, Why: "the emulated watchdog"},
+			{Name: "iTCO_wdt", Optional: true, Why: "Intel's watchdog"},
+			{Name: "sp5100_tco", Optional: true, Why: "AMD's watchdog"},
+			{Name: "button", Load: true, Why: "the power button"},
+			{Name: "evdev", Load: true, Why: "the power button"},
+			{Name: "atkbd", Optional: true, Why: "a keyboard"},
+			{Name: "i8042", Optional: true, Why: "a keyboard"},
+			{Name: "rtc_cmos", Optional: true, Why: "the clock"},
+			{Name: "qemu_fw_cfg", Optional: true, Why: "a virtual machine's settings"},
+			{Name: "ramoops", Optional: true, Why: "the last words before a crash"},
+		}},
+		{"nic", []Want{
+			{Name: "e1000", Optional: true, Why: "Intel network cards"},
+			{Name: "e1000e", Optional: true, Why: "Intel network cards"},
+			{Name: "igb", Optional: true, Why: "Intel network cards"},
+			{Name: "igc", Optional: true, Why: "Intel network cards"},
+			{Name: "ixgbe", Optional: true, Why: "Intel network cards"},
+			{Name: "i40e", Optional: true, Why: "Intel network cards"},
+			{Name: "ice", Optional: true, Why: "Intel network cards"},
+			{Name: "ixgbevf", Optional: true, Why: "Intel network cards of a cloud"},
+			{Name: "tg3", Optional: true, Why: "Broadcom network cards"},
+			{Name: "bnxt_en", Optional: true, Why: "Broadcom network cards"},
+			{Name: "r8169", Optional: true, Why: "Realtek network cards"},
+			{Name: "mlx4_en", Optional: true, Why: "Mellanox network cards"},
+			{Name: "mlx5_core", Optional: true, Why: "Mellanox network cards"},
+			{Name: "ena", Optional: true, Why: "Amazon's network cards"},
+			{Name: "gve", Optional: true, Why: "Google's network cards"},
+			{Name: "vmxnet3", Optional: true, Why: "VMware's network cards"},
+		}},
+		GuestSet(),
+	}
+}
+
+// GuestSet is what the guest's PID 1 loads, all of it, in this order.
+func GuestSet() Set {
+	return Set{"guest", []Want{
+		{Name: "virtio_pci", Load: true, Why: "every virtio device"},
+		{Name: "virtio_blk", Load: true, Why: "the root disk"},
+		{Name: "virtio_net", Load: true, Why: "the network"},
+		{Name: "vmw_vsock_virtio_transport", Load: true, Why: "the report to the agent"},
+		{Name: "sha256", Load: true, Optional: true, Why: "verity"},
+		{Name: "dm_mod", Load: true, Why: "verity"},
+		{Name: "dm_bufio", Load: true, Why: "verity"},
+		{Name: "reed_solomon", Load: true, Optional: true, Why: "verity"},
+		{Name: "dm_verity", Load: true, Why: "every block of the root is checked"},
+		{Name: "erofs", Load: true, Why: "the Zero-Image"},
+		{Name: "overlay", Load: true, Why: "files of the spec over the image"},
+		{Name: "ext4", Load: true, Why: "volumes"},
+		{Name: "pvpanic", Load: true, Why: "a panic that the agent hears of"},
+		{Name: "pvpanic_pci", Load: true, Why: "a panic that the agent hears of"},
+		{Name: "virtio_rng", Load: true, Why: "entropy"},
+	}}
+}
+
+// Named returns the set of a name.
+func Named(name string) (Set, bool) {
+	for _, s := range Sets() {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Set{}, false
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"github.com/zos-node/zos/kernel/debian"
+)
+
+// Suite is the Debian release that all packages come from.
+const Suite = "trixie"
+
+// Options say where a Source keeps what it has.
+type Options struct {
+	Cache    string // folder for package lists and packages
+	Lock     string // committed lock file; read only
+	WorkLock string // where a fresh resolution is written when the lock no longer holds
+	Arch     string // Debian's name: "amd64"
+	Log      *slog.Logger
+}
+
+// Source hands out the packages of one lock.
+type Source struct {
+	opt     Options
+	archive *debian.Archive
+	lock    debian.Lock // what this build uses
+	files   map[string]string
+	anew    bool // the lock did not hold; everything is resolved again
+}
+
+// Open reads the locks. A work lock of an earlier build is taken only while
+// the committed lock does not hold: the first package that is asked for decides.
+func Open(opt Options) (*Source, error) {
+	if opt.Arch == "" {
+		opt.Arch = "amd64"
+	}
+	archive, err := debian.Open(opt.Cache, Suite, opt.Arch, opt.Log)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := debian.ReadLock(opt.Lock)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{opt: opt, archive: archive, lock: lock, files: map[string]string{}}, nil
+}
+
+// Used is the lock that describes what this source handed out.
+func (s *Source) Used() debian.Lock { return maps.Clone(s.lock) }
+
+// Package returns the file of the package that wanted stands for. resolve
+// maps a metapackage to the real one; nil for ordinary packages.
+func (s *Source) Package(ctx context.Context, wanted string, resolve func(context.Context, *debian.Archive) (string, error)) (debian.Package, string, error) {
+	if p, ok := s.lock[wanted]; ok {
+		path, err := s.archive.Fetch(ctx, p)
+		if !errors.Is(err, debian.ErrGone) {
+			return p, path, err
+		}
+		if err := s.fall(ctx, wanted, err); err != nil {
+			return debian.Package{}, "", err
+		}
+		if p, ok := s.lock[wanted]; ok {
+			path, err := s.archive.Fetch(ctx, p)
+			if !errors.Is(err, debian.ErrGone) {
+				return p, path, err
+			}
+			s.lock = debian.Lock{}
+		}
+	}
+	name := wanted
+	if resolve != nil {
+		var err error
+		if name, err = resolve(ctx, s.archive); err != nil {
+			return debian.Package{}, "", err
+		}
+	}
+	p, err := s.archive.Resolve(ctx, name)
+	if err != nil {
+		return debian.Package{}, "", err
+	}
+	path, err := s.archive.Fetch(ctx, p)
+	if err != nil {
+		return debian.Package{}, "", err
+	}
+	s.lock[wanted] = p
+	return p, path, s.lock.Write(s.opt.WorkLock, Suite)
+}
+
+// fall leaves the committed lock, whole: packages of two moments are not mixed.
+func (s *Source) fall(_ context.Context, wanted string, cause error) error {
+	if s.anew {
+		return nil
+	}
+	s.anew = true
+	s.opt.Log.Warn("THE LOCK NO LONGER HOLDS: resolving all packages anew; the image will differ from the one the lock describes",
+		"part", "kernel", "lock", s.opt.Lock, "package", wanted, "err", cause, "written", s.opt.WorkLock)
+	work, err := debian.ReadLock(s.opt.WorkLock)
+	if err != nil {
+		return err
+	}
+	s.lock = work
+	return nil
+}
+
+// writeFile writes content for others to read, whole or not at all.
+func writeFile(path string, content []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	tmp := path + ".part"
+	if err := os.WriteFile(tmp, content, mode); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Chmod(tmp, mode); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
