@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Line is one line of a console and when its end arrived.
+type Line struct {
+	At   time.Time
+	Text string
+}
+
+// Console keeps every line that a machine wrote to its serial port.
+type Console struct {
+	mu     sync.Mutex
+	lines  []Line
+	part   []byte
+	ended  bool
+	signal chan struct{} // closed and replaced at every change
+}
+
+func newConsole() *Console { return &Console{signal: make(chan struct{})} }
+
+var escapes = regexp.MustCompile("\x1b\\[[0-9;?=]*[A-Za-z]|\x1b[=>c]")
+
+// copyFrom reads until r ends, and copies what it read to w.
+func (c *Console) copyFrom(r io.Reader, w io.Writer) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			// A full disk under the copy must not stop the machine.
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				w = io.Discard
+			}
+			c.add(buf[:n])
+		}
+		if err != nil {
+			c.mu.Lock()
+			c.ended = true
+			c.wake()
+			c.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (c *Console) add(b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.part = append(c.part, b...)
+	for {
+		i := bytes.IndexByte(c.part, '\n')
+		if i < 0 {
+			break
+		}
+		text := escapes.ReplaceAllString(string(c.part[:i]), "")
+		c.lines = append(c.lines, Line{time.Now(), strings.Trim(text, "\r")})
+		c.part = c.part[i+1:]
+	}
+	c.wake()
+}
+
+func (c *Console) wake() {
+	close(c.signal)
+	c.signal = make(chan struct{})
+}
+
+// Mark is a place in the console: lines before it are not looked at.
+type Mark int
+
+// Mark returns the place behind the last whole line.
+func (c *Console) Mark() Mark {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Mark(len(c.lines))
+}
+
+// Lines returns the lines from m on.
+func (c *Console) Lines(m Mark) []Line {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]Line(nil), c.lines[m:]...)
+}
+
+// ErrConsoleEnded says that the machine is gone.
+var ErrConsoleEnded = errors.New("the machine ended")
+
+// Expect waits for the first line from m on that matches, and returns it, its
+// groups and the place behind it. Its error holds the last lines.
+func (c *Console) Expect(ctx context.Context, m Mark, re *regexp.Regexp) (Line, []string, Mark, error) {
+	for {
+		c.mu.Lock()
+		for ; int(m) < len(c.lines); m++ {
+			if groups := re.FindStringSubmatch(c.lines[m].Text); groups != nil {
+				line := c.lines[m]
+				c.mu.Unlock()
+				return line, groups, m + 1, nil
+			}
+		}
+		ended, signal := c.ended, c.signal
+		c.mu.Unlock()
+		var err error
+		if ended {
+			err = ErrConsoleEnded
+		} else {
+			select {
+			case <-signal:
+				continue
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		return Line{}, nil, m, fmt.Errorf("expected a console line that matches %q: %w\nlast lines:\n%s", re, err, c.Tail(30))
+	}
+}
+
+// Tail returns the last n lines.
+func (c *Console) Tail(n int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var b strings.Builder
+	for _, l := range c.lines[max(0, len(c.lines)-n):] {
+		fmt.Fprintf(&b, "  | %s\n", l.Text)
+	}
+	if len(c.part) > 0 {
+		fmt.Fprintf(&b, "  | %s\n", c.part)
+	}
+	return b.String()
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Options say what to boot.
+type Options struct {
+	Accel     Accel
+	MemoryMiB int // 2048 when 0
+	CPUs      int // 2 when 0
+
+	// Disk is a raw image, booted through OVMF; or Kernel, Initrd and Cmdline
+	// are booted directly.
+	Disk                    string
+	Kernel, Initrd, Cmdline string
+
+	Forward map[int]int // port on 127.0.0.1 to port of the machine
+	Faults  bool        // give the machine the port "zos.fault" (test images only)
+	SMBIOS  []string    // OEM strings (type 11)
+	Log     string      // file for the console; "" keeps it in memory only
+	Console io.Writer   // a copy of the console, or nil
+}
+
+// Machine is one running QEMU.
+type Machine struct {
+	Console *Console
+	Started time.Time
+
+	cmd  *exec.Cmd
+	dir  string
+	qmp  string // socket path
+	port string // fault channel socket path, or ""
+	done chan struct{}
+	err  error // of Wait, after done
+	once sync.Once
+}
+
+// Binary is the emulator's name on Debian.
+const Binary = "qemu-system-x86_64"
+
+// firmware lists OVMF as Debian 12 and 13 ship it: code, then variables.
+var firmware = [][2]string{
+	{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+	{"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
+}
+
+// Start boots a machine. Close must be called.
+func Start(o Options) (*Machine, error) {
+	dir, err := os.MkdirTemp("", "zos-rig-")
+	if err != nil {
+		return nil, fmt.Errorf("folder for the machine: %w", err)
+	}
+	m := &Machine{Console: newConsole(), dir: dir, qmp: filepath.Join(dir, "qmp"), done: make(chan struct{})}
+	args, err := m.args(o)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := m.start(o, args); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return m, nil
+}
+
+func (m *Machine) args(o Options) ([]string, error) {
+	mem, cpus := o.MemoryMiB, o.CPUs
+	if mem == 0 {
+		mem = 2048
+	}
+	if cpus == 0 {
+		cpus = 2
+	}
+	args := append(slices.Clone(o.Accel.Args), "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
+		"-qmp", "unix:"+m.qmp+",server=on,wait=off", "-device", "virtio-rng-pci",
+		"-device", "i6300esb", "-action", "watchdog=reset")
+	net := "user,id=n0"
+	for _, host := range sortedPorts(o.Forward) {
+		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, o.Forward[host])
+	}
+	args = append(args, "-netdev", net, "-device", "virtio-net-pci,netdev=n0,romfile=")
+	for _, s := range o.SMBIOS {
+		f := filepath.Join(m.dir, fmt.Sprintf("smbios%d", len(args)))
+		if err := os.WriteFile(f, []byte(s), 0o600); err != nil {
+			return nil, fmt.Errorf("SMBIOS string: %w", err)
+		}
+		args = append(args, "-smbios", "type=11,path="+f)
+	}
+	if o.Faults {
+		m.port = filepath.Join(m.dir, "fault")
+		args = append(args, "-device", "virtio-serial-pci", "-chardev", "socket,id=fault,server=on,wait=off,path="+m.port,
+			"-device", "virtserialport,chardev=fault,name=zos.fault")
+	}
+	if o.Kernel != "" {
+		return append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline), nil
+	}
+	for _, pair := range firmware {
+		if _, err := os.Stat(pair[0]); err != nil {
+			continue
+		}
+		vars, err := os.ReadFile(pair[1])
+		if err != nil {
+			return nil, fmt.Errorf("OVMF variables: %w", err)
+		}
+		own := filepath.Join(m.dir, "vars.fd")
+		if err := os.WriteFile(own, vars, 0o600); err != nil {
+			return nil, fmt.Errorf("OVMF variables: %w", err)
+		}
+		return append(args,
+			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+pair[0],
+			"-drive", "if=pflash,format=raw,unit=1,file="+own,
+			"-drive", "if=none,id=boot,format=raw,snapshot=on,file="+o.Disk,
+			"-device", "virtio-blk-pci,drive=boot,bootindex=0"), nil
+	}
+	return nil, errors.New("no OVMF firmware under /usr/share/OVMF: install Debian's package ovmf")
+}
+
+func sortedPorts(m map[int]int) []int {
+	var ports []int
+	for p := range m {
+		ports = append(ports, p)
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+func (m *Machine) start(o Options, args []string) error {
+	var log io.Writer = io.Discard
+	var file *os.File
+	if o.Log != "" {
+		f, err := os.Create(o.Log)
+		if err != nil {
+			return fmt.Errorf("console log: %w", err)
+		}
+		file, log = f, f
+	}
+	if o.Console != nil {
+		log = io.MultiWriter(log, o.Console)
+	}
+	m.cmd = exec.Command(Binary, args...)
+	// The machine gets its own group: a Ctrl-C at the terminal is ours to
+	// handle, and it dies with us whatever happens.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	r, w := io.Pipe()
+	m.cmd.Stdout, m.cmd.Stderr = w, w
+	m.Started = time.Now()
+	if err := m.cmd.Start(); err != nil {
+		if file != nil {
+			file.Close()
+		}
+		return fmt.Errorf("start %s: %w", Binary, err)
+	}
+	go func() {
+		m.Console.copyFrom(r, log)
+		if file != nil {
+			file.Close()
+		}
+	}()
+	go func() {
+		m.err = m.cmd.Wait()
+		w.Close()
+		close(m.done)
+	}()
+	return nil
+}
+
+// PID of the emulator.
+func (m *Machine) PID() int { return m.cmd.Process.Pid }
+
+// Done is closed when the machine is off.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Wait waits for the machine to be off; its error is QEMU's own.
+func (m *Machine) Wait(ctx context.Context) error {
+	select {
+	case <-m.done:
+		return m.err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for power-off: %w\n%s", ctx.Err(), m.Console.Tail(20))
+	}
+}
+
+// PowerButton presses the ACPI power button.
+func (m *Machine) PowerButton(ctx context.Context) error {
+	return m.Monitor(ctx, "system_powerdown")
+}
+
+// Close ends the machine and removes what the rig made. It may be called
+// again.
+func (m *Machine) Close() error {
+	var err error
+	m.once.Do(func() {
+		if kerr := m.cmd.Process.Kill(); kerr != nil && !errors.Is(kerr, os.ErrProcessDone) {
+			err = fmt.Errorf("end QEMU: %w", kerr)
+		}
+		<-m.done
+		err = errors.Join(err, os.RemoveAll(m.dir))
+	})
+	return err
+}
+
+// emulatorFault matches an outer kernel that died of the emulator: under
+// multi-threaded TCG an instruction that jump labels patch is seen torn, about
+// twice in 45 boots with QEMU 7.2.
+var emulatorFault = regexp.MustCompile(`Oops: int3|Fatal exception`)
+
+// EmulatorFault says whether the outer kernel died in the way that the
+// emulator is known for; such a boot may be tried again once.
+func (m *Machine) EmulatorFault() bool {
+	return slices.ContainsFunc(m.Console.Lines(0), func(l Line) bool { return emulatorFault.MatchString(l.Text) })
+}
+
+// dial connects to one of the machine's sockets; QEMU makes them a moment
+// after it starts.
+func (m *Machine) dial(ctx context.Context, path string) (net.Conn, error) {
+	for {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-m.done:
+			return nil, ErrConsoleEnded
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect to QEMU: %w", err)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// callLimit bounds one exchange over a socket of the machine.
+const callLimit = 30 * time.Second
+
+// Monitor runs one QMP command without arguments.
+func (m *Machine) Monitor(ctx context.Context, command string) error {
+	conn, err := m.dial(ctx, m.qmp)
+	if err != nil {
+		return fmt.Errorf("QMP: %w", err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(callLimit)); err != nil {
+		return fmt.Errorf("QMP: %w", err)
+	}
+	in := bufio.NewScanner(conn)
+	if !in.Scan() { // greeting
+		return fmt.Errorf("QMP greeting: %w", scanErr(in))
+	}
+	for _, c := range []string{"qmp_capabilities", command} {
+		if err := qmpCall(conn, in, c); err != nil {
+			return fmt.Errorf("QMP %s: %w", c, err)
+		}
+	}
+	return nil
+}
+
+func qmpCall(conn net.Conn, in *bufio.Scanner, command string) error {
+	if _, err := fmt.Fprintf(conn, "{\"execute\":%q}\n", command); err != nil {
+		return err
+	}
+	for in.Scan() {
+		var reply struct {
+			Return json.RawMessage
+			Error  *struct{ Desc string }
+		}
+		if err := json.Unmarshal(in.Bytes(), &reply); err != nil {
+			return fmt.Errorf("decode reply: %w", err)
+		}
+		switch {
+		case reply.Error != nil:
+			return errors.New(reply.Error.Desc)
+		case reply.Return != nil:
+			return nil
+		}
+		// An event: the reply follows.
+	}
+	return scanErr(in)
+}
+
+func scanErr(in *bufio.Scanner) error {
+	if err := in.Err(); err != nil {
+		return err
+	}
+	return ErrConsoleEnded
+}
+
+// Fault sends one command to the fault program of a test image and decodes
+// its answer into reply (which may be nil). The protocol is one line of JSON
+// each way: {"do":…, …} and {"error":…} or the result.
+func (m *Machine) Fault(ctx context.Context, command map[string]any, reply any) error {
+	if m.port == "" {
+		return errors.New("the machine was started without a fault channel")
+	}
+	conn, err := m.dial(ctx, m.port)
+	if err != nil {
+		return fmt.Errorf("fault channel: %w", err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(callLimit)); err != nil {
+		return fmt.Errorf("fault channel: %w", err)
+	}
+	line, err := json.Marshal(command)
+	if err != nil {
+		return fmt.Errorf("fault command: %w", err)
+	}
+	if _, err := conn.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("fault channel: %w", err)
+	}
+	in := bufio.NewScanner(conn)
+	in.Buffer(nil, 1<<20)
+	if !in.Scan() {
+		return fmt.Errorf("fault %v: no answer: %w", command["do"], scanErr(in))
+	}
+	var said struct{ Error string }
+	if err := json.Unmarshal(in.Bytes(), &said); err != nil {
+		return fmt.Errorf("fault %v: decode %q: %w", command["do"], in.Text(), err)
+	}
+	if said.Error != "" {
+		return fmt.Errorf("fault %v: %s", command["do"], said.Error)
+	}
+	if reply == nil {
+		return nil
+	}
+	if err := json.Unmarshal(in.Bytes(), reply); err != nil {
+		return fmt.Errorf("fault %v: decode %q: %w", command["do"], in.Text(), err)
+	}
+	return nil
+}
