@@ -74,25 +74,33 @@ func plain(name string) bool {
 // merged; on error v is untouched. Lists and maps are never nil afterwards.
 // Refusals are of type *Error.
 func Decode(b []byte, v any, limit int) error {
+	into := reflect.ValueOf(v)
+	if into.Kind() != reflect.Pointer || into.IsNil() {
+		return fmt.Errorf("strict: cannot decode into %T", v)
+	}
+	fresh := reflect.New(into.Type().Elem()).Elem()
+	if err := document(b, limit, func(d *decoder) error { return d.value("", fresh) }); err != nil {
+		return err
+	}
+	into.Elem().Set(fresh)
+	return nil
+}
+
+// document reads the one value that b may hold.
+func document(b []byte, limit int, read func(d *decoder) error) error {
 	if len(b) > limit {
 		return Errorf("", "has %d bytes, at most %d are allowed", len(b), limit)
 	}
 	if bytes.HasPrefix(b, []byte("\xef\xbb\xbf")) {
 		return Errorf("", "starts with a byte order mark")
 	}
-	into := reflect.ValueOf(v)
-	if into.Kind() != reflect.Pointer || into.IsNil() {
-		return fmt.Errorf("strict: cannot decode into %T", v)
-	}
 	d := decoder{in: b}
-	fresh := reflect.New(into.Type().Elem()).Elem()
-	if err := d.value("", fresh); err != nil {
+	if err := read(&d); err != nil {
 		return err
 	}
 	if d.skip(); d.pos != len(b) {
 		return Errorf("", "has trailing data %s", d.where())
 	}
-	into.Elem().Set(fresh)
 	return nil
 }
 
@@ -327,18 +335,29 @@ func (d *decoder) members(path string, member func(key, at string) error) error 
 }
 
 func (d *decoder) list(path string, v reflect.Value) error {
-	d.pos++
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+	return d.items(path, func(at string) error {
+		e := reflect.New(v.Type().Elem()).Elem()
+		if err := d.value(at, e); err != nil {
+			return err
+		}
+		v.Set(reflect.Append(v, e))
+		return nil
+	})
+}
+
+// items walks a list and calls item with the path of each entry, the
+// position being at it.
+func (d *decoder) items(path string, item func(at string) error) error {
+	d.pos++ // the bracket that the caller saw
 	if d.peek() == ']' {
 		d.pos++
 		return nil
 	}
 	for i := 0; ; i++ {
-		e := reflect.New(v.Type().Elem()).Elem()
-		if err := d.value(Index(path, i), e); err != nil {
+		if err := item(Index(path, i)); err != nil {
 			return err
 		}
-		v.Set(reflect.Append(v, e))
 		switch d.peek() {
 		case ',':
 			d.pos++
