@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/spec"
+	"github.com/zos-node/zos/spec/strict"
+)
+
+// Entry is one decoded entry.
+type Entry struct {
+	Type     string
+	Envelope *sign.Envelope
+	// Payload is a *Root, *Enrol, *Capacity, *spec.Deployment, *Stop, *Claim,
+	// *Renew, *Release, *Record, *Incident, *Close or *Block.
+	Payload any
+	Raw     []byte
+}
+
+// Refused says why something may not enter the ledger: which field, and what
+// is wrong with it. Index is -1, or the index of the entry that is the same.
+type Refused struct {
+	Field  string
+	Reason string
+	Index  int64
+}
+
+func (r *Refused) Error() string {
+	if r.Field == "" {
+		return r.Reason
+	}
+	return r.Field + ": " + r.Reason
+}
+
+// refuse makes a refusal.
+func refuse(field, format string, args ...any) error {
+	return &Refused{Field: field, Reason: fmt.Sprintf(format, args...), Index: -1}
+}
+
+// refusal turns the errors of other packages into ours, below a field.
+func refusal(field string, err error) error {
+	var s *strict.Error
+	var r *Refused
+	switch {
+	case errors.As(err, &r):
+		return err
+	case errors.As(err, &s):
+		if s.Field != "" && field != "" {
+			field += "."
+		}
+		return &Refused{Field: field + s.Field, Reason: s.Reason, Index: -1}
+	}
+	return &Refused{Field: field, Reason: err.Error(), Index: -1}
+}
+
+// payload makes the empty payload of a type, nil for an unknown one.
+func payload(entryType string) any {
+	switch entryType {
+	case TypeRoot:
+		return new(Root)
+	case TypeVoucher:
+		return new(Voucher)
+	case TypeEnrol:
+		return new(Enrol)
+	case TypeCapacity:
+		return new(Capacity)
+	case TypeStop:
+		return new(Stop)
+	case TypeClaim:
+		return new(Claim)
+	case TypeRenew:
+		return new(Renew)
+	case TypeRelease:
+		return new(Release)
+	case TypeRecord:
+		return new(Record)
+	case TypeIncident:
+		return new(Incident)
+	case TypeClose:
+		return new(Close)
+	case TypeBlock:
+		return new(Block)
+	}
+	return nil
+}
+
+// Decode reads one entry, strictly: the envelope is in its canonical form,
+// every field of the payload is there once and has a value that it can have.
+// It does not look at the signatures' keys; Apply does.
+func Decode(b []byte) (*Entry, error) {
+	env, err := sign.DecodeEnvelope(b)
+	if err != nil {
+		return nil, refusal("", err)
+	}
+	if same, err := env.Encode(); err != nil {
+		return nil, refusal("", err)
+	} else if !bytes.Equal(same, b) {
+		return nil, refuse("", "the envelope is not in its canonical form (fields in order, no white space)")
+	}
+	if env.PayloadType == TypeVoucher {
+		return nil, refuse("payloadType", "a voucher is no entry by itself: a node shows it when it enrols")
+	}
+	return decodeEnvelope(env, b)
+}
+
+func decodeEnvelope(env *sign.Envelope, raw []byte) (*Entry, error) {
+	e := &Entry{Type: env.PayloadType, Envelope: env, Raw: raw}
+	if e.Type == TypeDeployment {
+		d, err := spec.Decode(env.Payload)
+		if err != nil {
+			return nil, refusal("payload", err)
+		}
+		e.Payload = d
+		return e, nil
+	}
+	e.Payload = payload(e.Type)
+	if e.Payload == nil {
+		return nil, refuse("payloadType", "is %q, which is no kind of entry", e.Type)
+	}
+	if err := strict.Decode(env.Payload, e.Payload, MaxEntry); err != nil {
+		return nil, refusal("payload", err)
+	}
+	if err := check(e.Payload); err != nil {
+		return nil, refusal("payload", err)
+	}
+	return e, nil
+}
+
+// NewEntry makes the envelope of a payload with one signature and checks that
+// Decode accepts it.
+func NewEntry(payloadType string, payload any, s sign.Signer) ([]byte, error) {
+	body, ok := payload.([]byte)
+	if !ok {
+		var err error
+		if body, err = strict.Encode(payload); err != nil {
+			return nil, fmt.Errorf("encode %s: %w", payloadType, err)
+		}
+	}
+	env := sign.Envelope{PayloadType: payloadType, Payload: body}
+	if err := env.Add(s); err != nil {
+		return nil, fmt.Errorf("sign %s: %w", payloadType, err)
+	}
+	b, err := env.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", payloadType, err)
+	}
+	if _, err := decodeEnvelope(&env, b); err != nil {
+		return nil, fmt.Errorf("check %s: %w", payloadType, err)
+	}
+	return b, nil
+}
+
+// HashEntry is the digest of an entry's bytes as Record.Previous holds it.
+func HashEntry(raw []byte) string {
+	sum := sha256.Sum256(raw)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// id identifies what was said, whoever signed it and however it is wrapped:
+// saying the same thing again adds nothing.
+func (e *Entry) id() [sha256.Size]byte {
+	return sha256.Sum256(sign.PAE(e.Type, e.Envelope.Payload))
+}
+
+// blockLeaf is the last leaf of a block. It carries no signature; the
+// checkpoint covers it, and whoever folds the log computes it again.
+func blockLeaf(b Block) []byte {
+	body, err := strict.Encode(b)
+	if err == nil {
+		env := sign.Envelope{PayloadType: TypeBlock, Payload: body}
+		if raw, err := env.Encode(); err == nil {
+			return raw
+		}
+	}
+	// Two numbers and a hex string always encode.
+	panic(fmt.Sprintf("ledger: encode block leaf: %v", err))
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"maps"
+	"slices"
+)
+
+// Leases and a ledger that stands still.
+//
+// Time is what blocks say, and there are blocks only when there is something
+// to say. While a lease runs, the engine therefore makes a block at least
+// every quarter of a lease (DueMs), with no entry if need be: such a block
+// lets leases run out on an idle ledger, and it is the proof that the ledger
+// was there. If more than half a lease passes between two blocks although
+// leases ran, the ledger stood still; nodes could not renew, so nothing
+// expires and every lease gets the grace.
+
+// DueMs is the ledger time at which a block is due although nobody says
+// anything, or -1 when none is.
+func (s *State) DueMs() int64 {
+	if len(s.active) == 0 {
+		return -1
+	}
+	due := s.timeMs + max(s.Root().Lease.LeaseMs/4, 1)
+	for claim := range s.active {
+		due = min(due, s.claims.get(claim).ExpiresMs)
+	}
+	return due
+}
+
+// expire brings the leases to the time of a new block and says whether that
+// alone is worth a block.
+func (s *State) expire(now int64) bool {
+	due := s.DueMs()
+	if due < 0 || now < due {
+		return false
+	}
+	lease := s.Root().Lease
+	still := now-s.timeMs > lease.LeaseMs/2
+	for _, claim := range slices.Sorted(maps.Keys(s.active)) {
+		g := *s.claims.get(claim)
+		switch {
+		case still:
+			g.ExpiresMs = max(g.ExpiresMs, now+lease.GraceMs)
+			s.claims.put(claim, g)
+		case g.ExpiresMs <= now:
+			index := s.nodeByID[g.Node]
+			node := *s.nodes.get(index)
+			node.Used = node.Used.minus(claim, needs(s.deployments.get(g.Deployment).Spec))
+			node.Lost = true
+			s.nodes.put(index, node)
+			s.reopen(g, GrantExpired, now)
+		}
+	}
+	return true
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zos-node/zos/ledger/tiles"
+)
+
+// source is one place to read a log from. It is never trusted.
+type source interface {
+	// get reads a file of at most limit bytes. Errors wrap ErrUnreachable,
+	// also fs.ErrNotExist where the file is not there, or ErrForged when it is
+	// too large to be right.
+	get(ctx context.Context, path string, limit int) ([]byte, error)
+	submit(ctx context.Context, entry []byte) (Receipt, error)
+	String() string
+}
+
+// requestTimeout bounds one request, from dialling to the last byte.
+const requestTimeout = 60 * time.Second
+
+func openSource(ref string, client *http.Client) (source, error) {
+	if !strings.Contains(ref, "://") {
+		for _, dir := range []string{filepath.Join(ref, "log"), ref} {
+			if _, err := os.Stat(filepath.Join(dir, "checkpoint")); err == nil {
+				return dirSource{tiles.Dir(dir)}, nil
+			}
+		}
+		return nil, fmt.Errorf("ledger %s: no checkpoint in that folder; want the folder of `zos ledger init` or a copy of its log/, or a URL", ref)
+	}
+	u, err := url.Parse(ref)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("ledger %q: want http(s)://host[:port][/path] or a folder", ref)
+	}
+	return &httpSource{strings.TrimSuffix(ref, "/"), client}, nil
+}
+
+// dirSource is a log on a local disk.
+type dirSource struct{ dir tiles.Dir }
+
+func (d dirSource) String() string { return string(d.dir) }
+
+func (d dirSource) get(_ context.Context, path string, limit int) ([]byte, error) {
+	b, err := d.dir.Read(path)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, d, err)
+	case len(b) > limit:
+		return nil, fmt.Errorf("%w: %s/%s: has %d bytes, at most %d are allowed", ErrForged, d, path, len(b), limit)
+	}
+	return b, nil
+}
+
+func (d dirSource) submit(context.Context, []byte) (Receipt, error) {
+	return Receipt{}, fmt.Errorf("%w: %s is a folder; submit needs the URL of a ledger server", ErrUnreachable, d)
+}
+
+// httpSource is a log on a web server.
+type httpSource struct {
+	base   string
+	client *http.Client
+}
+
+func (h *httpSource) String() string { return h.base }
+
+func (h *httpSource) get(ctx context.Context, path string, limit int) ([]byte, error) {
+	status, b, err := h.do(ctx, http.MethodGet, path, nil, limit)
+	switch {
+	case err != nil:
+		return nil, err
+	case status == http.StatusNotFound:
+		return nil, fmt.Errorf("%w: %s/%s: %w", ErrUnreachable, h, path, fs.ErrNotExist)
+	case status != http.StatusOK:
+		return nil, fmt.Errorf("%w: %s/%s: HTTP status %d", ErrUnreachable, h, path, status)
+	}
+	return b, nil
+}
+
+func (h *httpSource) do(ctx context.Context, method, path string, body []byte, limit int) (status int, b []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, h.base+"/"+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	resp, err := h.client.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	b, err = io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
+	switch {
+	case err != nil:
+		return 0, nil, fmt.Errorf("%w: read %s: %w", ErrUnreachable, req.URL, err)
+	case len(b) > limit:
+		return 0, nil, fmt.Errorf("%w: %s: has more than the %d bytes that are allowed", ErrForged, req.URL, limit)
+	}
+	return resp.StatusCode, b, nil
+}
+
+// reply is what the server answers to a submit.
+type reply struct {
+	Index  *int64 `json:"index,omitempty"`
+	Size   int64  `json:"size,omitempty"`
+	TimeMs int64  `json:"timeMs,omitempty"`
+	Error  string `json:"error,omitempty"`
+	Field  string `json:"field,omitempty"`
+}
+
+func (h *httpSource) submit(ctx context.Context, entry []byte) (Receipt, error) {
+	status, b, err := h.do(ctx, http.MethodPost, "submit", entry, 64<<10)
+	if err != nil {
+		return Receipt{}, err
+	}
+	var r reply
+	if err := json.Unmarshal(b, &r); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %s/submit: HTTP status %d without a JSON answer", ErrUnreachable, h, status)
+	}
+	switch {
+	case (status == http.StatusOK || status == http.StatusConflict) && r.Index != nil:
+		return Receipt{Index: *r.Index, Size: r.Size, TimeMs: r.TimeMs}, nil
+	case status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusRequestEntityTooLarge:
+		return Receipt{}, &Refused{Field: r.Field, Reason: r.Error, Index: -1}
+	}
+	return Receipt{}, fmt.Errorf("%w: %s/submit: HTTP status %d: %s", ErrUnreachable, h, status, r.Error)
+}
+
+// wide reads a tile or bundle of width w; the full one serves as well, which
+// is what a log keeps for ever.
+func wide(ctx context.Context, s source, partial, full string, w, limit int) ([]byte, error) {
+	b, err := s.get(ctx, partial, limit)
+	if err == nil || w == tiles.Width || !errors.Is(err, fs.ErrNotExist) {
+		return b, err
+	}
+	if b, err = s.get(ctx, full, limit); err != nil {
+		return nil, err
+	}
+	if b, err = tiles.Cut(partial, b, w); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrForged, s, err)
+	}
+	return b, nil
+}
+
+// rootPath is the place of a root of trust.
+func rootPath(version int64) string { return "root/" + strconv.FormatInt(version, 10) + ".json" }

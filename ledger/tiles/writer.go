@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tiles
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Writer appends to a log's folder. Its files are on the disk, fsynced with
+// their folders, before Publish replaces the checkpoint; so whatever a
+// checkpoint covers can be read, whenever the power goes.
+type Writer struct {
+	dir     Dir
+	origin  string
+	signers Signers
+	tree    Tree
+	levels  [][]tlog.Hash // hashes of the tile at the right edge, per level
+	bundle  []byte        // entries of the bundle at the right edge
+	written int64         // size of which all files are on the disk
+	// Step is called before each kind of write; tests stop the process there.
+	Step func(step string)
+}
+
+// NewWriter makes a writer for an empty log. Feed it the entries that the
+// folder has already with Restore.
+func NewWriter(dir Dir, origin string, signers Signers) *Writer {
+	return &Writer{dir: dir, origin: origin, signers: signers, Step: func(string) {}}
+}
+
+// Tree is the tree of all entries so far.
+func (w *Writer) Tree() Tree { return w.tree }
+
+// Restore takes an entry that is on the disk already.
+func (w *Writer) Restore(entry []byte) {
+	w.push(entry)
+	w.written = w.tree.Size()
+}
+
+// push adds an entry in memory and returns what it completed.
+func (w *Writer) push(entry []byte) (done []file) {
+	index := w.tree.Size()
+	leaf := tlog.RecordHash(entry)
+	w.tree = w.tree.Append(leaf)
+	w.bundle = AppendEntry(w.bundle, entry)
+	if index%Width == Width-1 {
+		done = append(done, file{BundlePath(index/Width, Width), w.bundle})
+		w.bundle = nil
+	}
+	for level := 0; ; level++ {
+		if level == len(w.levels) {
+			w.levels = append(w.levels, nil)
+		}
+		w.levels[level] = append(w.levels[level], leaf)
+		if len(w.levels[level]) < Width {
+			return done
+		}
+		n := w.tree.Size()>>(Height*(level+1)) - 1
+		done = append(done, file{Path(tlog.Tile{H: Height, L: level, N: n, W: Width}), join(w.levels[level])})
+		leaf = tileHash(w.levels[level])
+		w.levels[level] = nil
+	}
+}
+
+func join(hashes []tlog.Hash) []byte {
+	var b []byte
+	for _, h := range hashes {
+		b = append(b, h[:]...)
+	}
+	return b
+}
+
+// file is one to write.
+type file struct {
+	path string
+	data []byte
+}
+
+// edge lists the partial files at the right edge that changed since `from`.
+func (w *Writer) edge(from int64) []file {
+	var all []file
+	size := w.tree.Size()
+	if n := size % Width; n > 0 {
+		all = append(all, file{BundlePath(size/Width, int(n)), w.bundle})
+	}
+	for level, hashes := range w.levels {
+		if len(hashes) > 0 && from>>(Height*level) != size>>(Height*level) {
+			all = append(all, file{Path(tlog.Tile{H: Height, L: level, N: size >> (Height * (level + 1)), W: len(hashes)}), join(hashes)})
+		}
+	}
+	return all
+}
+
+// Append writes entries to the disk and returns when they are there. Readers
+// do not see them until Publish. After an error the writer is of no use.
+func (w *Writer) Append(entries [][]byte) error {
+	from := w.tree.Size()
+	var files []file
+	for _, e := range entries {
+		files = append(files, w.push(e)...)
+	}
+	w.Step("tiles")
+	if err := w.write(append(files, w.edge(from)...)); err != nil {
+		return fmt.Errorf("write tiles: %w", err)
+	}
+	w.written = w.tree.Size()
+	return nil
+}
+
+// Publish signs and writes the checkpoint of all entries.
+func (w *Writer) Publish() (tlog.Tree, error) {
+	t := tlog.Tree{N: w.tree.Size(), Hash: w.tree.Hash()}
+	if w.written != t.N {
+		return t, fmt.Errorf("publish %d entries: only %d are on the disk", t.N, w.written)
+	}
+	note, err := w.signers.Sign(w.origin, t)
+	if err != nil {
+		return t, err
+	}
+	w.Step("checkpoint")
+	if err := w.write([]file{{"checkpoint", note}}); err != nil {
+		return t, fmt.Errorf("write checkpoint: %w", err)
+	}
+	w.Step("published")
+	return t, w.sweep()
+}
+
+// WriteRoot publishes the envelope of a root of trust.
+func (w *Writer) WriteRoot(version int64, envelope []byte) error {
+	return w.write([]file{{"root/" + strconv.FormatInt(version, 10) + ".json", envelope}})
+}
+
+// write puts files in place: temporary file, fsync, rename, and then one
+// fsync for each folder.
+func (w *Writer) write(files []file) error {
+	folders := map[string]bool{}
+	for _, f := range files {
+		path := filepath.Join(string(w.dir), filepath.FromSlash(f.path))
+		made, err := makeFolders(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		for _, m := range made {
+			folders[m] = true
+		}
+		if err := WriteFile(path, f.data, 0o644); err != nil {
+			return err
+		}
+		folders[filepath.Dir(path)] = true
+	}
+	for folder := range folders {
+		if err := syncFolder(folder); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes the partial files that a wider one has replaced, but for the
+// last: a reader with the checkpoint before may be about to ask for it.
+func (w *Writer) sweep() error {
+	for level := 0; w.tree.Size()>>(Height*level) > 0; level++ {
+		hashes := w.tree.Size() >> (Height * level)
+		edge := hashes >> Height
+		for n := max(edge-1, 0); n <= edge; n++ {
+			width := int(min(hashes-n*Width, Width))
+			folders := []string{Path(tlog.Tile{H: Height, L: level, N: n, W: Width})}
+			if level == 0 {
+				folders = append(folders, BundlePath(n, Width))
+			}
+			for _, f := range folders {
+				if err := w.sweepFolder(f+".p", width); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (w *Writer) sweepFolder(folder string, width int) error {
+	path := filepath.Join(string(w.dir), filepath.FromSlash(folder))
+	list, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("list old tiles: %w", err)
+	}
+	var older []int
+	for _, f := range list {
+		if n, err := strconv.Atoi(f.Name()); err == nil && n < width {
+			older = append(older, n)
+		}
+	}
+	slices.Sort(older)
+	for _, n := range older[:max(len(older)-1, 0)] {
+		if err := os.Remove(filepath.Join(path, strconv.Itoa(n))); err != nil {
+			return fmt.Errorf("remove old tile: %w", err)
+		}
+	}
+	return nil
+}
+
+// WriteFile writes a whole file or leaves the old one: temporary file in the
+// same folder, fsync, rename. The folder itself is the caller's to fsync.
+func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
+	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("temporary file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(temp.Name()))
+		}
+	}()
+	_, err = temp.Write(data)
+	if err == nil {
+		err = temp.Chmod(mode)
+	}
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err := errors.Join(err, temp.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(temp.Name(), path)
+}
+
+// WriteFileSync is WriteFile and the fsync of the folder.
+func WriteFileSync(path string, data []byte, mode fs.FileMode) error {
+	if err := WriteFile(path, data, mode); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// makeFolders is MkdirAll that tells which folders got a new member.
+func makeFolders(path string) (changed []string, err error) {
+	for p := path; ; p = filepath.Dir(p) {
+		if _, err := os.Stat(p); err == nil {
+			break
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		changed = append(changed, filepath.Dir(p))
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make folder: %w", err)
+	}
+	return changed, nil
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open folder: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("fsync folder %s: %w", path, err)
+	}
+	return nil
+}

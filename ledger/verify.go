@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/zos-node/zos/ledger/tiles"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Why a ledger was not believed, or could not be asked. Use errors.Is.
+var (
+	ErrForged      = errors.New("ledger is forged")            // a signature, tile or entry is not right
+	ErrRollback    = errors.New("ledger was rolled back")      // it is older than what was seen before
+	ErrFork        = errors.New("ledger was forked")           // it has another history than what was seen before
+	ErrUnreachable = errors.New("ledger could not be reached") // no answer, or none that could be used
+)
+
+func forged(s source, err error) error {
+	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrForged) {
+		return err
+	}
+	return fmt.Errorf("%w: %s: %w", ErrForged, s, err)
+}
+
+// proven reads tiles of one tree from a source. tlog.TileHashReader checks
+// them against the tree's root; those that passed are kept.
+type proven struct {
+	ctx  context.Context
+	from source
+	kept map[tlog.Tile][]byte
+}
+
+func newProven(ctx context.Context, from source, tree tlog.Tree) tlog.HashReader {
+	return tlog.TileHashReader(tree, &proven{ctx, from, map[tlog.Tile][]byte{}})
+}
+
+func (p *proven) Height() int { return tiles.Height }
+
+func (p *proven) ReadTiles(list []tlog.Tile) ([][]byte, error) {
+	all := make([][]byte, len(list))
+	for i, t := range list {
+		b, ok := p.kept[t]
+		if !ok {
+			full := t
+			full.W = tiles.Width
+			var err error
+			if b, err = wide(p.ctx, p.from, tiles.Path(t), tiles.Path(full), t.W, tiles.Width*tlog.HashSize); err != nil {
+				return nil, err
+			}
+		}
+		all[i] = b
+	}
+	return all, nil
+}
+
+// keptTiles bounds the memory of one pass over a log: 8 MiB.
+const keptTiles = 1024
+
+func (p *proven) SaveTiles(list []tlog.Tile, data [][]byte) {
+	for i, t := range list {
+		if len(p.kept) < keptTiles && (t.L > 0 || t.W < tiles.Width) {
+			p.kept[t] = data[i]
+		}
+	}
+}
+
+// walkRoots follows the chain of roots of trust from one that is trusted.
+func walkRoots(ctx context.Context, from source, trusted trust) (trust, error) {
+	for range 100 {
+		b, err := from.get(ctx, rootPath(trusted.root.Version+1), MaxEntry)
+		if errors.Is(err, fs.ErrNotExist) {
+			return trusted, nil
+		} else if err != nil {
+			return trust{}, err
+		}
+		next, keys, err := DecodeRoot(b)
+		if err == nil {
+			err = next.Succeeds(trusted.root, keys)
+		}
+		if err != nil {
+			return trust{}, forged(from, fmt.Errorf("root version %d: %w", trusted.root.Version+1, err))
+		}
+		trusted = trust{next, b}
+	}
+	return trusted, nil
+}
+
+// eachEntry reads the entries from first up to the end of the tree, checks
+// every one against the tree, and hands it on.
+func eachEntry(ctx context.Context, from source, tree tlog.Tree, hashes tlog.HashReader, first, end int64, f func(index int64, raw []byte) error) error {
+	for n := first / tiles.Width; n*tiles.Width < end; n++ {
+		w := int(min(tree.N-n*tiles.Width, tiles.Width))
+		path, full := tiles.BundlePath(n, w), tiles.BundlePath(n, tiles.Width)
+		b, err := wide(ctx, from, path, full, w, tiles.MaxBundle)
+		if err != nil {
+			return err
+		}
+		entries, used, err := tiles.CutBundle(b, w)
+		if err != nil || used != len(b) {
+			return forged(from, fmt.Errorf("%s: %w", path, errors.Join(err, trailing(len(b)-used))))
+		}
+		lo, hi := max(first, n*tiles.Width), min(n*tiles.Width+int64(w), end)
+		indexes := make([]int64, 0, tiles.Width)
+		for i := lo; i < hi; i++ {
+			indexes = append(indexes, tlog.StoredHashIndex(0, i))
+		}
+		want, err := hashes.ReadHashes(indexes)
+		if err != nil {
+			return forged(from, err)
+		}
+		for i := lo; i < hi; i++ {
+			raw := entries[i-n*tiles.Width]
+			if tlog.RecordHash(raw) != want[i-lo] {
+				return forged(from, fmt.Errorf("entry %d is not the one that the checkpoint covers", i))
+			}
+			if err := f(i, raw); err != nil {
+				return forged(from, err)
+			}
+		}
+	}
+	return nil
+}
+
+func trailing(n int) error {
+	if n > 0 {
+		return fmt.Errorf("has %d bytes too many", n)
+	}
+	return nil
+}
+
+// EntryProof shows that an entry is in a tree.
+type EntryProof struct {
+	Index int64
+	Tree  tlog.Tree
+	Proof tlog.RecordProof
+}
+
+// Check verifies the proof for an entry's bytes.
+func (p EntryProof) Check(raw []byte) error {
+	if err := tlog.CheckRecord(p.Proof, p.Tree.N, p.Tree.Hash, p.Index, tlog.RecordHash(raw)); err != nil {
+		return fmt.Errorf("%w: entry %d is not in the tree of size %d: %w", ErrForged, p.Index, p.Tree.N, err)
+	}
+	return nil
+}
