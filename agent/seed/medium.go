@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package seed
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	sysBlock   = "/sys/class/block"
+	sectorSize = 512
+	// offsets of a FAT boot sector
+	offSignature = 510
+	offFAT16Name = 54
+	offFAT32Name = 82
+)
+
+// medium looks for MediumPath on every FAT file system that the node can
+// see. It mounts read-only and never writes.
+type medium struct {
+	sys   string // sysBlock
+	dev   string // "/dev"
+	mount func(device string, read func(dir string) error) error
+	log   *slog.Logger
+}
+
+func newMedium(log *slog.Logger, workDir string) medium {
+	return medium{sys: sysBlock, dev: "/dev", log: log, mount: func(device string, read func(string) error) error {
+		return mountVFAT(device, filepath.Join(workDir, "medium"), read)
+	}}
+}
+
+// candidates are the block devices that hold a FAT file system.
+func (m medium) candidates() ([]string, error) {
+	entries, err := os.ReadDir(m.sys)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list block devices: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "dm-") {
+			continue
+		}
+		dev := filepath.Join(m.dev, name)
+		fat, err := isFAT(dev)
+		if err != nil {
+			// An empty card reader or a dying disk must not stop the boot.
+			m.log.Warn("cannot read block device", "device", dev, "err", err)
+			continue
+		}
+		if fat {
+			out = append(out, dev)
+		}
+	}
+	return out, nil
+}
+
+func isFAT(dev string) (bool, error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return false, err
+	}
+	b := make([]byte, sectorSize)
+	_, err = io.ReadFull(f, b)
+	if cerr := f.Close(); err != nil || cerr != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return false, nil // smaller than a sector: no medium
+		}
+		return false, errors.Join(err, cerr)
+	}
+	return b[offSignature] == 0x55 && b[offSignature+1] == 0xaa &&
+		(string(b[offFAT16Name:offFAT16Name+3]) == "FAT" || string(b[offFAT32Name:offFAT32Name+3]) == "FAT"), nil
+}
+
+// find gives the seed's bytes, ErrNone with seen=true when there are FAT file
+// systems but none has one, and ErrNone with seen=false when there are none.
+func (m medium) find() (b []byte, from string, seen bool, err error) {
+	devs, err := m.candidates()
+	if err != nil {
+		return nil, "", false, err
+	}
+	for _, dev := range devs {
+		err := m.mount(dev, func(dir string) (err error) {
+			b, err = readLimited(filepath.Join(dir, MediumPath))
+			return err
+		})
+		if err == nil {
+			return b, dev + ":" + MediumPath, true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			m.log.Warn("cannot look for a seed", "device", dev, "err", err)
+		}
+	}
+	return nil, "", len(devs) > 0, ErrNone
+}
+
+func readLimited(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return b, nil
+}
+
+func mountVFAT(device, dir string, read func(string) error) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("mount %s: %w", device, err)
+	}
+	if err := unix.Mount(device, dir, "vfat", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount %s as vfat: %w", device, err)
+	}
+	err := read(dir)
+	if uerr := unix.Unmount(dir, 0); uerr != nil {
+		err = errors.Join(err, fmt.Errorf("unmount %s: %w", device, uerr))
+	}
+	return err
+}

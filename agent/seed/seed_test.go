@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package seed
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zos-node/zos/sign"
+	"golang.org/x/sys/unix"
+)
+
+func good() *Seed {
+	return &Seed{APIVersion: "zos/v1", Kind: "Seed", Name: "node-1", Ledger: []string{"http://10.0.2.2:8470"}, Mirrors: []string{"http://10.0.2.2:8480"},
+		Voucher: sign.Envelope{PayloadType: "application/vnd.zos.voucher.v1+json", Payload: []byte("{}"), Signatures: []sign.Signature{{KeyID: "SHA256:x", Sig: []byte{1}}}},
+		Network: Network{Mode: "dhcp", DNS: []string{}}}
+}
+
+func encoded(t *testing.T) []byte {
+	t.Helper()
+	b, err := good().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestDecodeTakesBackWhatEncodeWrote(t *testing.T) {
+	s, err := Decode(encoded(t))
+	if err != nil || s.Name != "node-1" {
+		t.Fatal(s, err)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	text := string(encoded(t))
+	for name, c := range map[string]struct{ old, new, want string }{
+		"unknown field": {`"name"`, `"extra":1,"name"`, "extra"},
+		"absent field":  {`"mac":"",`, ``, "network.mac"},
+		"wrong case":    {`"name"`, `"Name"`, "ame"},
+		"other kind":    {`"Seed"`, `"Sed"`, "kind"},
+		"bad name":      {`"node-1"`, `"Node_1"`, "name"},
+		"bad URL":       {`http://10.0.2.2:8470`, `ftp://10.0.2.2`, "ledger[0]"},
+		"bad mode":      {`"dhcp"`, `"auto"`, "network.mode"},
+		"no address":    {`"dhcp"`, `"static"`, "network.address"},
+		"bad MAC":       {`"mac":""`, `"mac":"1:2"`, "network.mac"},
+		"bad DNS":       {`"dns":[]`, `"dns":["a"]`, "network.dns[0]"},
+	} {
+		in := strings.Replace(text, c.old, c.new, 1)
+		if in == text {
+			t.Fatalf("%s: nothing changed", name)
+		}
+		if _, err := Decode([]byte(in)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q named", name, err, c.want)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	b, err := good().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"apiVersion":"zos/v1"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := Decode(b)
+		if err != nil {
+			return
+		}
+		again, err := s.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(again); err != nil {
+			t.Fatalf("does not take back what it wrote: %v", err)
+		}
+	})
+}
+
+// table is an SMBIOS table: a type 1 structure, then OEM strings, then the end.
+func table(strs ...string) []byte {
+	b := []byte{1, 6, 0, 0, 1, 2}
+	b = append(b, "maker\x00thing\x00\x00"...)
+	b = append(b, typeOEMStrings, 5, 1, 0, byte(len(strs)))
+	for _, s := range strs {
+		b = append(append(b, s...), 0)
+	}
+	return append(b, 0, 127, 4, 2, 0, 0, 0)
+}
+
+func FuzzSMBIOS(f *testing.F) {
+	f.Add(table("a", "b"))
+	f.Add([]byte{11, 5, 0, 0, 1, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if strs, err := oemStrings(b); err == nil {
+			for _, s := range strs {
+				if len(s) > len(b) {
+					t.Fatal("more than there was")
+				}
+			}
+		}
+	})
+}
+
+func sources(t *testing.T) (dir string, m medium) {
+	dir = t.TempDir()
+	for _, d := range []string{"sys", "dev", "mnt/zos"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, medium{sys: dir + "/sys", dev: dir + "/dev", log: slog.New(slog.DiscardHandler),
+		mount: func(_ string, read func(string) error) error { return read(dir + "/mnt") }}
+}
+
+func write(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFirstSourceIsUsedWhole(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	named := func(name string) []byte {
+		s := good()
+		s.Name = name
+		b, err := s.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	dir, m := sources(t)
+	b64 := base64.StdEncoding.EncodeToString(named("smbios"))
+	write(t, dir+"/dmi", table("other", SMBIOSPrefix+b64[:100], SMBIOSPrefix+b64[100:]))
+	get := func(want string) {
+		t.Helper()
+		s, err := load(context.Background(), log, dir+"/initramfs", m, dir+"/dmi")
+		if err != nil || s.Name != want {
+			t.Fatalf("got %v %v, want %s", s, err, want)
+		}
+	}
+	get("smbios")
+	sector := make([]byte, sectorSize)
+	copy(sector[offFAT32Name:], "FAT32")
+	sector[offSignature], sector[offSignature+1] = 0x55, 0xaa
+	write(t, dir+"/sys/sda1", nil)
+	write(t, dir+"/dev/sda1", sector)
+	get("smbios") // a medium without a seed
+	write(t, dir+"/mnt/"+MediumPath, named("medium"))
+	get("medium")
+	write(t, dir+"/initramfs", named("initramfs"))
+	get("initramfs")
+	write(t, dir+"/initramfs", []byte("{}"))
+	if _, err := load(context.Background(), log, dir+"/initramfs", m, dir+"/dmi"); err == nil || errors.Is(err, ErrNone) {
+		t.Fatalf("a bad seed was passed over: %v", err)
+	}
+}
+
+func TestRealFAT(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIP TestRealFAT: needs root to mount")
+	}
+	for _, tool := range []string{"mkfs.vfat", "mmd", "mcopy", "losetup"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("SKIP TestRealFAT: no " + tool)
+		}
+	}
+	dir := t.TempDir()
+	run := func(args ...string) string {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
+			t.Skipf("SKIP TestRealFAT: %v: %v: %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	img := dir + "/esp.img"
+	write(t, img, nil)
+	if err := os.Truncate(img, 34<<20); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/seed.json", encoded(t))
+	run("mkfs.vfat", "-F", "32", img)
+	run("mmd", "-i", img, "::zos")
+	run("mcopy", "-i", img, dir+"/seed.json", "::zos/seed.json")
+	loop := run("losetup", "-f", "--show", img)
+	t.Cleanup(func() { run("losetup", "-d", loop) })
+	if fat, err := isFAT(loop); err != nil || !fat {
+		t.Fatalf("not seen as FAT: %v", err)
+	}
+	err := mountVFAT(loop, dir+"/mnt", func(d string) error {
+		b, err := readLimited(filepath.Join(d, MediumPath))
+		if err != nil {
+			return err
+		}
+		_, err = Decode(b)
+		return err
+	})
+	if errors.Is(err, unix.ENODEV) {
+		t.Skip("SKIP TestRealFAT: this kernel has no vfat")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
