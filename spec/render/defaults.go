@@ -20,7 +20,8 @@ type Default struct {
 }
 
 // Defaults returns all defaults, in the order in which they are applied.
-// A field without a row here has none: leaving it out is refused.
+// A field without a row here has none: leaving it out is refused. Names,
+// kernel, initramfs and image are such fields; they may be references.
 func Defaults() []Default {
 	return []Default{
 		{"apiVersion", "", `"zos/v1"`, ""},
@@ -42,10 +43,7 @@ func Defaults() []Default {
 		{"machines[].hypervisor", "", `"any"`, ""},
 		{"machines[].vcpus", "", `1`, ""},
 		{"machines[].memoryMiB", "", `256`, ""},
-		{"machines[].kernel", "", "", "none; \"file:PATH\" becomes the digest of the file"},
-		{"machines[].initramfs", "", "", "none; \"file:PATH\" becomes the digest of the file"},
 		{"machines[].cmdline", "", `"console=ttyS0 quiet loglevel=4 panic=0 reboot=t random.trust_cpu=on"`, ""},
-		{"machines[].image", "", "", "none; a text is a reference to resolve"},
 		{"machines[].process", "", `{}`, "and then its fields"},
 		{"machines[].process.args", "", "", "the image's entrypoint and command"},
 		{"machines[].process.env", "", "", "the image's, with the author's variables over it; PATH as Docker sets it where neither has one"},
