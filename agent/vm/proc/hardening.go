@@ -52,7 +52,27 @@ func (p *Process) Hardening() (map[string]string, error) {
 	if h["namespaces"], err = ownNamespaces(root); err != nil {
 		return nil, err
 	}
-	return h, nil
+	return h, p.held(h, filtered)
+}
+
+// held fails closed: a VMM that is not held as it was started is no VMM to
+// run a guest in.
+func (p *Process) held(h map[string]string, filtered int) error {
+	var errs []error
+	const nothing = "0000000000000000"
+	for key, want := range map[string]string{"noNewPrivs": "1", "capEff": nothing, "capPrm": nothing, "capBnd": nothing,
+		"cgroup": filepath.Join("/", filepath.Base(Root), p.state.ID), "namespaces": "ipc,net,pid,uts"} {
+		if h[key] != want {
+			errs = append(errs, fmt.Errorf("the VMM's %s is %q, not %q", key, h[key], want))
+		}
+	}
+	if filtered == 0 {
+		errs = append(errs, errors.New("no thread of the VMM has a seccomp filter"))
+	}
+	if p.state.Landlock < leastABI {
+		errs = append(errs, errors.New("the VMM was started without landlock"))
+	}
+	return errors.Join(errs...)
 }
 
 var errGone = errors.New("thread is gone")

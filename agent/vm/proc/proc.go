@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -50,7 +51,7 @@ type Spec struct {
 	Memory  int64      // memory.max in bytes
 	Pids    int        // pids.max
 	Parse   ParseFunc  // for EventsFile
-	Remove  []string   // what else Kill removes, relative to Dir
+	Remove  []string   // what else Kill removes, relative to Dir; folders last and only when empty
 	Logger  *slog.Logger
 }
 
@@ -83,7 +84,7 @@ func Start(ctx context.Context, s Spec) (*Process, error) {
 	}
 	cgroup, err := makeCgroup(s.ID, s.Memory, s.Pids)
 	if err != nil {
-		return nil, err
+		return nil, err // it may be another's that runs: nothing of it is touched
 	}
 	p.state = State{Driver: s.Driver, ID: s.ID, BootID: boot}
 	if err := p.launch(s, cgroup); err != nil {
@@ -244,7 +245,10 @@ func (p *Process) Kill(ctx context.Context) error {
 	}
 	var errs []error
 	for _, name := range append([]string{stateFile, stateFile + ".new", EventsFile, SerialFile, LogFile}, p.remove...) {
-		if err := os.RemoveAll(filepath.Join(p.dir, name)); err != nil {
+		// A folder that is not empty holds what is not the VMM's, such as the
+		// agent's own listener.
+		err := os.Remove(filepath.Join(p.dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
 			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
 		}
 	}

@@ -33,6 +33,7 @@ const (
 // Parsed is what one object of the event file means.
 type Parsed struct {
 	Booted bool     // the guest's processors run
+	Kill   bool     // the VM must not go on
 	Event  vm.Event // Kind "" when it is none
 }
 
@@ -208,6 +209,11 @@ func (p *Process) handle(object []byte) {
 		case <-p.started:
 		default:
 			close(p.started)
+		}
+	}
+	if parsed.Kill {
+		if err := killCgroup(p.state.ID); err != nil {
+			p.log.Error("kill the VM", "machine", p.state.ID, "err", err)
 		}
 	}
 	e := parsed.Event
