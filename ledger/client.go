@@ -37,8 +37,9 @@ type Client struct {
 	cfg     ClientConfig
 	sources []source
 
-	sync  sync.Mutex // one Sync at a time
-	first int        // source to ask first
+	sync  sync.Mutex       // one Sync at a time
+	first int              // source to ask first
+	each  func(raw []byte) // of Replay: told of each new entry, or nil
 
 	mu    sync.Mutex // guards what follows
 	trust trust
@@ -209,6 +210,9 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 		if c.cfg.KeepEntries {
 			next.entries = append(next.entries, raw)
 		}
+		if c.each != nil {
+			c.each(raw)
+		}
 		return fold.Add(raw)
 	})
 	if err == nil {
@@ -277,4 +281,19 @@ func (c *Client) Submit(ctx context.Context, entry []byte) (Receipt, error) {
 		}
 	}
 	return Receipt{}, errors.Join(all...)
+}
+
+// Replay reads a log from its folder with every check that a Client makes and
+// calls each for every entry. A server rebuilds itself so: the log is the
+// only database. The state is the caller's to change.
+func Replay(ctx context.Context, dir string, rootEnvelope []byte, each func(raw []byte)) (*State, error) {
+	c, err := OpenClient(ClientConfig{Root: rootEnvelope, Ledgers: []string{dir}})
+	if err != nil {
+		return nil, err
+	}
+	c.each = each
+	if _, err := c.advance(ctx, c.sources[0]); err != nil {
+		return nil, err
+	}
+	return c.State(), nil
 }

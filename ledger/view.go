@@ -246,3 +246,7 @@ func (s *State) Status(d *Deployment) string {
 	}
 	return Registered
 }
+
+// StateRoot is the digest of the state as the last block leaf has it, 64 hex
+// digits.
+func (s *State) StateRoot() string { return hex.EncodeToString(s.stateRoot()) }

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bft
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	abci "github.com/cometbft/cometbft/abci/types"
+	cmttypes "github.com/cometbft/cometbft/types"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/tiles"
+)
+
+// result is what Submit waits for.
+type result struct {
+	receipt ledger.Receipt
+	err     error
+}
+
+type txID [sha256.Size]byte
+
+// app is the state machine behind CometBFT.
+type app struct {
+	abci.BaseApplication
+	writer *tiles.Writer
+	now    func() time.Time
+	live   atomic.Bool // no block is being replayed any more
+	fail   func(error)
+
+	mu      sync.RWMutex
+	state   *ledger.State // with the block that is being committed
+	durable int64         // entries on the disk, under the checkpoint
+	news    chan struct{} // closed at each commit
+	waiting map[txID][]chan result
+	block   finalized
+}
+
+// finalized is the block between FinalizeBlock and Commit.
+type finalized struct {
+	leaves  [][]byte
+	roots   map[int64][]byte // new roots of trust
+	results map[txID]result
+}
+
+// appHash covers the log and everything that the state says of it.
+func appHash(s *ledger.State) ([]byte, error) {
+	tree, err := hex.DecodeString(s.RootHash())
+	if err != nil {
+		return nil, fmt.Errorf("tree root: %w", err)
+	}
+	state, err := hex.DecodeString(s.StateRoot())
+	if err != nil {
+		return nil, fmt.Errorf("state root: %w", err)
+	}
+	sum := sha256.Sum256(append(tree, state...))
+	return sum[:], nil
+}
+
+// Info tells CometBFT where the log ends. Blocks after that, which had no
+// leaf, are replayed and come out the same.
+func (a *app) Info(context.Context, *abci.RequestInfo) (*abci.ResponseInfo, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	hash, err := appHash(a.state)
+	if err != nil {
+		return nil, err
+	}
+	return &abci.ResponseInfo{LastBlockHeight: a.state.Height(), LastBlockAppHash: hash}, nil
+}
+
+// InitChain has nothing to do: Init wrote the log's first entries.
+func (a *app) InitChain(context.Context, *abci.RequestInitChain) (*abci.ResponseInitChain, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	hash, err := appHash(a.state)
+	if err != nil {
+		return nil, err
+	}
+	return &abci.ResponseInitChain{AppHash: hash}, nil
+}
+
+// CheckTx keeps what is no entry out of the mempool.
+func (a *app) CheckTx(_ context.Context, r *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
+	if err := admissible(r.Tx); err != nil {
+		return &abci.ResponseCheckTx{Code: 1, Log: err.Error()}, nil
+	}
+	return &abci.ResponseCheckTx{}, nil
+}
+
+// admissible says whether a transaction may be in a block beside its time.
+func admissible(tx []byte) error {
+	if isTick(tx) {
+		return nil
+	}
+	_, err := ledger.Decode(tx)
+	return err
+}
+
+func (a *app) ledgerTime() int64 {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.state.TimeMs()
+}
+
+// PrepareProposal puts this validator's clock in front of the entries.
+func (a *app) PrepareProposal(_ context.Context, r *abci.RequestPrepareProposal) (*abci.ResponsePrepareProposal, error) {
+	txs := cmttypes.Txs{timeTx(max(a.now().UnixMilli(), a.ledgerTime()))}
+	size := cmttypes.ComputeProtoSizeForTxs(txs)
+	for _, tx := range r.Txs {
+		size += cmttypes.ComputeProtoSizeForTxs(cmttypes.Txs{tx})
+		if size > r.MaxTxBytes {
+			break
+		}
+		txs = append(txs, tx)
+	}
+	return &abci.ResponsePrepareProposal{Txs: txs.ToSliceOfBytes()}, nil
+}
+
+// ProcessProposal votes for a block whose time is honest and whose
+// transactions are entries.
+func (a *app) ProcessProposal(_ context.Context, r *abci.RequestProcessProposal) (*abci.ResponseProcessProposal, error) {
+	if err := a.acceptable(r.Txs); err != nil {
+		return &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_REJECT}, nil
+	}
+	return &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_ACCEPT}, nil
+}
+
+func (a *app) acceptable(txs [][]byte) error {
+	if len(txs) == 0 {
+		return errors.New("the block has no time")
+	}
+	t, err := parseTime(txs[0])
+	if err != nil {
+		return err
+	}
+	if err := honest(t, a.ledgerTime(), a.now().UnixMilli(), a.live.Load()); err != nil {
+		return err
+	}
+	for _, tx := range txs[1:] {
+		if err := admissible(tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FinalizeBlock applies a block that was decided. It depends on the block
+// alone.
+func (a *app) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*abci.ResponseFinalizeBlock, error) {
+	if len(r.Txs) == 0 {
+		return nil, fmt.Errorf("block %d has no time", r.Height)
+	}
+	t, err := parseTime(r.Txs[0])
+	if err != nil {
+		return nil, fmt.Errorf("block %d: %w", r.Height, err)
+	}
+	var entries [][]byte
+	var place []int
+	for i, tx := range r.Txs[1:] {
+		if !isTick(tx) {
+			entries, place = append(entries, tx), append(place, i+1)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	version := a.state.Root().Version
+	out := a.state.Apply(r.Height, t, entries)
+	a.block = finalized{leaves: out.Leaves, roots: map[int64][]byte{}, results: map[txID]result{}}
+	for version++; a.state.RootEnvelope(version) != nil; version++ {
+		a.block.roots[version] = a.state.RootEnvelope(version)
+	}
+	answers := make([]*abci.ExecTxResult, len(r.Txs))
+	for i := range answers {
+		answers[i] = &abci.ExecTxResult{}
+	}
+	for i, tx := range entries {
+		res := result{receipt: ledger.Receipt{Index: out.Indexes[i], Size: a.state.Size(), TimeMs: a.state.TimeMs()}}
+		if err := out.Refused[i]; err != nil {
+			answers[place[i]].Code = 1
+			res.err = err
+			var refused *ledger.Refused
+			if errors.As(err, &refused) && refused.Index >= 0 {
+				res.receipt.Index, res.err = refused.Index, nil
+			}
+		}
+		a.block.results[sha256.Sum256(tx)] = res
+	}
+	hash, err := appHash(a.state)
+	if err != nil {
+		return nil, err
+	}
+	return &abci.ResponseFinalizeBlock{TxResults: answers, AppHash: hash}, nil
+}
+
+// Commit writes the block's leaves: tiles first, then new roots of trust,
+// then the checkpoint. Only then are receipts given.
+func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.publish(); err != nil {
+		a.fail(fmt.Errorf("publish the log: %w", err))
+		return nil, err
+	}
+	a.durable = a.state.Size()
+	for id, res := range a.block.results {
+		for _, w := range a.waiting[id] {
+			w <- res
+		}
+		delete(a.waiting, id)
+	}
+	a.block = finalized{}
+	close(a.news)
+	a.news = make(chan struct{})
+	return &abci.ResponseCommit{}, nil
+}
+
+func (a *app) publish() error {
+	if len(a.block.leaves) == 0 {
+		return nil
+	}
+	if err := a.writer.Append(a.block.leaves); err != nil {
+		return err
+	}
+	for version, envelope := range a.block.roots {
+		if err := a.writer.WriteRoot(version, envelope); err != nil {
+			return err
+		}
+	}
+	tree, err := a.writer.Publish()
+	if err != nil {
+		return err
+	}
+	if tree.N != a.state.Size() || hex.EncodeToString(tree.Hash[:]) != a.state.RootHash() {
+		return fmt.Errorf("the tiles have root %s at size %d, the state has %s at %d", tree.Hash, tree.N, a.state.RootHash(), a.state.Size())
+	}
+	return nil
+}
+
+// wait registers for the result of a transaction.
+func (a *app) wait(id txID) chan result {
+	w := make(chan result, 1)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting[id] = append(a.waiting[id], w)
+	return w
+}
+
+// forget takes a waiter out again.
+func (a *app) forget(id txID, w chan result) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var rest []chan result
+	for _, other := range a.waiting[id] {
+		if other != w {
+			rest = append(rest, other)
+		}
+	}
+	if a.waiting[id] = rest; rest == nil {
+		delete(a.waiting, id)
+	}
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bft orders the entries of a ledger with CometBFT, in this process,
+// and writes what was ordered as static tiles (package tiles). Nodes never
+// link it: they read the tiles.
+//
+// A block is one call of ledger.State.Apply. Nothing but the log itself holds
+// the state: at a start the log is folded again, and CometBFT replays the few
+// blocks that came after the last leaf.
+//
+// # Time
+//
+// CometBFT gives a block the median time of the votes for the block before
+// it. On a ledger that makes no empty blocks that may be hours ago, and
+// leases live by ledger time. So every block begins with one transaction that
+// the proposer adds: its clock in milliseconds. The others accept a proposal
+// only if that is not before the ledger's time (or stands still at it), at
+// most 5 s ahead of their own clock, and at most 30 s behind. After that
+// everybody takes the value from the block: FinalizeBlock never looks at a
+// clock. The 30 s are not held against blocks that a restart replays from the
+// write-ahead log; those were decided, or signed, when they were new.
+//
+// # Blocks without leaves
+//
+// A block in which nothing was accepted and nothing became due adds no leaf
+// and leaves the app hash as it is. CometBFT makes one more block whenever the
+// app hash changed, to have the change signed; were that one to change it
+// again, an idle ledger would never be silent.
+//
+// # Receipts
+//
+// Submit returns after Commit: the block is in CometBFT's store, the tiles and
+// the checkpoint are on the disk, fsynced with their folders.
+package bft

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bft
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	abci "github.com/cometbft/cometbft/abci/types"
+	"github.com/cometbft/cometbft/config"
+	"github.com/cometbft/cometbft/mempool"
+	"github.com/cometbft/cometbft/node"
+	"github.com/cometbft/cometbft/p2p"
+	"github.com/cometbft/cometbft/privval"
+	"github.com/cometbft/cometbft/proxy"
+	cmttypes "github.com/cometbft/cometbft/types"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/tiles"
+)
+
+// Engine is a running ledger server's heart. It implements ledger.Submitter.
+type Engine struct {
+	app     *app
+	node    *node.Node
+	log     *slog.Logger
+	stop    chan struct{} // closed by Close
+	failed  chan struct{} // closed when the engine cannot go on
+	failure chan error    // holds the reason, at most one
+	ticker  chan struct{} // closed when the ticker has ended
+}
+
+// Options change how an engine runs; the zero value is the usual one.
+type Options struct {
+	Log  *slog.Logger
+	step func(step string) // tests: called before each kind of write
+	now  func() time.Time
+}
+
+// LogDir is the folder of static files below a ledger's folder.
+func LogDir(dir string) tiles.Dir { return tiles.Dir(filepath.Join(dir, "log")) }
+
+// Open starts the engine on a folder that Init made. It folds the whole log
+// and lets CometBFT finish what a crash interrupted.
+func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	root, err := os.ReadFile(filepath.Join(dir, "root.json"))
+	if err != nil {
+		return nil, fmt.Errorf("%s is no ledger folder; make one with `zos ledger init`: %w", dir, err)
+	}
+	if err := sweep(string(LogDir(dir))); err != nil {
+		return nil, err
+	}
+	keys, err := loadKeys(dir)
+	if err != nil {
+		return nil, err
+	}
+	first, _, err := ledger.DecodeRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	writer := tiles.NewWriter(LogDir(dir), first.Log.Origin, keys)
+	start := time.Now()
+	state, err := ledger.Replay(ctx, dir, root, writer.Restore)
+	if err != nil {
+		return nil, fmt.Errorf("read the log in %s: %w", LogDir(dir), err)
+	}
+	o.Log.Info("folded the log", "part", "ledger", "size", state.Size(), "took", time.Since(start))
+	if o.step != nil {
+		writer.Step = o.step
+	}
+	e := &Engine{log: o.Log, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), ticker: make(chan struct{})}
+	e.app = &app{
+		writer: writer, now: o.now, fail: e.fail, state: state, durable: state.Size(),
+		news: make(chan struct{}), waiting: map[txID][]chan result{},
+	}
+	if err := e.start(dir); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// start makes CometBFT's node. It panics where its data do not fit together.
+func (e *Engine) start(dir string) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the data in %s do not fit the log: %v; restore both from the same backup", filepath.Join(dir, "comet"), r)
+		}
+	}()
+	cfg := settings(dir)
+	nodeKey, err := p2p.LoadNodeKey(cfg.NodeKeyFile())
+	if err != nil {
+		return fmt.Errorf("p2p key: %w", err)
+	}
+	for _, f := range []string{cfg.PrivValidatorKeyFile(), cfg.PrivValidatorStateFile()} {
+		// LoadFilePV ends the process where a file is missing.
+		if _, err := os.Stat(f); err != nil {
+			return fmt.Errorf("consensus key: %w", err)
+		}
+	}
+	e.node, err = node.NewNode(cfg, privval.LoadFilePV(cfg.PrivValidatorKeyFile(), cfg.PrivValidatorStateFile()), nodeKey,
+		proxy.NewLocalClientCreator(e.app), node.DefaultGenesisDocProviderFunc(cfg), config.DefaultDBProvider,
+		node.DefaultMetricsProvider(cfg.Instrumentation), logger{e.log})
+	if err != nil {
+		return fmt.Errorf("start consensus: %w", err)
+	}
+	// The only way to the consensus state from outside is this one.
+	env, err := e.node.ConfigureRPC()
+	if err != nil {
+		return fmt.Errorf("start consensus: %w", err)
+	}
+	consensus, ok := env.ConsensusState.(interface{ Wait() })
+	if !ok {
+		return fmt.Errorf("start consensus: its state is a %T, which cannot be waited for", env.ConsensusState)
+	}
+	if err := e.node.Start(); err != nil {
+		return fmt.Errorf("start consensus: %w", err)
+	}
+	e.app.live.Store(true)
+	go func() {
+		// CometBFT answers a panic in consensus by standing still. We end.
+		consensus.Wait()
+		select {
+		case <-e.stop:
+		default:
+			e.fail(errors.New("consensus has ended; see the log above"))
+		}
+	}()
+	go e.tick()
+	return nil
+}
+
+// settings are CometBFT's: one validator, nothing reachable from outside, no
+// block without a reason.
+func settings(dir string) *config.Config {
+	cfg := config.DefaultConfig()
+	cfg.SetRoot(filepath.Join(dir, "comet"))
+	cfg.Genesis = "genesis.json"
+	cfg.PrivValidatorKey = filepath.Join("..", "keys", "consensus.json")
+	cfg.PrivValidatorState = filepath.Join("data", "signed.json")
+	cfg.NodeKey = filepath.Join("..", "keys", "p2p.json")
+	cfg.RPC.ListenAddress = ""
+	cfg.P2P.ListenAddress = "tcp://127.0.0.1:0"
+	cfg.P2P.PexReactor = false
+	cfg.P2P.AddrBook = filepath.Join("data", "addrbook.json")
+	cfg.P2P.MaxNumInboundPeers = 0
+	cfg.Consensus.CreateEmptyBlocks = false
+	cfg.Consensus.TimeoutCommit = 0
+	cfg.Consensus.SkipTimeoutCommit = true
+	cfg.TxIndex.Indexer = "null"
+	cfg.Storage.DiscardABCIResponses = true
+	cfg.Instrumentation.Prometheus = false
+	return cfg
+}
+
+// fail remembers the first reason why the engine cannot go on.
+func (e *Engine) fail(err error) {
+	select {
+	case e.failure <- err:
+		close(e.failed)
+	default:
+	}
+}
+
+// Failed is closed when the engine cannot go on; Health then says why.
+func (e *Engine) Failed() <-chan struct{} { return e.failed }
+
+// Health is nil while entries can be ordered.
+func (e *Engine) Health() error {
+	select {
+	case err := <-e.failure:
+		e.failure <- err
+		return err
+	default:
+		return nil
+	}
+}
+
+// Submit orders an entry and returns when it is on the disk. What was said
+// before gets its old place.
+func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error) {
+	entry, err := ledger.Decode(raw)
+	if err != nil {
+		return ledger.Receipt{}, err
+	}
+	if err := e.canServe(entry); err != nil {
+		return ledger.Receipt{}, err
+	}
+	id := txID(sha256.Sum256(raw))
+	w := e.app.wait(id)
+	defer e.app.forget(id, w)
+
+	e.app.mu.RLock()
+	index, known := e.app.state.Indexed(entry)
+	if !known {
+		err = e.app.state.Check(e.app.now().UnixMilli(), raw)
+	}
+	e.app.mu.RUnlock()
+	if known {
+		return e.durable(ctx, index)
+	}
+	if err != nil {
+		return ledger.Receipt{}, err
+	}
+	if err := e.push(raw); err != nil {
+		return ledger.Receipt{}, err
+	}
+	select {
+	case r := <-w:
+		return r.receipt, r.err
+	case <-ctx.Done():
+		return ledger.Receipt{}, ctx.Err()
+	case <-e.failed:
+		return ledger.Receipt{}, e.Health()
+	case <-e.stop:
+		return ledger.Receipt{}, errors.New("the ledger is stopping; submit again")
+	}
+}
+
+// push hands a transaction to the mempool.
+func (e *Engine) push(tx []byte) error {
+	var answer *abci.ResponseCheckTx
+	err := e.node.Mempool().CheckTx(cmttypes.Tx(tx), func(r *abci.ResponseCheckTx) { answer = r }, mempool.TxInfo{})
+	switch {
+	case errors.Is(err, mempool.ErrTxInCache): // somebody submits the same just now
+		return nil
+	case err != nil:
+		return fmt.Errorf("the ledger is busy: %w", err)
+	case answer != nil && answer.Code != 0:
+		return &ledger.Refused{Reason: answer.Log, Index: -1}
+	}
+	return nil
+}
+
+// durable waits until the entry of an index is on the disk.
+func (e *Engine) durable(ctx context.Context, index int64) (ledger.Receipt, error) {
+	for {
+		e.app.mu.RLock()
+		news, done := e.app.news, e.app.durable > index
+		r := ledger.Receipt{Index: index, Size: e.app.state.Size(), TimeMs: e.app.state.TimeMs()}
+		e.app.mu.RUnlock()
+		if done {
+			return r, nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return ledger.Receipt{}, ctx.Err()
+		case <-e.failed:
+			return ledger.Receipt{}, e.Health()
+		}
+	}
+}
+
+// canServe refuses a root of trust under which this server could not sign
+// checkpoints: accepting it would end the log for every reader.
+func (e *Engine) canServe(entry *ledger.Entry) error {
+	root, ok := entry.Payload.(*ledger.Root)
+	if !ok {
+		return nil
+	}
+	note, err := e.app.writer.TrySign()
+	if err != nil {
+		return fmt.Errorf("sign a trial checkpoint: %w", err)
+	}
+	if _, err := root.Checkpoints().Open(note); err != nil {
+		return &ledger.Refused{Field: "payload.log", Reason: "does not name the keys of this server: " + err.Error(), Index: -1}
+	}
+	return nil
+}
+
+// tick makes blocks that are due although nobody says anything.
+func (e *Engine) tick() {
+	defer close(e.ticker)
+	for {
+		e.app.mu.RLock()
+		due, news := e.app.state.DueMs(), e.app.news
+		e.app.mu.RUnlock()
+		wait := time.Hour
+		if due >= 0 {
+			wait = time.Duration(due-e.app.now().UnixMilli()) * time.Millisecond
+		}
+		if wait <= 0 {
+			if err := e.push(tickTx(e.app.now().UnixMilli())); err != nil {
+				e.log.Warn("could not ask for a block that is due", "part", "ledger", "err", err)
+			}
+			wait = time.Second
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-news:
+		case <-e.stop:
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// State is a copy of the present state.
+func (e *Engine) State() *ledger.State {
+	e.app.mu.RLock()
+	defer e.app.mu.RUnlock()
+	return e.app.state.Clone()
+}
+
+// Close stops the engine and closes its files.
+func (e *Engine) Close() error {
+	close(e.stop)
+	<-e.ticker
+	if err := e.node.Stop(); err != nil {
+		return fmt.Errorf("stop consensus: %w", err)
+	}
+	e.node.Wait()
+	return nil
+}
+
+// sweep removes temporary files that a crash left.
+func sweep(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("look for leftovers: %w", err)
+		}
+		if d.Type().IsRegular() && strings.HasPrefix(d.Name(), ".new-") {
+			return os.Remove(path)
+		}
+		return nil
+	})
+}

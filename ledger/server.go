@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/zos-node/zos/ledger/tiles"
+)
+
+// Submitter orders entries. Its Submit returns when the entry can never be
+// lost again, or with a *Refused.
+type Submitter interface {
+	Submit(ctx context.Context, entry []byte) (Receipt, error)
+	Health() error
+}
+
+// Handler serves a log's static files and takes entries.
+//
+//	GET  /checkpoint, /tile/…, /root/…   what Dir.Read allows, nothing else
+//	POST /submit                         200 with a receipt, 400 or 409 with {"error","field"}
+//	GET  /healthz                        200 or 503
+func Handler(dir tiles.Dir, s Submitter, log *slog.Logger) http.Handler {
+	h := &handler{dir, s, log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", h.file)
+	mux.HandleFunc("POST /submit", h.submit)
+	mux.HandleFunc("GET /healthz", h.health)
+	return mux
+}
+
+// NewServer is an HTTP server with limits that fit a ledger.
+func NewServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+}
+
+type handler struct {
+	dir tiles.Dir
+	s   Submitter
+	log *slog.Logger
+}
+
+func (h *handler) file(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	b, err := h.dir.Read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		h.answer(w, http.StatusNotFound, reply{Error: "is no file of this log: " + path})
+		return
+	case err != nil:
+		h.log.Error("read a file of the log", "part", "ledger", "path", path, "err", err)
+		h.answer(w, http.StatusInternalServerError, reply{Error: "the file could not be read"})
+		return
+	}
+	kind, cache := "application/octet-stream", "public, max-age=31536000, immutable"
+	if path == "checkpoint" {
+		kind, cache = "text/plain; charset=utf-8", "no-cache"
+	} else if strings.HasPrefix(path, "root/") {
+		kind = "application/json"
+	}
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Cache-Control", cache)
+	if _, err := w.Write(b); err != nil {
+		h.log.Debug("a reader went away", "part", "ledger", "path", path, "err", err)
+	}
+}
+
+func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxEntry))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		h.answer(w, http.StatusRequestEntityTooLarge, reply{Error: "the entry has more than 65535 bytes"})
+		return
+	} else if err != nil {
+		h.answer(w, http.StatusBadRequest, reply{Error: "the entry was cut off: " + err.Error()})
+		return
+	}
+	receipt, err := h.s.Submit(r.Context(), body)
+	var refused *Refused
+	switch {
+	case errors.As(err, &refused):
+		status := http.StatusConflict
+		if _, err := Decode(body); err != nil {
+			status = http.StatusBadRequest
+		}
+		h.answer(w, status, reply{Error: refused.Reason, Field: refused.Field})
+	case err != nil:
+		h.answer(w, http.StatusServiceUnavailable, reply{Error: err.Error()})
+	default:
+		h.answer(w, http.StatusOK, reply{Index: &receipt.Index, Size: receipt.Size, TimeMs: receipt.TimeMs})
+	}
+}
+
+func (h *handler) health(w http.ResponseWriter, _ *http.Request) {
+	if err := h.s.Health(); err != nil {
+		h.answer(w, http.StatusServiceUnavailable, reply{Error: err.Error()})
+		return
+	}
+	h.answer(w, http.StatusOK, struct {
+		OK bool `json:"ok"`
+	}{true})
+}
+
+func (h *handler) answer(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		h.log.Error("encode an answer", "part", "ledger", "err", err)
+		status = http.StatusInternalServerError
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		h.log.Debug("a client went away", "part", "ledger", "err", err)
+	}
+}
