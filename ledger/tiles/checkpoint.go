@@ -54,7 +54,7 @@ func (p Policy) verifiers() (log note.Verifier, cosigners []note.Verifier, err e
 			return nil, nil, fmt.Errorf("cosigner key %q: %w", vkey, err)
 		}
 		// The same key under two names would count twice, so the key itself is compared.
-		parts := strings.Split(vkey, "+")
+		parts := strings.SplitN(vkey, "+", 3)
 		raw, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
 		if err != nil || len(raw) < 2 || seen[string(raw[1:])] {
 			return nil, nil, fmt.Errorf("cosigner key %q is there twice or malformed", vkey)
