@@ -5,8 +5,8 @@ package sign
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/zos-node/zos/spec/strict"
 )
@@ -19,17 +19,26 @@ const (
 	MaxSignatures = 32
 )
 
-// payloadTypes are the document types that can be signed at all.
-const payloadTypes = `^application/vnd\.zos\.([a-z][a-z0-9-]{0,31})\.v1\+json$`
-
 // Namespace returns the one SSHSIG namespace for a payload type:
 // "application/vnd.zos.deployment.v1+json" is signed under "deployment@zos".
 func Namespace(payloadType string) (string, error) {
-	m := regexp.MustCompile(payloadTypes).FindStringSubmatch(payloadType)
-	if m == nil {
+	name, ok := strings.CutPrefix(payloadType, "application/vnd.zos.")
+	name, versioned := strings.CutSuffix(name, ".v1+json")
+	if !ok || !versioned || !word(name) {
 		return "", strict.Errorf("payloadType", "is %q, want application/vnd.zos.<name>.v1+json", payloadType)
 	}
-	return m[1] + "@zos", nil
+	return name + "@zos", nil
+}
+
+// word is what a document type or a role may be called: small letters, digits
+// and dashes, at most 32, a letter first.
+func word(s string) bool {
+	for i, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (i == 0 || c != '-' && (c < '0' || c > '9')) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 32
 }
 
 // PAE is DSSE's pre-authentication encoding: the bytes that are signed. The

@@ -6,15 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/zos-node/zos/spec/strict"
 )
-
-// roleName is what a role may be called.
-const roleName = `^[a-z][a-z0-9-]{0,31}$`
 
 // Missing is a role that did not get its threshold.
 type Missing struct {
@@ -42,12 +38,11 @@ func (e *PolicyError) Error() string {
 // Validate checks the policy itself: names, canonical keys, thresholds that
 // can be reached, and no key written in two ways.
 func (p Policy) Validate() error {
-	name := regexp.MustCompile(roleName)
 	written := map[string]string{} // key material to its text
 	for _, role := range slices.Sorted(maps.Keys(p.Roles)) {
 		at := strict.Join("roles", role)
 		r := p.Roles[role]
-		if !name.MatchString(role) {
+		if !word(role) {
 			return strict.Errorf(at, "is no name for a role, want small letters, digits and dashes, at most 32")
 		}
 		inRole := map[string]bool{}
