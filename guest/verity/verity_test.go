@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verity
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+var root = strings.Repeat("0123456789abcdef", 4)
+
+func TestParseCmdline(t *testing.T) {
+	p, err := ParseCmdline("console=ttyS0 quiet zos.verity=" + root + ",300\n")
+	if err != nil || p != (Params{root, 300}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for _, bad := range []string{"", "quiet", "zos.verity=", "zos.verity=" + root, "zos.verity=" + root + ",", "zos.verity=" + root + ",0",
+		"zos.verity=" + root + ",-1", "zos.verity=" + root + ",0x10", "zos.verity=" + root + ",007", "zos.verity=" + root[:62] + ",3",
+		"zos.verity=" + strings.ToUpper(root) + ",3", "zos.verity=" + root + ",3,4", "zos.verity=" + root + ",99999999999999",
+		"zos.verity=" + root + ",3 zos.verity=" + root + ",3"} {
+		if p, err := ParseCmdline(bad); err == nil {
+			t.Errorf("%q gave %+v", bad, p)
+		}
+	}
+}
+
+func FuzzParseCmdline(f *testing.F) {
+	f.Add("zos.verity=" + root + ",300")
+	f.Add("zos.verity=a,b")
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParseCmdline(s)
+		if err == nil && (len(p.Root) != 64 || p.Blocks == 0 || strings.ContainsAny(p.Table("/dev/vda"), "\x00\n")) {
+			t.Errorf("%q gave %+v", s, p)
+		}
+	})
+}
+
+func TestTable(t *testing.T) {
+	p := Params{root, 300}
+	want := "1 /dev/vda /dev/vda 4096 4096 300 300 sha256 " + root + " - 2 panic_on_corruption panic_on_error"
+	if got := p.Table("/dev/vda"); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if p.Sectors() != 2400 {
+		t.Errorf("%d sectors", p.Sectors())
+	}
+}
+
+func TestCheck(t *testing.T) {
+	p := Params{root, 300}
+	good := State{"0 2400 verity 1 254:0 254:0 4096 4096 300 300 sha256 " + root + " - 2 panic_on_corruption panic_on_error", "V"}
+	if err := p.check(good, "254:0"); err != nil {
+		t.Error(err)
+	}
+	swapped := good
+	swapped.Table = strings.Replace(good.Table, "panic_on_corruption panic_on_error", "panic_on_error panic_on_corruption", 1)
+	if err := p.check(swapped, "254:0"); err != nil {
+		t.Error(err)
+	}
+	for name, s := range map[string]State{
+		"corrupt":      {good.Table, "C"},
+		"other disk":   {strings.ReplaceAll(good.Table, "254:0", "254:16"), "V"},
+		"other root":   {strings.Replace(good.Table, "0123", "0124", 1), "V"},
+		"shorter":      {strings.Replace(good.Table, "0 2400", "0 8", 1), "V"},
+		"no options":   {strings.TrimSuffix(good.Table, " 2 panic_on_corruption panic_on_error"), "V"},
+		"ignored":      {strings.Replace(good.Table, "panic_on_corruption", "ignore_corruption", 1), "V"},
+		"at most once": {strings.Replace(good.Table, "2 panic", "3 check_at_most_once panic", 1), "V"},
+		"empty":        {},
+	} {
+		if err := p.check(s, "254:0"); !errors.Is(err, ErrNotVerity) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// dmIoctl and dmTargetSpec are the kernel's structs as its header has them.
+type dmIoctl struct {
+	version                                                              [3]uint32
+	dataSize, dataStart, targetCount, openCount, flags, eventNr, padding uint32
+	dev                                                                  uint64
+	name                                                                 [128]byte
+	uuid                                                                 [129]byte
+	data                                                                 [7]byte
+}
+
+type dmTargetSpec struct {
+	sectorStart, length uint64
+	status              int32
+	next                uint32
+	targetType          [16]byte
+}
+
+func TestLayout(t *testing.T) {
+	var h dmIoctl
+	var s dmTargetSpec
+	for name, pair := range map[string][2]uintptr{
+		"header": {unsafe.Sizeof(h), headerSize}, "spec": {unsafe.Sizeof(s), specSize},
+		"name": {unsafe.Offsetof(h.name), nameOffset}, "flags": {unsafe.Offsetof(h.flags), flagsOffset},
+		"dev": {unsafe.Offsetof(h.dev), devOffset}, "count": {unsafe.Offsetof(h.targetCount), countOffset},
+		"size": {unsafe.Offsetof(h.dataSize), 12}, "start": {unsafe.Offsetof(h.dataStart), 16},
+		"next": {unsafe.Offsetof(s.next), 20}, "type": {unsafe.Offsetof(s.targetType), 24},
+		"read only": {unix.DM_READONLY_FLAG, flagReadOnly}, "table": {unix.DM_STATUS_TABLE_FLAG, flagStatusTable},
+		"full": {unix.DM_BUFFER_FULL_FLAG, flagBufferFull}, "secure": {unix.DM_SECURE_DATA_FLAG, flagSecure},
+		"create": {request(commandCreate), unix.DM_DEV_CREATE}, "suspend": {request(commandSuspend), unix.DM_DEV_SUSPEND},
+		"load": {request(commandLoad), unix.DM_TABLE_LOAD}, "status": {request(commandStatus), unix.DM_TABLE_STATUS},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %#x, want %#x", name, pair[0], pair[1])
+		}
+	}
+}
+
+func TestEncode(t *testing.T) {
+	b, err := encode("root", flagReadOnly, target(2400, "verity", "1 a b"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := (*dmIoctl)(unsafe.Pointer(&b[0]))
+	s := (*dmTargetSpec)(unsafe.Pointer(&b[headerSize]))
+	if h.version != [3]uint32{4, 0, 0} || h.dataSize != bufferSize || h.dataStart != headerSize || h.targetCount != 1 || h.flags != 1 {
+		t.Errorf("header %+v", h)
+	}
+	if s.length != 2400 || s.sectorStart != 0 || s.next != 48 || !strings.HasPrefix(string(s.targetType[:]), "verity\x00") {
+		t.Errorf("spec %+v", s)
+	}
+	start, length, kind, text, err := decodeTarget(b)
+	if err != nil || start != 0 || length != 2400 || kind != "verity" || text != "1 a b" {
+		t.Errorf("%d %d %s %q %v", start, length, kind, text, err)
+	}
+	if _, err := encode("", 0, nil, 0); err == nil {
+		t.Error("no name was accepted")
+	}
+	if _, err := encode("x", 0, make([]byte, bufferSize), 1); err == nil {
+		t.Error("an endless table was accepted")
+	}
+}
+
+func FuzzDecodeTarget(f *testing.F) {
+	b, err := encode("root", 0, target(8, "verity", "V"), 1)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b[:headerSize+64])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _, _, text, err := decodeTarget(b)
+		if err == nil && binary.NativeEndian.Uint32(b[countOffset:]) != 1 {
+			t.Errorf("%q of several targets", text)
+		}
+	})
+}
