@@ -265,3 +265,41 @@ func (l *Log) Voucher(id string, uses int64, labels map[string]string) sign.Enve
 	l.t.Helper()
 	return l.Envelope(ledger.TypeVoucher, ledger.Voucher{ID: id, Uses: uses, Labels: maps.Clone(labels)}, "operator")
 }
+
+// Fork is a second ledger with the same keys and the same history so far, as
+// a dishonest operator can make it. What is done to one does not show in the
+// other.
+func (l *Log) Fork() *Log {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := &Log{
+		t: l.t, Dir: l.t.TempDir(), Root: l.Root, RootEnv: l.RootEnv, Keys: l.Keys, Leaves: slices.Clone(l.Leaves),
+		nowMs: l.nowMs, height: l.height, state: l.state.Clone(), signers: l.signers,
+	}
+	f.writer = tiles.NewWriter(tiles.Dir(f.Dir), f.Root.Log.Origin, f.signers)
+	err := f.writer.WriteRoot(1, f.RootEnv)
+	if err == nil {
+		err = f.writer.Append(f.Leaves)
+	}
+	if err == nil {
+		_, err = f.writer.Publish()
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return f
+}
+
+// Smuggle publishes leaves that Apply never saw, under right signatures.
+func (l *Log) Smuggle(leaves ...[]byte) {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.writer.Append(leaves); err != nil {
+		l.t.Fatal(err)
+	}
+	if _, err := l.writer.Publish(); err != nil {
+		l.t.Fatal(err)
+	}
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tiles
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+const origin = "test.example/log"
+
+func keys(t testing.TB) (Policy, Signers) {
+	t.Helper()
+	logKey, logV, err := note.GenerateKey(rand.Reader, origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	valKey, valV, err := note.GenerateKey(rand.Reader, origin+"/validator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosigner, err := CosignerKey(valV)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSigners(logKey, valKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Policy{origin, logV, []string{cosigner}, 1}, s
+}
+
+// hashes is the whole tree in memory, made by x/mod's own functions: the
+// judge of ours.
+type hashes []tlog.Hash
+
+func (h hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	var all []tlog.Hash
+	for _, i := range indexes {
+		all = append(all, h[i])
+	}
+	return all, nil
+}
+
+func (h *hashes) add(t testing.TB, n int64, data []byte) {
+	t.Helper()
+	more, err := tlog.StoredHashes(n, data, *h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*h = append(*h, more...)
+}
+
+func TestTreeAgreesWithTlog(t *testing.T) {
+	var tree Tree
+	var judge hashes
+	for n := range int64(600) {
+		want, err := tlog.TreeHash(n, judge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tree.Size() != n || n > 0 && tree.Hash() != want {
+			t.Fatalf("size %d: hash %s, want %s", n, tree.Hash(), want)
+		}
+		old, oldHash := tree, tree.Hash()
+		data := fmt.Appendf(nil, "entry %d", n)
+		judge.add(t, n, data)
+		tree = tree.Append(tlog.RecordHash(data))
+		if old.Hash() != oldHash {
+			t.Fatalf("size %d: Append changed the tree that it came from", n)
+		}
+	}
+}
+
+// The files are those that x/mod's functions say, after any split in blocks.
+func TestWriterAgreesWithTlog(t *testing.T) {
+	policy, signers := keys(t)
+	dir := Dir(t.TempDir())
+	w := NewWriter(dir, origin, signers)
+	var judge hashes
+	var size int64
+	for _, block := range []int{1, 2, 252, 1, 1, 300, 511, 1} {
+		var entries [][]byte
+		for range block {
+			e := fmt.Appendf(nil, "entry %d", size)
+			judge.add(t, size, e)
+			entries = append(entries, e)
+			size++
+		}
+		if err := w.Append(entries); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Publish(); err != nil {
+			t.Fatal(err)
+		}
+		for _, tile := range tlog.NewTiles(Height, 0, size) {
+			want, err := tlog.ReadTileData(tile, judge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := dir.Read(Path(tile)); err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("size %d: %s is not as it should be: %v", size, Path(tile), err)
+			}
+			if tile.L > 0 {
+				continue
+			}
+			b, err := dir.Read(BundlePath(tile.N, tile.W))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, used, err := CutBundle(b, tile.W)
+			if err != nil || used != len(b) || string(list[tile.W-1]) != fmt.Sprintf("entry %d", tile.N*Width+int64(tile.W)-1) {
+				t.Fatalf("bundle %d: %v", tile.N, err)
+			}
+		}
+		b, err := dir.Read("checkpoint")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cp, err := policy.Open(b)
+		want, _ := tlog.TreeHash(size, judge)
+		if err != nil || cp.N != size || cp.Hash != want || len(cp.Cosigners) != 1 {
+			t.Fatalf("checkpoint %+v, %v", cp, err)
+		}
+	}
+	// Few old partial files stay; a narrower one is cut from a wider.
+	count := 0
+	err := filepath.WalkDir(string(dir), func(_ string, d fs.DirEntry, err error) error {
+		if !d.IsDir() {
+			count++
+		}
+		return err
+	})
+	if err != nil || count > 30 {
+		t.Errorf("%d files for %d entries: %v", count, size, err)
+	}
+	if b, err := dir.Read("tile/0/004.p/7"); err != nil || len(b) != 7*tlog.HashSize {
+		t.Errorf("narrow tile has %d bytes: %v", len(b), err)
+	}
+	if _, err := dir.Read("tile/0/004.p/200"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("tile that is not there yet: %v", err)
+	}
+}
+
+// A writer that was restored goes on as if it had never stopped, also over
+// files that a crash left beyond the checkpoint.
+func TestWriterRestores(t *testing.T) {
+	_, signers := keys(t)
+	dir := Dir(t.TempDir())
+	entry := func(i int) []byte { return fmt.Appendf(nil, "entry %d", i) }
+	w := NewWriter(dir, origin, signers)
+	for i := range 258 {
+		if err := w.Append([][]byte{entry(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Append([][]byte{entry(258), entry(259)}); err != nil { // and no checkpoint
+		t.Fatal(err)
+	}
+	again := NewWriter(dir, origin, signers)
+	for i := range 258 {
+		again.Restore(entry(i))
+	}
+	if err := again.Append([][]byte{entry(258), entry(259)}); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := again.Publish()
+	if err != nil || tree.Hash != w.Tree().Hash() {
+		t.Errorf("tree %v, %v", tree, err)
+	}
+}
+
+func TestCheckpointPolicy(t *testing.T) {
+	policy, signers := keys(t)
+	other, _ := keys(t)
+	tree := tlog.Tree{N: 7, Hash: tlog.RecordHash([]byte("x"))}
+	good, err := signers.Sign(origin, tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cp, err := policy.Open(good); err != nil || cp.TimeSec == 0 {
+		t.Fatalf("%+v, %v", cp, err)
+	}
+	two := policy
+	two.Cosigners, two.Quorum = append([]string{other.Cosigners[0]}, policy.Cosigners...), 2
+	if _, err := two.Open(good); err == nil || !strings.Contains(err.Error(), "1 of 2 cosignatures") {
+		t.Errorf("one short: %v", err)
+	}
+	twice := policy
+	renamed := strings.Replace(policy.Cosigners[0], "/validator", "/validator2", 1)
+	twice.Cosigners, twice.Quorum = []string{policy.Cosigners[0], renamed}, 2
+	if _, err := twice.Open(good); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("one key under two names: %v", err)
+	}
+	for _, p := range []Policy{{}, {Origin: origin, Key: policy.Key}, {origin, policy.Key, policy.Cosigners, 0}, {origin, policy.Key, policy.Cosigners, 2}, {"x", policy.Key, policy.Cosigners, 1}} {
+		if p.Validate() == nil {
+			t.Errorf("%+v was accepted", p)
+		}
+	}
+	// Every byte counts, also the unused bits of base64.
+	for i := range good {
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << bit
+			if _, err := policy.Open(bad); err == nil {
+				t.Errorf("bit %d of byte %d of the checkpoint does not matter", bit, i)
+			}
+		}
+	}
+}
+
+func TestWriteFileLeavesTheOldOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "no-such-folder", "f")
+	if err := WriteFile(path, []byte("x"), 0o600); err == nil {
+		t.Error("wrote into a folder that is not there")
+	}
+	path = filepath.Join(t.TempDir(), "f")
+	for _, s := range []string{"old", "new"} {
+		if err := WriteFileSync(path, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(list) != 1 {
+		t.Errorf("%d files, %v", len(list), err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info, err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	policy, signers := keys(f)
+	good, err := signers.Sign(origin, tlog.Tree{N: 7})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte("a\n1\n\n\n— a b\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if cp, err := policy.Open(b); err == nil && cp.N != 7 {
+			t.Errorf("accepted %q", b)
+		}
+	})
+}
+
+func FuzzCutBundle(f *testing.F) {
+	f.Add(AppendEntry(AppendEntry(nil, []byte("a")), nil), 2)
+	f.Add([]byte{0, 5, 1}, 1)
+	f.Fuzz(func(t *testing.T, b []byte, w int) {
+		w &= Width - 1
+		list, used, err := CutBundle(b, w)
+		if err != nil {
+			return
+		}
+		var again []byte
+		for _, e := range list {
+			again = AppendEntry(again, e)
+		}
+		if len(list) != w || !bytes.Equal(again, b[:used]) {
+			t.Errorf("%d entries from %x", len(list), b)
+		}
+	})
+}
