@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package output
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func drain(r *Ring, from int64) (string, int64) {
+	var s strings.Builder
+	for {
+		p, ok := r.At(from)
+		if !ok {
+			return s.String(), from
+		}
+		fmt.Fprintf(&s, "%d:%s ", p.Seq, p.Data)
+		from = p.Seq + 1
+	}
+}
+
+func TestRing(t *testing.T) {
+	r := New(10)
+	r.Add("stdout", []byte("aaaa"))
+	r.Add("stderr", nil)
+	r.Add("stderr", []byte("bbbb"))
+	got, at := drain(r, 0)
+	if got != "0:aaaa 1:bbbb " || at != 2 || r.Next() != 2 {
+		t.Errorf("%q, then %d of %d", got, at, r.Next())
+	}
+	// Sent pieces make room without loss, and can be had again while they last.
+	r.Add("stdout", []byte("cccc"))
+	if got, _ := drain(r, 0); got != "1:bbbb 2:cccc " || r.Dropped() != 0 {
+		t.Errorf("again %q, dropped %d", got, r.Dropped())
+	}
+	// What nobody took is dropped, oldest first, and counted.
+	for range 5 {
+		r.Add("stdout", []byte("dddd"))
+	}
+	if got, at := drain(r, 3); got != "6:dddd 7:dddd " || at != 8 || r.Dropped() != 12 {
+		t.Errorf("%q, then %d, dropped %d", got, at, r.Dropped())
+	}
+	// A piece larger than the ring is lost as a whole.
+	r.Add("stdout", []byte(strings.Repeat("e", 11)))
+	if got, _ := drain(r, 8); got != "" || r.Dropped() != 23 || r.Next() != 9 {
+		t.Errorf("%q, dropped %d, next %d", got, r.Dropped(), r.Next())
+	}
+}
+
+func TestRingKeepsItsOwnCopy(t *testing.T) {
+	r := New(10)
+	buf := []byte("one")
+	r.Add("stdout", buf)
+	copy(buf, "two")
+	if p, _ := r.At(0); string(p.Data) != "one" {
+		t.Errorf("%q", p.Data)
+	}
+}
+
+func TestRingConcurrently(t *testing.T) {
+	const each = 2000
+	r := New(1 << 10)
+	var writers sync.WaitGroup
+	for w := range 4 {
+		writers.Go(func() {
+			for range each {
+				r.Add(fmt.Sprint(w), []byte("x"))
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	var got, from int64
+	for finished := false; !finished; {
+		changed := r.Changed()
+		select {
+		case <-changed:
+		case <-done:
+			finished = true
+		}
+		for {
+			p, ok := r.At(from)
+			if !ok {
+				break
+			}
+			if p.Seq < from {
+				t.Fatalf("went back from %d to %d", from, p.Seq)
+			}
+				got, from = got+1, p.Seq+1
+		}
+	}
+	if got+r.Dropped() != 4*each || r.Next() != 4*each {
+		t.Errorf("%d read and %d dropped of %d", got, r.Dropped(), r.Next())
+	}
+}
