@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kmod loads kernel modules at run time: by name with what they
+// depend on, and by the modalias of a device. It reads the text files that
+// kernel/modules wrote into the initramfs; there is no modprobe.
+package kmod
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnknown says that the initramfs has no such module.
+var ErrUnknown = errors.New("no such module in this image")
+
+// ErrNoDevice says that a module found no hardware that it is for.
+var ErrNoDevice = errors.New("module is not for this machine")
+
+// Insert loads one file. A module that is there already is no error.
+func Insert(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("module: %w", err)
+	}
+	defer f.Close()
+	err = unix.FinitModule(int(f.Fd()), "", 0)
+	switch {
+	case err == nil, errors.Is(err, unix.EEXIST):
+		return nil
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EIO):
+		return fmt.Errorf("%s: %w (%w)", filepath.Base(file), ErrNoDevice, err)
+	}
+	return fmt.Errorf("load module %s: %w", filepath.Base(file), err)
+}
+
+type alias struct{ pattern, module string }
+
+// Index knows the modules of one folder lib/modules/RELEASE.
+type Index struct {
+	dir     string
+	file    map[string]string   // name to path below dir
+	deps    map[string][]string // name to paths below dir, in load order
+	soft    map[string][]string // name to names
+	aliases []alias
+	load    []string
+	builtin map[string]bool
+	loaded  map[string]error // what Load came to
+	insert  func(file string) error
+}
+
+// Open reads the index files of a folder.
+func Open(dir string) (*Index, error) {
+	x := &Index{
+		dir: dir, file: map[string]string{}, deps: map[string][]string{}, soft: map[string][]string{},
+		builtin: map[string]bool{}, loaded: map[string]error{}, insert: Insert,
+	}
+	for name, take := range map[string]func(line string){
+		"modules.dep": x.takeDep, "modules.alias": x.takeAlias, "modules.softdep": x.takeSoft,
+		"modules.load":    func(line string) { x.load = append(x.load, Norm(line)) },
+		"modules.builtin": func(line string) { x.builtin[name(line)] = true },
+	} {
+		if err := lines(filepath.Join(dir, name), take); err != nil {
+			return nil, fmt.Errorf("module index: %w", err)
+		}
+	}
+	return x, nil
+}
+
+func lines(file string, take func(string)) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	scan := bufio.NewScanner(f)
+	for scan.Scan() {
+		if line := strings.TrimSpace(scan.Text()); line != "" && line[0] != '#' {
+			take(line)
+		}
+	}
+	return scan.Err()
+}
+
+// Norm is the one spelling of a module's name.
+func Norm(s string) string { return strings.ReplaceAll(s, "-", "_") }
+
+// name of the module in a file.
+func name(file string) string { return Norm(strings.TrimSuffix(path.Base(file), ".ko")) }
+
+func (x *Index) takeDep(line string) {
+	own, rest, _ := strings.Cut(line, ":")
+	needs := strings.Fields(rest)
+	// depmod names the nearest first; they have to be loaded from the far end.
+	for i, j := 0, len(needs)-1; i < j; i, j = i+1, j-1 {
+		needs[i], needs[j] = needs[j], needs[i]
+	}
+	x.file[name(own)], x.deps[name(own)] = own, needs
+}
+
+func (x *Index) takeAlias(line string) {
+	if f := strings.Fields(line); len(f) == 3 && f[0] == "alias" {
+		x.aliases = append(x.aliases, alias{f[1], Norm(f[2])})
+	}
+}
+
+func (x *Index) takeSoft(line string) {
+	if f := strings.Fields(line); len(f) > 3 && f[0] == "softdep" && f[2] == "pre:" {
+		x.soft[Norm(f[1])] = f[3:]
+	}
+}
+
+// Boot lists the modules that the image wants loaded at boot, in order.
+func (x *Index) Boot() []string { return x.load }
+
+// Load loads a module and what it needs. A built-in one is there already.
+// What a module came to is remembered: it is tried once.
+func (x *Index) Load(module string) error {
+	module = Norm(module)
+	if err, tried := x.loaded[module]; tried {
+		return err
+	}
+	x.loaded[module] = nil // breaks circles of soft dependencies
+	err := x.loadNow(module)
+	x.loaded[module] = err
+	return err
+}
+
+func (x *Index) loadNow(module string) error {
+	own, known := x.file[module]
+	if !known {
+		if x.builtin[module] {
+			return nil
+		}
+		return fmt.Errorf("%s: %w", module, ErrUnknown)
+	}
+	for _, s := range x.soft[module] {
+		// A soft dependency helps where it is there; its absence is no error.
+		if err := x.Load(s); err != nil && !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNoDevice) {
+			return fmt.Errorf("%s wants %w", module, err)
+		}
+	}
+	for _, dep := range append(x.deps[module][:len(x.deps[module]):len(x.deps[module])], own) {
+		if err := x.insert(filepath.Join(x.dir, filepath.FromSlash(dep))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Match lists the modules that say that they are for a modalias.
+func (x *Index) Match(modalias string) []string {
+	var all []string
+	for _, a := range x.aliases {
+		if ok, err := path.Match(a.pattern, modalias); err == nil && ok {
+			all = append(all, a.module)
+		}
+	}
+	return all
+}
+
+// Modaliases lists those of all devices below a sysfs folder, each once.
+func Modaliases(root string) ([]string, error) {
+	seen := map[string]bool{}
+	var all []string
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a device that went away meanwhile
+		}
+		if err != nil || d.Name() != "modalias" {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			// A device without a driver core entry answers with an error; it has nothing to say.
+			return nil
+		}
+		if s := strings.TrimSpace(string(b)); s != "" && !seen[s] {
+			seen[s] = true
+			all = append(all, s)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look at devices: %w", err)
+	}
+	return all, nil
+}

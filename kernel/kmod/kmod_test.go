@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kmod
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func index(t *testing.T) (*Index, *[]string) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"modules.dep":     "kernel/a.ko: kernel/b.ko kernel/c-d.ko\nkernel/b.ko: kernel/c-d.ko\nkernel/c-d.ko:\nkernel/intel.ko:\n",
+		"modules.alias":   "alias pci:v00001AF4d*sv*sd*bc*sc*i* a\nalias cpu:type:x86,ven0002fam*mod*:feature:*00C2* b\n",
+		"modules.softdep": "softdep b pre: intel missing\n",
+		"modules.load":    "c-d\na\n",
+		"modules.builtin": "kernel/fs/ext4.ko\n",
+	})
+	x, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	x.insert = func(file string) error {
+		got = append(got, filepath.Base(file))
+		if filepath.Base(file) == "intel.ko" {
+			return ErrNoDevice
+		}
+		return nil
+	}
+	return x, &got
+}
+
+func TestLoadOrder(t *testing.T) {
+	x, got := index(t)
+	if want := []string{"c_d", "a"}; !slices.Equal(x.Boot(), want) {
+		t.Errorf("boot list %v, want %v", x.Boot(), want)
+	}
+	if err := x.Load("a"); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"c-d.ko", "b.ko", "a.ko"}; !slices.Equal(*got, want) {
+		t.Errorf("loaded %v, want %v", *got, want)
+	}
+	*got = nil
+	if err := x.Load("a"); err != nil || len(*got) != 0 {
+		t.Errorf("a second load: %v, %v", err, *got)
+	}
+	if err := x.Load("b"); err != nil {
+		t.Errorf("a module whose soft dependency is for other hardware: %v", err)
+	}
+}
+
+func TestLoadAnswers(t *testing.T) {
+	x, _ := index(t)
+	if err := x.Load("ext4"); err != nil {
+		t.Errorf("built-in: %v", err)
+	}
+	if err := x.Load("nothing"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("unknown: %v", err)
+	}
+	if err := x.Load("intel"); !errors.Is(err, ErrNoDevice) {
+		t.Errorf("other hardware: %v", err)
+	}
+}
+
+func TestMatch(t *testing.T) {
+	x, _ := index(t)
+	for modalias, want := range map[string][]string{
+		"pci:v00001AF4d00001041sv00001AF4sd00001100bc02sc00i00":      {"a"},
+		"cpu:type:x86,ven0002fam0017mod0001:feature:,0000,00C2,0101": {"b"},
+		"pci:v00008086d00001041sv00001AF4sd00001100bc02sc00i00":      nil,
+	} {
+		if got := x.Match(modalias); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", modalias, got, want)
+		}
+	}
+}
+
+func TestModaliases(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"pci0/dev1/modalias": "pci:1\n", "pci0/dev2/modalias": "pci:1\n", "pci0/dev3/modalias": "\n", "x/modalias": "virtio:2"})
+	got, err := Modaliases(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"pci:1", "virtio:2"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
