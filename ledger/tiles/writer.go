@@ -150,6 +150,7 @@ func (w *Writer) write(files []file) error {
 		for _, m := range made {
 			folders[m] = true
 		}
+		w.Step("file")
 		if err := WriteFile(path, f.data, 0o644); err != nil {
 			return err
 		}

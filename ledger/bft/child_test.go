@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bft
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
+)
+
+// TestMain is also the server that tests kill: a process of its own, or
+// kill -9 would prove nothing.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("ZOS_TEST_LEDGER"); dir != "" {
+		if err := child(dir, os.Getenv("ZOS_TEST_CRASH")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child serves until it is killed, or kills itself the n-th time it gets to a
+// step ("checkpoint:3").
+func child(dir, crash string) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	step, times, _ := strings.Cut(crash, ":")
+	left, err := strconv.Atoi(times)
+	if err != nil && crash != "" {
+		return err
+	}
+	o := Options{Log: log, step: func(s string) {
+		if s != step {
+			return
+		}
+		if left--; left == 0 {
+			if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+				panic(err)
+			}
+			select {}
+		}
+	}}
+	e, err := Open(context.Background(), dir, o)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println("http://" + l.Addr().String())
+	return ledger.NewServer(ledger.Handler(LogDir(dir), e, log)).Serve(l)
+}
+
+// server is a running child.
+type server struct {
+	url string
+	cmd *exec.Cmd
+	out io.ReadCloser
+	err *strings.Builder
+}
+
+// start runs a child on a ledger folder.
+func start(t *testing.T, dir, crash string) *server {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{cmd: exec.Command(exe), err: &strings.Builder{}}
+	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash)
+	s.cmd.Stderr = s.err
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if s.out, err = s.cmd.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.kill(t) })
+	line, err := bufio.NewReader(s.out).ReadString('\n')
+	if err != nil {
+		s.kill(t)
+		t.Fatalf("the server did not start: %v\n%s", err, s.err)
+	}
+	s.url = strings.TrimSpace(line)
+	return s
+}
+
+// kill is kill -9, and waits until the process is gone.
+func (s *server) kill(t *testing.T) {
+	t.Helper()
+	if s.cmd.ProcessState != nil {
+		return
+	}
+	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Error(err)
+	}
+	s.wait()
+}
+
+// wait returns when the process is gone, however it went.
+func (s *server) wait() {
+	if err := s.cmd.Wait(); err == nil {
+		s.err.WriteString("the server ended by itself\n")
+	}
+}
+
+// fresh makes a ledger folder whose policy has the keys of a test log.
+func fresh(t testing.TB, lease ledger.LeasePolicy) (*ledgertest.Log, string) {
+	t.Helper()
+	l := ledgertest.New(t)
+	root := l.Root
+	root.Lease = lease
+	dir := t.TempDir()
+	if err := Init(dir, root, []signer{l.Keys["root"]}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return l, dir
+}
+
+// client opens a client of a ledger folder's root.
+func client(t testing.TB, dir string, ledgers ...string) *ledger.Client {
+	t.Helper()
+	root, err := os.ReadFile(dir + "/root.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: ledgers, KeepEntries: true, HTTP: &http.Client{Timeout: 20 * time.Second}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
