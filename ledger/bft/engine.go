@@ -159,6 +159,11 @@ func settings(dir string) *config.Config {
 	cfg.Consensus.CreateEmptyBlocks = false
 	cfg.Consensus.TimeoutCommit = 0
 	cfg.Consensus.SkipTimeoutCommit = true
+	// A validator that was stopped between its proposal and its vote cannot
+	// sign another proposal for that round and has to sit it out.
+	cfg.Consensus.TimeoutPropose = 500 * time.Millisecond
+	cfg.Consensus.TimeoutPrevote = 200 * time.Millisecond
+	cfg.Consensus.TimeoutPrecommit = 200 * time.Millisecond
 	cfg.TxIndex.Indexer = "null"
 	cfg.Storage.DiscardABCIResponses = true
 	cfg.Instrumentation.Prometheus = false
