@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package record carries what the node has to say to the ledger, in order,
+// without ever making the work wait for it.
+//
+// What is put into the queue is signed at once, with the number and the hash
+// of the record before it, and written to a file; then it is submitted, one
+// after the other, for as long as it takes. An agent that dies finds its files
+// again, so a record that was made is never lost while the node lives, and a
+// retry sends the same bytes, which the ledger takes only once.
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/sign"
+)
+
+// Ledger is what the queue needs of one.
+type Ledger interface {
+	Submit(ctx context.Context, entry []byte) (ledger.Receipt, error)
+	// Acted is the newest log state that was verified.
+	Acted() ledger.Acted
+}
+
+// Config says where and how.
+type Config struct {
+	Dir    string
+	Ledger Ledger
+	Signer sign.Signer
+	Clock  clock.Clock
+	Log    *slog.Logger
+	Moved  func() // called whenever the loop has moved
+}
+
+// Queue is the ordered way to the ledger. Its methods are safe to call from
+// several goroutines.
+type Queue struct {
+	cfg    Config
+	mu     sync.Mutex
+	chains map[int64]chain
+	files  []string // names, in order
+	next   int64
+	more   chan struct{}
+	empty  chan struct{} // closed while nothing waits
+}
+
+// chain is where the records of a claim stand.
+type chain struct {
+	Seq      int64  `json:"seq"`
+	Previous string `json:"previous"`
+	Phase    string `json:"phase"` // of the last record
+	Closed   bool   `json:"closed"`
+}
+
+const (
+	entryExt   = ".entry"
+	refusedExt = ".refused"
+	chainPart  = "chain-"
+	maxText    = 8 << 10 // the ledger's limit of a text
+	firstRetry = time.Second
+	lastRetry  = 15 * time.Second
+	maxRefused = 64 // files kept to look at
+)
+
+// Open takes up what an earlier agent left.
+func Open(cfg Config) (*Queue, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("records: %w", err)
+	}
+	q := &Queue{cfg: cfg, chains: map[int64]chain{}, more: make(chan struct{}, 1), empty: make(chan struct{})}
+	list, err := os.ReadDir(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("records: %w", err)
+	}
+	for _, e := range list {
+		name := e.Name()
+		if n, found := strings.CutPrefix(name, chainPart); found {
+			if err := q.loadChain(n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, e := range list { // ReadDir sorts: in the order of their numbers
+		name, isEntry := strings.CutSuffix(e.Name(), entryExt)
+		if !isEntry {
+			continue
+		}
+		if _, err := fmt.Sscanf(name, "%d", &q.next); err != nil {
+			return nil, fmt.Errorf("records: file %s: %w", e.Name(), err)
+		}
+		q.next++
+		if err := q.takeUp(e.Name()); err != nil {
+			return nil, err
+		}
+	}
+	if len(q.files) == 0 {
+		close(q.empty)
+	} else {
+		cfg.Log.Info("records are left from an earlier agent", "count", len(q.files))
+		q.more <- struct{}{}
+	}
+	return q, nil
+}
+
+func (q *Queue) loadChain(number string) error {
+	var claim int64
+	if _, err := fmt.Sscanf(number, "%d", &claim); err != nil {
+		return fmt.Errorf("records: chain %q: %w", number, err)
+	}
+	b, err := os.ReadFile(q.chainPath(claim))
+	if err != nil {
+		return fmt.Errorf("records: %w", err)
+	}
+	var c chain
+	if err := json.Unmarshal(b, &c); err != nil {
+		return fmt.Errorf("records: chain of claim %d: %w", claim, err)
+	}
+	q.chains[claim] = c
+	return nil
+}
+
+// takeUp queues a file again and brings its claim's chain up to it: the agent
+// may have died between writing the one and the other.
+func (q *Queue) takeUp(name string) error {
+	raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, name))
+	if err != nil {
+		return fmt.Errorf("records: %w", err)
+	}
+	e, err := ledger.Decode(raw)
+	if err != nil {
+		return fmt.Errorf("records: %s: %w", name, err)
+	}
+	switch p := e.Payload.(type) {
+	case *ledger.Record:
+		if c := q.chains[p.Claim]; p.Seq >= c.Seq {
+			q.chains[p.Claim] = chain{Seq: p.Seq + 1, Previous: ledger.HashEntry(raw), Phase: p.Phase}
+		}
+	case *ledger.Close:
+		c := q.chains[p.Claim]
+		c.Closed = true
+		q.chains[p.Claim] = c
+	}
+	q.files = append(q.files, name)
+	return nil
+}
+
+func (q *Queue) chainPath(claim int64) string {
+	return filepath.Join(q.cfg.Dir, fmt.Sprintf("%s%d", chainPart, claim))
+}
+
+// ErrClosed says that a claim's story has ended.
+var ErrClosed = errors.New("the claim was closed")
+
+// Record queues the record of a phase.
+func (q *Queue) Record(claim int64, r phase.Report) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.chains[claim]
+	if c.Closed {
+		return fmt.Errorf("record of phase %s: %w", r.Phase, ErrClosed)
+	}
+	p := ledger.Record{Claim: claim, Seq: c.Seq, Previous: c.Previous, Phase: string(r.Phase), Result: r.Result,
+		StartedMs: r.Started.UnixMilli(), DurationMs: r.Took.Milliseconds(), Bytes: r.Bytes, Digests: r.Digests, Detail: clip(r.Detail), Acted: q.cfg.Ledger.Acted()}
+	if p.Digests == nil {
+		p.Digests = map[string]string{}
+	}
+	if r.Err != nil {
+		p.Error = clip(r.Err.Error())
+	}
+	raw, err := q.push(ledger.TypeRecord, p)
+	if err != nil {
+		return err
+	}
+	return q.saveChain(claim, chain{Seq: c.Seq + 1, Previous: ledger.HashEntry(raw), Phase: p.Phase})
+}
+
+// Incident queues an incident; claim is -1 when it concerns none.
+func (q *Queue) Incident(claim int64, kind, machine, detail string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, err := q.push(ledger.TypeIncident, ledger.Incident{Claim: claim, Kind: kind, Machine: machine, Detail: clip(detail), Acted: q.cfg.Ledger.Acted()})
+	return err
+}
+
+// Release gives a claim back, after all that was recorded so far.
+func (q *Queue) Release(claim int64, reason string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, err := q.push(ledger.TypeRelease, ledger.Release{Claim: claim, Reason: clip(reason), Acted: q.cfg.Ledger.Acted()})
+	return err
+}
+
+// Close ends a claim's story: nothing can be recorded after it.
+func (q *Queue) Close(claim int64, result, reason string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.chains[claim]
+	if c.Closed {
+		return nil
+	}
+	if _, err := q.push(ledger.TypeClose, ledger.Close{Claim: claim, Records: c.Seq, Result: result, Reason: clip(reason), Acted: q.cfg.Ledger.Acted()}); err != nil {
+		return err
+	}
+	c.Closed = true
+	return q.saveChain(claim, c)
+}
+
+// Resume makes the chain of a claim stand at least where the ledger has it: a
+// claim whose local state is gone goes on behind its last record.
+func (q *Queue) Resume(claim, seq int64, previous string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if c := q.chains[claim]; c.Seq >= seq {
+		return nil
+	}
+	return q.saveChain(claim, chain{Seq: seq, Previous: previous})
+}
+
+// LastPhase is the phase of a claim's last record, "" before the first.
+func (q *Queue) LastPhase(claim int64) string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.chains[claim].Phase
+}
+
+// Closed says whether the close of a claim was queued.
+func (q *Queue) Closed(claim int64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.chains[claim].Closed
+}
+
+// Forget drops the chain of a claim that the ledger has as closed.
+func (q *Queue) Forget(claim int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, ok := q.chains[claim]; !ok {
+		return nil
+	}
+	delete(q.chains, claim)
+	if err := os.Remove(q.chainPath(claim)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("records: %w", err)
+	}
+	return nil
+}
+
+// Waiting is how many entries are not on the ledger yet.
+func (q *Queue) Waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.files)
+}
+
+// Drain waits until nothing is waiting any more.
+func (q *Queue) Drain(ctx context.Context) error {
+	for {
+		q.mu.Lock()
+		empty := q.empty
+		q.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d records are not on the ledger: %w", q.Waiting(), ctx.Err())
+		case <-empty:
+			if q.Waiting() == 0 {
+				return nil
+			}
+		}
+	}
+}
+
+func (q *Queue) push(typ string, payload any) ([]byte, error) {
+	raw, err := ledger.NewEntry(typ, payload, q.cfg.Signer)
+	if err != nil {
+		return nil, fmt.Errorf("make entry: %w", err)
+	}
+	name := fmt.Sprintf("%012d%s", q.next, entryExt)
+	if err := renameio.WriteFile(filepath.Join(q.cfg.Dir, name), raw, 0o600); err != nil {
+		return nil, fmt.Errorf("keep entry: %w", err)
+	}
+	q.next++
+	if len(q.files) == 0 {
+		q.empty = make(chan struct{})
+	}
+	q.files = append(q.files, name)
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+	return raw, nil
+}
+
+func (q *Queue) saveChain(claim int64, c chain) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("records: %w", err)
+	}
+	q.chains[claim] = c
+	if err := renameio.WriteFile(q.chainPath(claim), b, 0o600); err != nil {
+		return fmt.Errorf("records: chain of claim %d: %w", claim, err)
+	}
+	return nil
+}
+
+// clip keeps a text within the ledger's limit; the end says most in an error.
+func clip(s string) string {
+	s = strings.ToValidUTF8(s, "�")
+	const cut = "…"
+	if len(s) <= maxText {
+		return s
+	}
+	s = s[len(s)-maxText+len(cut)+3:]
+	return cut + strings.ToValidUTF8(s, "")
+}
+
+// pop removes the first entry; refused keeps it aside to be looked at.
+func (q *Queue) pop(refused bool) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	path := filepath.Join(q.cfg.Dir, q.files[0])
+	q.files = slices.Delete(q.files, 0, 1)
+	if len(q.files) == 0 {
+		close(q.empty)
+	}
+	old, err := filepath.Glob(filepath.Join(q.cfg.Dir, "*"+refusedExt))
+	if err != nil {
+		return fmt.Errorf("records: %w", err)
+	}
+	if refused && len(old) < maxRefused {
+		return os.Rename(path, strings.TrimSuffix(path, entryExt)+refusedExt)
+	}
+	return os.Remove(path)
+}
