@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flat
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"github.com/zos-node/zos/zimage/erofs"
+)
+
+// Errors that Layer wraps.
+var (
+	ErrLayer = errors.New("layer refused")
+	ErrLimit = errors.New("image is larger than allowed")
+)
+
+// Limits bound what an image may make of this machine.
+type Limits struct {
+	Entries int64 // tar entries in all layers
+	Bytes   int64 // file contents in all layers, also of files that a later layer removes
+	Names   int64 // bytes of names, link targets and attributes, which stay in memory
+}
+
+// DefaultLimits are far above what images have in practice.
+func DefaultLimits() Limits {
+	return Limits{Entries: 1 << 20, Bytes: 32 << 30, Names: 256 << 20}
+}
+
+// Spool is where file contents wait; an *os.File is one.
+type Spool interface {
+	io.Writer
+	io.ReaderAt
+}
+
+// Tree is an image being merged. Add the layers from the lowest up.
+type Tree struct {
+	root   *erofs.Node
+	parent map[*erofs.Node]*erofs.Node // of directories
+	fresh  map[entry]bool              // what the layer being added has put there
+	spool  Spool
+	spent  int64 // bytes in the spool
+	buf    []byte
+	left   Limits
+}
+
+// entry is one name in one directory. Layers replace and hide names, not
+// inodes: a file may have one name from below and one of its own layer.
+type entry struct {
+	dir  *erofs.Node
+	name string
+}
+
+// put gives a name in a directory a new meaning.
+func (t *Tree) put(dir *erofs.Node, name string, n *erofs.Node) {
+	t.fresh[entry{dir, name}] = true
+	dir.Children[name] = n
+	if n.IsDir() {
+		t.parent[n] = dir
+	}
+}
+
+// New starts an empty image. The spool must be empty and is the tree's alone.
+func New(spool Spool, limits Limits) *Tree {
+	root := newDir()
+	return &Tree{
+		root: root, spool: spool, left: limits, buf: make([]byte, 256<<10),
+		parent: map[*erofs.Node]*erofs.Node{root: root},
+	}
+}
+
+func newDir() *erofs.Node {
+	return &erofs.Node{Mode: erofs.TypeDir | 0o755, Children: map[string]*erofs.Node{}}
+}
+
+// Root is the merged tree.
+func (t *Tree) Root() *erofs.Node { return t.root }
+
+// Layer adds one uncompressed layer. After an error the tree is of no use.
+func (t *Tree) Layer(r io.Reader) error {
+	t.fresh = map[entry]bool{}
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: read tar: %w", ErrLayer, err)
+		}
+		if err := t.add(h, tr); err != nil {
+			return fmt.Errorf("entry %q: %w", short(h.Name), err)
+		}
+	}
+}
+
+func (t *Tree) add(h *tar.Header, r io.Reader) error {
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	t.left.Entries--
+	t.left.Names -= int64(len(h.Name) + len(h.Linkname))
+	if t.left.Entries < 0 || t.left.Names < 0 {
+		return fmt.Errorf("%w: number of entries, or length of names", ErrLimit)
+	}
+	parts, err := split(h.Name)
+	if err != nil {
+		return err
+	}
+	if len(parts) == 0 {
+		if h.Typeflag != tar.TypeDir {
+			return fmt.Errorf("%w: the root is not a directory", ErrLayer)
+		}
+		return t.attributes(t.root, h)
+	}
+	dirs, name := parts[:len(parts)-1], parts[len(parts)-1]
+	if hidden, ok := strings.CutPrefix(name, ".wh."); ok {
+		return t.whiteout(dirs, hidden)
+	}
+	switch h.Typeflag {
+	case tar.TypeChar, tar.TypeBlock:
+		return nil
+	case tar.TypeLink:
+		return t.link(dirs, name, h.Linkname)
+	}
+	dir, err := t.dir(dirs)
+	if err != nil {
+		return err
+	}
+	old := dir.Children[name]
+	if h.Typeflag == tar.TypeDir && old != nil && old.IsDir() {
+		t.fresh[entry{dir, name}] = true
+		return t.attributes(old, h)
+	}
+	n := &erofs.Node{}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
+		n.Mode = erofs.TypeRegular
+		if n.Data, err = t.store(h, r); err != nil {
+			return err
+		}
+	case tar.TypeDir:
+		n = newDir()
+	case tar.TypeSymlink:
+		n.Mode, n.Target = erofs.TypeSymlink, h.Linkname
+		if n.Target == "" || len(n.Target) > erofs.MaxTarget || strings.ContainsRune(n.Target, 0) {
+			return fmt.Errorf("%w: symlink target %q", ErrLayer, short(n.Target))
+		}
+	case tar.TypeFifo:
+		n.Mode = erofs.TypeFIFO
+	default:
+		return fmt.Errorf("%w: tar entry of type %q", ErrLayer, h.Typeflag)
+	}
+	if err := t.attributes(n, h); err != nil {
+		return err
+	}
+	t.put(dir, name, n)
+	return nil
+}
+
+// store copies a file's content to the spool.
+func (t *Tree) store(h *tar.Header, r io.Reader) (*io.SectionReader, error) {
+	if t.left.Bytes -= h.Size; t.left.Bytes < 0 {
+		return nil, fmt.Errorf("%w: bytes of files", ErrLimit)
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{t.spool}, r, t.buf)
+	if err == nil && n != h.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: read file: %w", ErrLayer, err)
+	}
+	s := io.NewSectionReader(t.spool, t.spent, n)
+	t.spent += n
+	return s, nil
+}
+
+// attributes sets owner, mode, time and extended attributes.
+func (t *Tree) attributes(n *erofs.Node, h *tar.Header) error {
+	if h.Uid < 0 || h.Gid < 0 || h.Uid > math.MaxUint32-1 || h.Gid > math.MaxUint32-1 {
+		return fmt.Errorf("%w: owner %d:%d", ErrLayer, h.Uid, h.Gid)
+	}
+	n.UID, n.GID = uint32(h.Uid), uint32(h.Gid)
+	n.Mode = n.Mode&erofs.TypeMask | uint32(h.Mode)&0o7777
+	n.MTime = max(h.ModTime.Unix(), 0)
+	n.Xattrs = nil
+	for key, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
+		if !ok || name != "security.capability" && !strings.HasPrefix(name, "user.") {
+			continue
+		}
+		if t.left.Names -= int64(len(key) + len(value)); t.left.Names < 0 {
+			return fmt.Errorf("%w: extended attributes", ErrLimit)
+		}
+		if n.Xattrs == nil {
+			n.Xattrs = map[string]string{}
+		}
+		n.Xattrs[name] = value
+	}
+	return nil
+}
+
+func short(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}

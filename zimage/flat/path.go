@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flat
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/zos-node/zos/zimage/erofs"
+)
+
+const (
+	maxPath  = 4096
+	maxHops  = 40 // symlinks followed for one path, as in Linux
+	maxDepth = 512
+)
+
+// split cuts a name into its parts; none is the root.
+func split(name string) ([]string, error) {
+	if len(name) > maxPath || strings.ContainsRune(name, 0) {
+		return nil, fmt.Errorf("%w: name is longer than %d bytes or has a NUL", ErrLayer, maxPath)
+	}
+	var parts []string
+	for part := range strings.SplitSeq(name, "/") {
+		switch {
+		case part == "" || part == ".":
+			continue
+		case part == "..":
+			return nil, fmt.Errorf("%w: name has \"..\"", ErrLayer)
+		case len(part) > erofs.MaxName:
+			return nil, fmt.Errorf("%w: part of a name is longer than %d bytes", ErrLayer, erofs.MaxName)
+		}
+		parts = append(parts, part)
+	}
+	if len(parts) > maxDepth {
+		return nil, fmt.Errorf("%w: deeper than %d directories", ErrLayer, maxDepth)
+	}
+	return parts, nil
+}
+
+// dir finds a directory and makes what is missing on the way.
+func (t *Tree) dir(parts []string) (*erofs.Node, error) { return t.find(parts, true) }
+
+// find walks from the root and follows symlinks the way a process does whose
+// root directory is the image: ".." at the top stays at the top. Without
+// create, nil means that there is no such directory.
+func (t *Tree) find(parts []string, create bool) (*erofs.Node, error) {
+	at, hops, depth := t.root, 0, 0
+	rest := append([]string(nil), parts...)
+	for len(rest) > 0 {
+		part := rest[0]
+		rest = rest[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			at = t.parent[at]
+			depth = max(depth-1, 0)
+			continue
+		}
+		next := at.Children[part]
+		if next == nil {
+			if !create {
+				return nil, nil
+			}
+			if len(part) > erofs.MaxName {
+				return nil, fmt.Errorf("%w: symlink leads to a name longer than %d bytes", ErrLayer, erofs.MaxName)
+			}
+			if t.left.Entries--; t.left.Entries < 0 {
+				return nil, fmt.Errorf("%w: number of entries", ErrLimit)
+			}
+			next = newDir()
+			t.put(at, part, next)
+		}
+		switch {
+		case next.IsDir():
+			if depth++; depth > maxDepth {
+				return nil, fmt.Errorf("%w: deeper than %d directories", ErrLayer, maxDepth)
+			}
+			at = next
+		case next.Mode&erofs.TypeMask == erofs.TypeSymlink:
+			if hops++; hops > maxHops {
+				return nil, fmt.Errorf("%w: more than %d symlinks in %q", ErrLayer, maxHops, short(strings.Join(parts, "/")))
+			}
+			if strings.HasPrefix(next.Target, "/") {
+				at, depth = t.root, 0
+			}
+			rest = append(strings.Split(next.Target, "/"), rest...)
+		default:
+			if !create {
+				return nil, nil
+			}
+			return nil, fmt.Errorf("%w: %q on the way is not a directory", ErrLayer, part)
+		}
+	}
+	return at, nil
+}
+
+// Lookup finds what a path names, following symlinks; nil when there is nothing.
+func (t *Tree) Lookup(path string) *erofs.Node {
+	parts := strings.Split(path, "/")
+	for range maxHops {
+		dir, err := t.find(parts[:len(parts)-1], false)
+		if err != nil || dir == nil {
+			return nil
+		}
+		name := parts[len(parts)-1]
+		switch name {
+		case "", ".":
+			return dir
+		case "..":
+			return t.parent[dir]
+		}
+		n := dir.Children[name]
+		if n == nil || n.Mode&erofs.TypeMask != erofs.TypeSymlink {
+			return n
+		}
+		parent := parts[:len(parts)-1]
+		if strings.HasPrefix(n.Target, "/") {
+			parent = nil
+		}
+		parts = append(append([]string{}, parent...), strings.Split(n.Target, "/")...)
+	}
+	return nil
+}
+
+// link gives a file one more name.
+func (t *Tree) link(dirs []string, name, target string) error {
+	to, err := split(target)
+	if err != nil {
+		return fmt.Errorf("hard link to %q: %w", short(target), err)
+	}
+	if len(to) == 0 {
+		return fmt.Errorf("%w: hard link to the root", ErrLayer)
+	}
+	from, err := t.find(to[:len(to)-1], false)
+	if err != nil {
+		return err
+	}
+	var n *erofs.Node
+	if from != nil {
+		n = from.Children[to[len(to)-1]]
+	}
+	if n == nil || n.IsDir() {
+		return fmt.Errorf("%w: hard link to %q, which is no file in the image", ErrLayer, short(target))
+	}
+	dir, err := t.dir(dirs)
+	if err != nil {
+		return err
+	}
+	t.put(dir, name, n)
+	return nil
+}
+
+// whiteout hides what lower layers put under a name.
+func (t *Tree) whiteout(dirs []string, hidden string) error {
+	if hidden == ".wh..opq" {
+		dir, err := t.dir(dirs)
+		if err != nil {
+			return err
+		}
+		t.removeLower(dir)
+		return nil
+	}
+	if strings.HasPrefix(hidden, ".wh.") {
+		return nil
+	}
+	if hidden == "" || hidden == "." || hidden == ".." {
+		return fmt.Errorf("%w: whiteout of %q", ErrLayer, hidden)
+	}
+	dir, err := t.find(dirs, false)
+	if err != nil || dir == nil {
+		return err
+	}
+	t.hide(dir, hidden)
+	return nil
+}
+
+// removeLower empties a directory of what lower layers put there.
+func (t *Tree) removeLower(dir *erofs.Node) {
+	for name := range dir.Children {
+		t.hide(dir, name)
+	}
+}
+
+// hide removes an entry of a lower layer. One of this layer stays, but what
+// lower layers put below it goes: a whiteout may stand behind its own layer's
+// content.
+func (t *Tree) hide(dir *erofs.Node, name string) {
+	n := dir.Children[name]
+	if n == nil {
+		return
+	}
+	if n.IsDir() {
+		t.removeLower(n)
+	}
+	if !t.fresh[entry{dir, name}] && len(n.Children) == 0 {
+		delete(dir.Children, name)
+	}
+}

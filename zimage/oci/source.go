@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/zos-node/zos/zimage"
+)
+
+// ErrRef means a reference that names no image by content.
+var ErrRef = errors.New("image reference refused")
+
+// OpenSource opens a reference in one of the forms above. For a registry
+// nothing is contacted yet.
+func OpenSource(ref string) (zimage.Source, error) {
+	if dir, ok := strings.CutPrefix(ref, "oci:"); ok {
+		return openLayout(dir)
+	}
+	if file, ok := strings.CutPrefix(ref, "docker-archive:"); ok {
+		return openArchive(file)
+	}
+	digest, err := name.NewDigest(ref)
+	if err != nil {
+		if _, tagErr := name.ParseReference(ref); tagErr == nil {
+			return nil, fmt.Errorf("%w: %q is a tag, want NAME@sha256:<64 hex>", ErrRef, ref)
+		}
+		return nil, fmt.Errorf("%w: %q: want oci:DIR, docker-archive:FILE or NAME@sha256:<64 hex>: %w", ErrRef, ref, err)
+	}
+	return &source{pick: func(ctx context.Context, p v1.Platform) (v1.Image, error) { return pull(ctx, digest, p) }}, nil
+}
+
+// Resolve gives the digest of the image manifest that a reference stands for
+// on a platform. It is the one place where a registry's tag may be used.
+func Resolve(ctx context.Context, ref, platform string) (digest string, err error) {
+	src, err := OpenSource(ref)
+	if errors.Is(err, ErrRef) {
+		tag, tagErr := name.NewTag(ref)
+		if tagErr != nil {
+			return "", err
+		}
+		src, err = &source{pick: func(ctx context.Context, p v1.Platform) (v1.Image, error) { return pull(ctx, tag, p) }}, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	raw, err := src.Manifest(ctx, platform)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+func pull(ctx context.Context, ref name.Reference, p v1.Platform) (v1.Image, error) {
+	d, err := remote.Get(ref, remote.WithContext(ctx), remote.WithPlatform(p), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	if err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
+	}
+	img, err := d.Image()
+	if err != nil {
+		return nil, fmt.Errorf("registry: %s for %s: %w", ref, p, err)
+	}
+	return img, nil
+}
+
+// source is an image in a layout or a registry.
+type source struct {
+	pick func(context.Context, v1.Platform) (v1.Image, error)
+	img  v1.Image
+}
+
+func (s *source) Close() error { return nil }
+
+// Manifest chooses the image; Blob then reads from it.
+func (s *source) Manifest(ctx context.Context, platform string) ([]byte, error) {
+	p, err := v1.ParsePlatform(platform)
+	if err != nil {
+		return nil, fmt.Errorf("platform %q: %w", platform, err)
+	}
+	if s.img, err = s.pick(ctx, *p); err != nil {
+		return nil, err
+	}
+	raw, err := s.img.RawManifest()
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	return raw, nil
+}
+
+func (s *source) Blob(_ context.Context, digest string) (io.ReadCloser, error) {
+	if s.img == nil {
+		return nil, errors.New("no manifest was read yet")
+	}
+	h, err := v1.NewHash(digest)
+	if err != nil {
+		return nil, fmt.Errorf("digest %q: %w", digest, err)
+	}
+	m, err := s.img.Manifest()
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if m.Config.Digest == h {
+		b, err := s.img.RawConfigFile()
+		if err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+		return io.NopCloser(bytes.NewReader(b)), nil
+	}
+	layer, err := s.img.LayerByDigest(h)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", digest, err)
+	}
+	rc, err := layer.Compressed()
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", digest, err)
+	}
+	return rc, nil
+}
+
+// openLayout opens DIR or DIR@sha256:….
+func openLayout(ref string) (zimage.Source, error) {
+	dir, want := ref, v1.Hash{}
+	if i := strings.LastIndex(ref, "@sha256:"); i >= 0 {
+		h, err := v1.NewHash(ref[i+1:])
+		if err != nil {
+			return nil, fmt.Errorf("%w: oci:%s: %w", ErrRef, ref, err)
+		}
+		dir, want = ref[:i], h
+	}
+	path, err := layout.FromPath(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open OCI layout: %w", err)
+	}
+	top, err := path.ImageIndex()
+	if err != nil {
+		return nil, fmt.Errorf("open OCI layout %s: %w", dir, err)
+	}
+	return &source{pick: func(_ context.Context, p v1.Platform) (v1.Image, error) {
+		found, err := images(top, want, p, 0)
+		if err != nil {
+			return nil, fmt.Errorf("OCI layout %s: %w", dir, err)
+		}
+		switch len(found) {
+		case 1:
+			return found[0], nil
+		case 0:
+			return nil, fmt.Errorf("OCI layout %s has no image %s for %s: %w", dir, strings.Trim(want.String(), ":"), p, fs.ErrNotExist)
+		}
+		return nil, fmt.Errorf("%w: OCI layout %s has %d images for %s: name one with @sha256:…", ErrRef, dir, len(found), p)
+	}}, nil
+}
+
+const maxNesting = 4
+
+// images collects the images for a platform from an index and the indexes in
+// it. With a digest only that manifest, or what is in that index, counts.
+func images(ix v1.ImageIndex, want v1.Hash, p v1.Platform, depth int) ([]v1.Image, error) {
+	if depth > maxNesting {
+		return nil, fmt.Errorf("%w: indexes are nested deeper than %d", ErrRef, maxNesting)
+	}
+	m, err := ix.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	var out []v1.Image
+	for _, d := range m.Manifests {
+		named := want == v1.Hash{} || d.Digest == want
+		switch {
+		case d.MediaType.IsIndex():
+			inner := want
+			if named {
+				inner = v1.Hash{}
+			}
+			sub, err := ix.ImageIndex(d.Digest)
+			if err != nil {
+				return nil, fmt.Errorf("read index %s: %w", d.Digest, err)
+			}
+			found, err := images(sub, inner, p, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, found...)
+		case d.MediaType.IsImage() && named && (d.Platform == nil || d.Platform.OS == p.OS && d.Platform.Architecture == p.Architecture):
+			img, err := ix.Image(d.Digest)
+			if err != nil {
+				return nil, fmt.Errorf("read manifest %s: %w", d.Digest, err)
+			}
+			out = append(out, img)
+		}
+	}
+	return out, nil
+}
