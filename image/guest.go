@@ -3,8 +3,12 @@
 package image
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 
+	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/kernel/modules"
 )
@@ -27,4 +31,28 @@ func Guest(k *kernel.Linux, init []byte) ([]byte, []modules.Module, error) {
 	}
 	b, err := t.CPIO()
 	return b, chosen, err
+}
+
+// BuildGuest makes only the guests' kernel and initramfs, in dir.
+func BuildGuest(ctx context.Context, board boards.Board, parts *kernel.Source, source, dir string) (map[string]Item, error) {
+	k, err := parts.Linux(ctx, board.GuestKernel)
+	if err != nil {
+		return nil, err
+	}
+	init, err := Program{Package: pkgGuest, Arch: board.Arch}.Build(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	files, _, err := writeGuest(k, init, dir)
+	return files, err
+}
+
+func writeGuest(k *kernel.Linux, init []byte, dir string) (map[string]Item, []modules.Module, error) {
+	initramfs, chosen, err := Guest(k, init)
+	if err != nil {
+		return nil, nil, err
+	}
+	files := map[string]Item{"vmlinuz": item(k.Image), "initramfs.cpio": item(initramfs)}
+	err = errors.Join(writeFile(filepath.Join(dir, "vmlinuz"), k.Image), writeFile(filepath.Join(dir, "initramfs.cpio"), initramfs))
+	return files, chosen, err
 }

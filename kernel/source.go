@@ -10,6 +10,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/zos-node/zos/kernel/debian"
 )
@@ -93,6 +95,16 @@ func (s *Source) Package(ctx context.Context, wanted string, resolve func(contex
 	return p, path, s.lock.Write(s.opt.WorkLock, Suite)
 }
 
+// prefetch gets all locked packages at once, if the lock knows wanted.
+func (s *Source) prefetch(ctx context.Context, wanted string) error {
+	if _, ok := s.lock[wanted]; !ok {
+		return nil
+	}
+	all := slices.Collect(maps.Values(s.lock))
+	slices.SortFunc(all, func(a, b debian.Package) int { return strings.Compare(a.Name, b.Name) })
+	return s.archive.Prefetch(ctx, all)
+}
+
 // fall leaves the committed lock, whole: packages of two moments are not mixed.
 func (s *Source) fall(_ context.Context, wanted string, cause error) error {
 	if s.anew {
@@ -126,3 +138,6 @@ func writeFile(path string, content []byte, mode os.FileMode) error {
 	}
 	return nil
 }
+
+// Log is where the source speaks.
+func (s *Source) Log() *slog.Logger { return s.opt.Log }

@@ -71,3 +71,20 @@ func ignoreExit(err error) error {
 	}
 	return err
 }
+
+// Control returns the fields of a package's control file.
+func Control(ctx context.Context, deb string) (map[string]string, error) {
+	out, err := exec.CommandContext(ctx, "dpkg-deb", "--field", deb).Output()
+	if err != nil {
+		return nil, fmt.Errorf("dpkg-deb --field %s: %w", deb, err)
+	}
+	all := splitStanzas(string(out))
+	if len(all) != 1 {
+		return nil, fmt.Errorf("dpkg-deb --field %s: %d stanzas, want 1", deb, len(all))
+	}
+	fields := parseStanza(all[0])
+	for k, v := range fields {
+		fields[k] = strings.TrimSpace(v)
+	}
+	return fields, nil
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/boards"
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/sign"
+)
+
+// nodeCommands build and boot nodes.
+func nodeCommands(a *app) []*cobra.Command {
+	node := &cobra.Command{Use: "node", Short: "build and boot node images, and see what nodes offer"}
+	node.AddCommand(a.nodeBuild(), a.nodeGuest(), a.nodeSeed(), a.nodeRun(), a.nodeCapacity())
+	return []*cobra.Command{node}
+}
+
+// nodeLog is for what a person has to hear while a long command works.
+func (a *app) nodeLog() *slog.Logger { return slog.New(slog.NewTextHandler(a.err, nil)) }
+
+// terminal says whether people look on.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// partsFlags are where a build finds and keeps things.
+type partsFlags struct{ source, cache, guest string }
+
+func (p *partsFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.source, "source", ".", "folder of zos's own source")
+	cmd.Flags().StringVar(&p.cache, "cache", "build/cache", "folder for downloads")
+	cmd.Flags().StringVar(&p.guest, "guest", "build/guest", "folder for the guests' kernel and initramfs")
+}
+
+// open prepares the source of foreign parts.
+func (p *partsFlags) open(log *slog.Logger, arch string) (*kernel.Source, error) {
+	return kernel.Open(kernel.Options{
+		Cache: filepath.Join(p.cache, "debian"), Lock: filepath.Join(p.source, "kernel", "debian.lock"),
+		WorkLock: filepath.Join(filepath.Dir(p.cache), "debian.lock"), Arch: arch, Log: log,
+	})
+}
+
+// progress draws a bar on a terminal, and writes nothing elsewhere.
+func (a *app) progress(step string, done, total int) {
+	if a.json || !terminal(a.err) {
+		return
+	}
+	const width = 24
+	full := width * done / total
+	fmt.Fprintf(a.err, "\r\x1b[K[%s%s] %s", strings.Repeat("#", full), strings.Repeat(".", width-full), step)
+	if step == "" {
+		fmt.Fprint(a.err, "\r\x1b[K")
+	}
+}
+
+func (a *app) nodeBuild() *cobra.Command {
+	var parts partsFlags
+	var board, root, seedFile, out string
+	var faults bool
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "build a node image: UKI, disk image, and the guests' kernel",
+		Long: "Build a node image for a kind of machine.\n\nCloud Hypervisor is taken from CLOUD_HYPERVISOR=/path, the user's cache, or its\n" +
+			"project's release by digest; where none can be had, the image carries Debian's QEMU.",
+		Example: "  zos node build --board qemu-x86_64 --root ledger/root.json --seed seed.json -o build/images/qemu-x86_64",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := boards.Load(board)
+			if err != nil {
+				return coded(exitNotFound, err)
+			}
+			envelope, err := readRoot(root)
+			if err != nil {
+				return err
+			}
+			var s []byte
+			if seedFile != "" {
+				if s, err = os.ReadFile(seedFile); err != nil {
+					return coded(exitNotFound, err)
+				}
+				if _, err := seed.Decode(s); err != nil {
+					return coded(exitRefused, err)
+				}
+			}
+			source, err := parts.open(a.nodeLog(), b.Arch)
+			if err != nil {
+				return err
+			}
+			res, err := image.Build(cmd.Context(), image.Request{
+				Board: b, Source: parts.source, Parts: source, Root: envelope, Seed: s, Faults: faults, Out: out, Guest: parts.guest,
+				Cache: parts.cache, Log: a.nodeLog(), Progress: a.progress,
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(res, func(w io.Writer) { printBuild(w, out, res) })
+		},
+	}
+	parts.add(cmd)
+	cmd.Flags().StringVar(&board, "board", "qemu-x86_64", "kind of machine")
+	cmd.Flags().StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root that goes into the image (env ZOS_ROOT)")
+	cmd.Flags().StringVar(&seedFile, "seed", "", "seed that goes onto the boot partition")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "folder for the result")
+	cmd.Flags().BoolVar(&faults, "faults", false, "a TEST image that obeys the rig's fault channel")
+	must(cmd.MarkFlagRequired("output"))
+	return cmd
+}
+
+// must is for mistakes of a programmer that the first start shows.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// readRoot reads a trust root and refuses what is no envelope.
+func readRoot(name string) ([]byte, error) {
+	if name == "" {
+		return nil, coded(exitUsage, fmt.Errorf("--root: name the trust root that goes into the image"))
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, coded(exitNotFound, err)
+	}
+	if _, err := sign.DecodeEnvelope(b); err != nil {
+		return nil, coded(exitRefused, fmt.Errorf("%s: %w", name, err))
+	}
+	return b, nil
+}
+
+func printBuild(w io.Writer, out string, r image.Result) {
+	fmt.Fprintf(w, "board       %s\nkernel      %s (%s)\nhypervisor  %s %s, %s, %s\n", r.Board, r.Kernel, r.KernelSource, r.Hypervisor.Name, r.Hypervisor.Version, r.Hypervisor.Source, r.Hypervisor.Digest)
+	for _, group := range []map[string]image.Item{r.Programs, r.Files} {
+		names := make([]string, 0, len(group))
+		for n := range group {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		for _, n := range names {
+			fmt.Fprintf(w, "%-22s %7.1f MB  %s\n", n, float64(group[n].Size)/1e6, group[n].Digest)
+		}
+	}
+	fmt.Fprintf(w, "all of it stands in %s\n", filepath.Join(out, "build.json"))
+	if r.Faults {
+		fmt.Fprintln(w, "THIS IS A TEST IMAGE: it obeys the rig's fault channel")
+	}
+}
+
+func (a *app) nodeGuest() *cobra.Command {
+	var parts partsFlags
+	var board string
+	cmd := &cobra.Command{
+		Use:     "guest",
+		Short:   "build only the guests' kernel and initramfs",
+		Example: "  zos node guest --guest build/guest",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := boards.Load(board)
+			if err != nil {
+				return coded(exitNotFound, err)
+			}
+			source, err := parts.open(a.nodeLog(), b.Arch)
+			if err != nil {
+				return err
+			}
+			files, err := image.BuildGuest(cmd.Context(), b, source, parts.source, parts.guest)
+			if err != nil {
+				return err
+			}
+			return a.print(map[string]any{"files": files}, func(w io.Writer) {
+				for n, f := range files {
+					fmt.Fprintf(w, "%s/%s  %d bytes  %s\n", parts.guest, n, f.Size, f.Digest)
+				}
+			})
+		},
+	}
+	parts.add(cmd)
+	cmd.Flags().StringVar(&board, "board", "qemu-x86_64", "kind of machine")
+	return cmd
+}
+
+func (a *app) nodeSeed() *cobra.Command {
+	var s seed.Seed
+	var voucher, out string
+	cmd := &cobra.Command{
+		Use:   "seed",
+		Short: "compose what a node is told before it can reach the ledger",
+		Example: "  zos node seed --name n1 --ledger http://10.0.2.2:8470 --mirror http://10.0.2.2:8480 --voucher voucher.json -o seed.json\n" +
+			"  zos node seed --name n2 --ledger http://192.0.2.1:8470 --voucher voucher.json --address 192.0.2.20/24 --gateway 192.0.2.1 -o seed.json",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := os.ReadFile(voucher)
+			if err != nil {
+				return coded(exitNotFound, fmt.Errorf("--voucher: %w", err))
+			}
+			env, err := sign.DecodeEnvelope(b)
+			if err != nil {
+				return coded(exitRefused, fmt.Errorf("%s: %w", voucher, err))
+			}
+			s.APIVersion, s.Kind, s.Voucher, s.Network.Mode = "zos/v1", "Seed", *env, "dhcp"
+			if s.Network.Address != "" {
+				s.Network.Mode = "static"
+			}
+			text, err := s.Encode()
+			if err != nil {
+				return coded(exitRefused, err)
+			}
+			if _, err := seed.Decode(text); err != nil {
+				return coded(exitRefused, err)
+			}
+			if out == "" || out == "-" {
+				_, err := a.out.Write(text)
+				return err
+			}
+			if err := os.WriteFile(out, text, 0o600); err != nil {
+				return err
+			}
+			return a.print(map[string]any{"seed": out, "bytes": len(text)}, func(w io.Writer) {
+				fmt.Fprintf(w, "%s: node %s, network %s, %d ledger and %d mirror addresses\n", out, s.Name, s.Network.Mode, len(s.Ledger), len(s.Mirrors))
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.Name, "name", "", "name of the node, a DNS label")
+	f.StringArrayVar(&s.Ledger, "ledger", []string{}, "base URL of a ledger mirror, as the node sees it (repeat)")
+	f.StringArrayVar(&s.Mirrors, "mirror", []string{}, "base URL of a chunk mirror (repeat)")
+	f.StringVar(&voucher, "voucher", "", "voucher that an operator signed")
+	f.StringVar(&s.Network.MAC, "mac", "", "link to use; the first with carrier when empty")
+	f.StringVar(&s.Network.Address, "address", "", "static address with prefix length; DHCP when empty")
+	f.StringVar(&s.Network.Gateway, "gateway", "", "static: router")
+	f.StringArrayVar(&s.Network.DNS, "dns", []string{}, "name server (repeat)")
+	f.StringVarP(&out, "output", "o", "", "file; standard output when empty")
+	for _, n := range []string{"name", "ledger", "voucher"} {
+		must(cmd.MarkFlagRequired(n))
+	}
+	return cmd
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/qemu"
+)
+
+// goodbye is how long a node gets to end its guests after Ctrl-C.
+const goodbye = 60 * time.Second
+
+func (a *app) nodeRun() *cobra.Command {
+	var forward []string
+	var memory, cpus int
+	var seedFile, log string
+	cmd := &cobra.Command{
+		Use:   "run IMG",
+		Short: "boot a node image in QEMU, with its console on this terminal",
+		Long: "Boot a node image in QEMU. The image itself is not changed.\n\nInside, 10.0.2.2 is this machine's loopback. Ctrl-C presses the power button; a second\n" +
+			"Ctrl-C, or a minute, ends the machine.",
+		Example: "  zos node run build/images/qemu-x86_64/node.img --forward 8080:80 --memory 2048",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Stat(args[0]); err != nil {
+				return coded(exitNotFound, err)
+			}
+			ports, err := parseForward(forward)
+			if err != nil {
+				return coded(exitUsage, err)
+			}
+			o := qemu.Options{MemoryMiB: memory, CPUs: cpus, Disk: args[0], Forward: ports, Log: log, Console: a.err}
+			if !a.json {
+				o.Console = a.out
+			}
+			if seedFile != "" {
+				b, err := os.ReadFile(seedFile)
+				if err != nil {
+					return coded(exitNotFound, err)
+				}
+				if _, err := seed.Decode(b); err != nil {
+					return coded(exitRefused, err)
+				}
+				o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(b)}
+			}
+			o.Accel = qemu.Probe(cmd.Context(), qemu.Binary)
+			fmt.Fprintf(a.err, "accelerator: %s (%s)\n", o.Accel.Name, o.Accel.Why)
+			return a.runMachine(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&forward, "forward", nil, "HOSTPORT:PORT, from this machine's loopback to the node (repeat)")
+	f.IntVar(&memory, "memory", 2048, "MiB")
+	f.IntVar(&cpus, "cpus", 2, "processors")
+	f.StringVar(&seedFile, "seed", "", "seed to hand over by SMBIOS")
+	f.StringVar(&log, "log", "", "file for a copy of the console")
+	return cmd
+}
+
+// runMachine boots and stays until the machine is off or Ctrl-C.
+func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
+	m, err := qemu.Start(o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := m.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	select {
+	case <-m.Done():
+		return m.Wait(context.Background())
+	case <-ctx.Done():
+	}
+	fmt.Fprintf(a.err, "\npressing the power button; waiting up to %s for the node to end its guests\n", goodbye)
+	bye, stop := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+	defer stop()
+	if err := m.PowerButton(bye); err != nil {
+		return err
+	}
+	return m.Wait(bye)
+}
+
+// parseForward reads HOSTPORT:PORT words.
+func parseForward(words []string) (map[int]int, error) {
+	ports := map[int]int{}
+	for _, w := range words {
+		host, inside, _ := strings.Cut(w, ":")
+		h, err1 := strconv.ParseUint(host, 10, 16)
+		i, err2 := strconv.ParseUint(inside, 10, 16)
+		if err1 != nil || err2 != nil || h == 0 || i == 0 {
+			return nil, fmt.Errorf("--forward: %q, want HOSTPORT:PORT", w)
+		}
+		ports[int(h)] = int(i)
+	}
+	return ports, nil
+}
+
+func (a *app) nodeCapacity() *cobra.Command {
+	var ledgers []string
+	var root string
+	cmd := &cobra.Command{
+		Use:     "capacity [NODE]",
+		Short:   "what nodes offer, as they said on the ledger",
+		Example: "  zos node capacity --ledger http://127.0.0.1:8470 --root ledger/root.json\n  zos node capacity --ledger build/run/ledger --json n1",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			envelope, err := readRoot(root)
+			if err != nil {
+				return err
+			}
+			c, err := ledger.OpenClient(ledger.ClientConfig{Root: envelope, Ledgers: ledgers})
+			if err != nil {
+				return coded(exitRefused, err)
+			}
+			if err := c.Sync(cmd.Context()); err != nil {
+				if errors.Is(err, ledger.ErrUnreachable) {
+					return coded(exitUnreachable, err)
+				}
+				return coded(exitRefused, err)
+			}
+			nodes := slices.Clone(c.State().Nodes())
+			if len(args) == 1 {
+				nodes = slices.DeleteFunc(nodes, func(n *ledger.Node) bool { return n.Name != args[0] && n.ID != args[0] })
+				if len(nodes) == 0 {
+					return coded(exitNotFound, fmt.Errorf("no node %q is enrolled", args[0]))
+				}
+			}
+			return a.print(nodes, func(w io.Writer) { printCapacity(w, nodes) })
+		},
+	}
+	cmd.Flags().StringArrayVar(&ledgers, "ledger", nodeLedgers(), "ledger URL or folder (env ZOS_LEDGER; repeat)")
+	cmd.Flags().StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root (env ZOS_ROOT)")
+	return cmd
+}
+
+// nodeLedgers are the ledgers of the environment.
+func nodeLedgers() []string {
+	if l := os.Getenv("ZOS_LEDGER"); l != "" {
+		return []string{l}
+	}
+	return nil
+}
+
+func printCapacity(w io.Writer, nodes []*ledger.Node) {
+	if len(nodes) == 0 {
+		fmt.Fprintln(w, "no node enrolled")
+		return
+	}
+	for _, n := range nodes {
+		fmt.Fprintf(w, "%s  %s\n", n.Name, n.ID)
+		if n.Capacity == nil {
+			fmt.Fprintln(w, "  enrolled, has not said yet what it offers")
+			continue
+		}
+		c := n.Capacity
+		fmt.Fprintf(w, "  %s, %d vcpus, %d MiB memory, %d MiB storage, %s %s (%s), addresses %s\n",
+			c.Arch, c.VCPUs, c.MemoryMiB, c.StorageMiB, c.Hypervisor.Name, c.Hypervisor.Version, c.Hypervisor.Source, strings.Join(c.Addresses, " "))
+	}
+}

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zos-node/zos/boards"
+	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/kernel/modules"
+)
+
+// Version of the node's operating system.
+const Version = "0.1"
+
+// The programs of an image.
+const (
+	pkgInit  = "github.com/zos-node/zos/init"
+	pkgAgent = "github.com/zos-node/zos/agent"
+	pkgGuest = "github.com/zos-node/zos/guest"
+	pkgFault = "github.com/zos-node/zos/qemu/fault"
+)
+
+// Request says what to build.
+type Request struct {
+	Board  boards.Board
+	Source string // folder in our module, for go build
+	Parts  *kernel.Source
+	Root   []byte // trust root envelope
+	Seed   []byte // nil: none; goes to the boot partition
+	Faults bool   // a test image: init supervises the fault program
+	Out    string // folder for the node's files
+	Guest  string // folder for the guest's files
+	Cache  string // folder for compressed parts
+	// Hypervisor chooses; nil takes Cloud Hypervisor, else Debian's QEMU.
+	Hypervisor func(context.Context, *kernel.Source) (kernel.Hypervisor, error)
+	Log        *slog.Logger
+	Progress   func(step string, done, total int)
+}
+
+// Result is build.json.
+type Result struct {
+	Version      string            `json:"version"`
+	Board        string            `json:"board"`
+	Kernel       string            `json:"kernel"`       // uname -r
+	KernelSource string            `json:"kernelSource"` // package and version
+	GuestKernel  string            `json:"guestKernel"`
+	Cmdline      string            `json:"cmdline"`
+	Hypervisor   kernel.Hypervisor `json:"hypervisor"`
+	Faults       bool              `json:"faults"` // true: a test image
+	Files        map[string]Item   `json:"files"`
+	Programs     map[string]Item   `json:"programs"`
+	Modules      []string          `json:"modules"`      // node, load order
+	GuestModules []string          `json:"guestModules"` // load order
+	TookMs       map[string]int64  `json:"tookMs"`
+}
+
+// Item is one file that was made.
+type Item struct {
+	Size   int64  `json:"size"`
+	Digest string `json:"digest"`
+}
+
+func item(b []byte) Item {
+	sum := sha256.Sum256(b)
+	return Item{int64(len(b)), "sha256:" + hex.EncodeToString(sum[:])}
+}
+
+// FindHypervisor is the usual choice: Cloud Hypervisor where it can be had,
+// else Debian's QEMU, said loudly.
+func FindHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hypervisor, error) {
+	cache, err := kernel.CacheFile()
+	if err != nil {
+		return kernel.Hypervisor{}, err
+	}
+	h, err := parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
+	if errors.Is(err, fs.ErrNotExist) {
+		parts.Log().Warn("falling back to the second driver", "part", "image", "err", err)
+		return parts.DebianQEMU(ctx)
+	}
+	return h, err
+}
+
+// builder is one run of Build.
+type builder struct {
+	Request
+	res   Result
+	step  int
+	begun time.Time
+	name  string
+}
+
+const steps = 6
+
+// next ends the running step and begins another.
+func (b *builder) next(name string) {
+	now := time.Now()
+	if b.name != "" {
+		b.res.TookMs[b.name] = now.Sub(b.begun).Milliseconds()
+	}
+	b.name, b.begun = name, now
+	if b.Progress != nil {
+		b.Progress(name, b.step, steps)
+	}
+	b.step++
+}
+
+// Build makes all files of a board and says what they are.
+func Build(ctx context.Context, r Request) (Result, error) {
+	b := builder{Request: r, res: Result{
+		Version: Version, Board: r.Board.Name, Cmdline: r.Board.Cmdline, Faults: r.Faults,
+		Files: map[string]Item{}, Programs: map[string]Item{}, TookMs: map[string]int64{},
+	}}
+	if b.Hypervisor == nil {
+		b.Hypervisor = FindHypervisor
+	}
+	if err := b.build(ctx); err != nil {
+		return Result{}, err
+	}
+	return b.res, nil
+}
+
+func (b *builder) build(ctx context.Context) error {
+	b.next("packages")
+	k, err := b.Parts.Linux(ctx, b.Board.Kernel)
+	if err != nil {
+		return err
+	}
+	guest := k
+	if b.Board.GuestKernel != b.Board.Kernel {
+		if guest, err = b.Parts.Linux(ctx, b.Board.GuestKernel); err != nil {
+			return err
+		}
+	}
+	stub, _, err := b.Parts.Stub(ctx)
+	if err != nil {
+		return err
+	}
+	hv, err := b.Hypervisor(ctx, b.Parts)
+	if err != nil {
+		return err
+	}
+	b.res.Kernel, b.res.KernelSource, b.res.GuestKernel, b.res.Hypervisor = k.Release, k.Package.Name+" "+k.Package.Version, guest.Release, hv
+
+	b.next("programs")
+	programs, err := b.programs(ctx)
+	if err != nil {
+		return err
+	}
+
+	b.next("guest initramfs")
+	files, chosen, err := writeGuest(guest, programs[pkgGuest], b.Guest)
+	if err != nil {
+		return err
+	}
+	b.res.GuestModules = names(chosen)
+	for n, i := range files {
+		b.res.Files["guest/"+n] = i
+	}
+
+	b.next("initramfs")
+	initramfs, err := b.initramfs(k, hv, programs)
+	if err != nil {
+		return err
+	}
+
+	b.next("UKI")
+	uki, err := UKI{
+		Stub: stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.Board.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
+	}.Build()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(b.write("vmlinuz", k.Image), b.write("initramfs", initramfs), b.write("node.uki", uki))
+	if err != nil {
+		return err
+	}
+
+	b.next("disk image")
+	img := filepath.Join(b.Out, "node.img")
+	if err := (Disk{ESPMiB: b.Board.ESPMiB, UKI: uki, Seed: b.Seed}).Write(img); err != nil {
+		return err
+	}
+	whole, err := os.ReadFile(img)
+	if err != nil {
+		return fmt.Errorf("disk image: %w", err)
+	}
+	b.res.Files["node.img"] = item(whole)
+	b.next("")
+	delete(b.res.TookMs, "")
+	text, err := json.MarshalIndent(b.res, "", "  ")
+	if err != nil {
+		return fmt.Errorf("build.json: %w", err)
+	}
+	return writeFile(filepath.Join(b.Out, "build.json"), append(text, '\n'))
+}
+
+// programs compiles ours, all at once: go itself bounds what runs together.
+func (b *builder) programs(ctx context.Context) (map[string][]byte, error) {
+	tags := ""
+	want := []string{pkgInit, pkgAgent, pkgGuest}
+	if b.Faults {
+		tags = "faults"
+		want = append(want, pkgFault)
+	}
+	out := make([][]byte, len(want))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, p := range want {
+		g.Go(func() error {
+			var err error
+			prog := Program{Package: p, Arch: b.Board.Arch}
+			if p == pkgInit {
+				prog.Tags = tags
+			}
+			out[i], err = prog.Build(ctx, b.Source)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	all := map[string][]byte{}
+	for i, p := range want {
+		all[p] = out[i]
+		b.res.Programs[filepath.Base(p)] = item(out[i])
+	}
+	return all, nil
+}
+
+// initramfs is two archives in a row: the base, whose compression takes
+// longest and is kept in the cache, and our own part.
+func (b *builder) initramfs(k *kernel.Linux, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
+	n := Node{
+		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
+		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name),
+	}
+	base, chosen, err := n.Base()
+	if err != nil {
+		return nil, err
+	}
+	b.res.Modules = names(chosen)
+	first, err := base.CPIO()
+	if err != nil {
+		return nil, err
+	}
+	second, err := n.Own().CPIO()
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	if out, err = b.compressed(first); err != nil {
+		return nil, err
+	}
+	for len(out)%4 != 0 {
+		out = append(out, 0)
+	}
+	z, err := Zstd(second)
+	if err != nil {
+		return nil, err
+	}
+	return append(out, z...), nil
+}
+
+// compressed is Zstd with a memory: the same input gave this output before.
+func (b *builder) compressed(part []byte) ([]byte, error) {
+	if b.Cache == "" {
+		return Zstd(part)
+	}
+	kept := filepath.Join(b.Cache, "zstd-"+item(part).Digest[len("sha256:"):])
+	if z, err := os.ReadFile(kept); err == nil {
+		return z, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	z, err := Zstd(part)
+	if err != nil {
+		return nil, err
+	}
+	return z, writeFile(kept, z)
+}
+
+func (b *builder) write(name string, content []byte) error {
+	b.res.Files[name] = item(content)
+	return writeFile(filepath.Join(b.Out, name), content)
+}
+
+func names(chosen []modules.Module) []string {
+	out := make([]string, len(chosen))
+	for i, m := range chosen {
+		out[i] = m.Name
+	}
+	return out
+}
+
+// writeFile writes whole or not at all.
+func writeFile(name string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	tmp := name + ".part"
+	if err := os.WriteFile(tmp, content, 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+
+	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/kernel/modules"
+)
+
+// Node is what the node's initramfs holds.
+type Node struct {
+	Linux      *kernel.Linux
+	Sets       []string // module sets
+	Hypervisor kernel.Hypervisor
+	Init       []byte
+	Agent      []byte
+	Fault      []byte // the fault program of test images; nil in production
+	Root       []byte // trust root: an envelope
+	Seed       []byte // nil: comes from elsewhere
+	OSRelease  []byte
+}
+
+// Base is the part that changes only with a kernel or a hypervisor: modules
+// and VMM. It is compressed apart, and the result can be kept.
+func (n Node) Base() (*Tree, []modules.Module, error) {
+	var sets []modules.Set
+	for _, name := range n.Sets {
+		s, ok := modules.Named(name)
+		if !ok {
+			return nil, nil, fmt.Errorf("node initramfs: no module set %q", name)
+		}
+		sets = append(sets, s)
+	}
+	chosen, err := n.Linux.Tree.Choose(sets...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("node initramfs: %w", err)
+	}
+	t := NewTree()
+	for _, d := range []string{"proc", "sys", "run", "mnt", "etc/zos", "root"} {
+		t.Dir(d, 0o755)
+	}
+	t.Dir("tmp", 0o1777)
+	dir := path.Join("lib/modules", n.Linux.Release)
+	for _, m := range chosen {
+		t.File(path.Join(dir, m.Path), 0o644, m.Data)
+	}
+	for name, text := range modules.Index(chosen, n.Linux.Tree.BuiltinNames()) {
+		t.File(path.Join(dir, name), 0o644, text)
+	}
+	for _, f := range n.Hypervisor.Files {
+		if f.Link != "" {
+			t.Symlink(path.Clean(f.Path)[1:], f.Link)
+		} else {
+			t.File(path.Clean(f.Path)[1:], f.Mode, f.Data)
+		}
+	}
+	about, err := json.Marshal(n.Hypervisor)
+	if err != nil {
+		return nil, nil, fmt.Errorf("node initramfs: %w", err)
+	}
+	t.File(kernel.HypervisorPath[1:], 0o644, append(about, '\n'))
+	return t, chosen, nil
+}
+
+// Own is our part: programs, trust root and seed.
+func (n Node) Own() *Tree {
+	t := Patch()
+	t.File("init", 0o755, n.Init)
+	t.File("bin/agent", 0o755, n.Agent)
+	if n.Fault != nil {
+		t.File("bin/fault", 0o755, n.Fault)
+	}
+	t.File("etc/os-release", 0o644, n.OSRelease)
+	t.File("etc/zos/root.json", 0o644, n.Root)
+	if n.Seed != nil {
+		t.File("etc/zos/seed.json", 0o600, n.Seed)
+	}
+	return t
+}
+
+// OSRelease is the os-release text of an image.
+func OSRelease(version, board string) []byte {
+	return fmt.Appendf(nil, "ID=zos\nNAME=zos\nPRETTY_NAME=\"zos %[1]s (%[2]s)\"\nVERSION_ID=%[1]s\nIMAGE_ID=%[2]s\nIMAGE_VERSION=%[1]s\n", version, board)
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// The release of Cloud Hypervisor that the product is for.
+const (
+	CloudHypervisorVersion = "v53.0"
+	// CloudHypervisorSHA256 is the static x86_64 binary of the project's release.
+	CloudHypervisorSHA256 = "448af3d4e59b22c2987f7df94c213ad40fb53a10d437e42b5ee6c4fce7c29ecc"
+	// CloudHypervisorURL is where the project publishes it. The digest vouches, not the place.
+	CloudHypervisorURL = "https://github.com/cloud-hypervisor/cloud-hypervisor/releases/download/v53.0/cloud-hypervisor-static"
+	// HypervisorPath is where the node's initramfs says what it carries.
+	HypervisorPath = "/etc/zos/hypervisor.json"
+)
+
+// ErrDigest says that a downloaded file is not the release. It is never used.
+var ErrDigest = errors.New("digest mismatch")
+
+// Hypervisor is what the node starts guests with; its JSON form stands in
+// the initramfs at HypervisorPath.
+type Hypervisor struct {
+	Name    string `json:"name"` // "cloud-hypervisor" or "qemu"
+	Version string `json:"version"`
+	Digest  string `json:"digest"` // "sha256:<hex>" of the program
+	Source  string `json:"source"` // "release", "local" or "debian"
+	Path    string `json:"path"`   // in the node
+	Files   []File `json:"-"`
+}
+
+// File is a file or link for the initramfs.
+type File struct {
+	Path string
+	Mode uint64
+	Data []byte
+	Link string // target, instead of Data
+}
+
+// HypervisorOptions say where to look, in this order: Local, Cache, URL.
+type HypervisorOptions struct {
+	Local   string        // CLOUD_HYPERVISOR; "" when not given
+	Cache   string        // file in the user's cache
+	URL     string        // "" takes CloudHypervisorURL
+	SHA256  string        // "" takes CloudHypervisorSHA256
+	Connect time.Duration // how long an offline machine waits; 0 takes 5 s
+}
+
+// CacheFile is the usual HypervisorOptions.Cache.
+func CacheFile() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("user's cache: %w", err)
+	}
+	return filepath.Join(dir, "zos", "cloud-hypervisor-"+CloudHypervisorVersion+"-x86_64"), nil
+}
+
+// CloudHypervisor finds the binary. The error is fs.ErrNotExist when there is
+// none to be had and a fallback is right; every other error must stop the
+// build: a file that was named is unusable, or a download is not what it claims.
+func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hypervisor, error) {
+	if o.URL == "" {
+		o.URL = CloudHypervisorURL
+	}
+	if o.SHA256 == "" {
+		o.SHA256 = CloudHypervisorSHA256
+	}
+	if o.Connect == 0 {
+		o.Connect = 5 * time.Second
+	}
+	if o.Local != "" {
+		b, err := os.ReadFile(o.Local)
+		if err != nil {
+			// Not wrapped: a file that the user named and that is absent is no reason to fall back.
+			return Hypervisor{}, fmt.Errorf("CLOUD_HYPERVISOR: %v", err)
+		}
+		if err := writeFile(o.Cache, b, 0o755); err != nil {
+			return Hypervisor{}, err
+		}
+		return s.cloudHypervisor(b, o)
+	}
+	b, err := os.ReadFile(o.Cache)
+	if err == nil {
+		return s.cloudHypervisor(b, o)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return Hypervisor{}, fmt.Errorf("hypervisor in the cache: %w", err)
+	}
+	b, err = s.download(ctx, o)
+	if err != nil {
+		return Hypervisor{}, err
+	}
+	if err := writeFile(o.Cache, b, 0o755); err != nil {
+		return Hypervisor{}, err
+	}
+	return s.cloudHypervisor(b, o)
+}
+
+func (s *Source) cloudHypervisor(b []byte, o HypervisorOptions) (Hypervisor, error) {
+	sum := sha256.Sum256(b)
+	digest := hex.EncodeToString(sum[:])
+	if !static(b) {
+		return Hypervisor{}, fmt.Errorf("Cloud Hypervisor %s: not a static x86-64 program, the node has no libraries for it", first(o.Local, o.Cache))
+	}
+	source := "local"
+	if digest == o.SHA256 {
+		source = "release"
+	} else {
+		s.opt.Log.Warn("THE HYPERVISOR IS NOT THE PROJECT'S RELEASE: recorded as a local file", "part", "kernel", "path", first(o.Local, o.Cache), "digest", "sha256:"+digest)
+	}
+	h := Hypervisor{
+		Name: "cloud-hypervisor", Version: CloudHypervisorVersion, Digest: "sha256:" + digest, Source: source, Path: "/bin/cloud-hypervisor",
+		Files: []File{{Path: "/bin/cloud-hypervisor", Mode: 0o755, Data: b}},
+	}
+	return h, nil
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// download fetches the release. Not to be reached, or not there, is
+// fs.ErrNotExist; other bytes than the release's are ErrDigest.
+func (s *Source) download(ctx context.Context, o HypervisorOptions) ([]byte, error) {
+	s.opt.Log.Info("looking for Cloud Hypervisor's release", "part", "kernel", "version", CloudHypervisorVersion, "limit", o.Connect)
+	// No retries and a short limit for each step before the body, so that an
+	// offline machine goes on within seconds.
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: o.Connect}).DialContext,
+		TLSHandshakeTimeout:   o.Connect,
+		ResponseHeaderTimeout: o.Connect,
+	}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.URL, nil)
+	if err != nil {
+		return nil, fmt.Errorf("hypervisor: %w", err)
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("hypervisor: %w", ctx.Err())
+		}
+		return nil, fmt.Errorf("%w: Cloud Hypervisor cannot be downloaded: %v", fs.ErrNotExist, err)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	err = errors.Join(err, resp.Body.Close())
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%w: Cloud Hypervisor cannot be downloaded: the server says %s", fs.ErrNotExist, resp.Status)
+	case err != nil:
+		return nil, fmt.Errorf("%w: Cloud Hypervisor's download broke off: %v", fs.ErrNotExist, err)
+	}
+	sum := sha256.Sum256(b)
+	if got := hex.EncodeToString(sum[:]); got != o.SHA256 {
+		return nil, fmt.Errorf("Cloud Hypervisor %s as downloaded: %w: sha256 %s, want %s; not used. Check what stands between this machine and the release, or give a file by CLOUD_HYPERVISOR=/path", CloudHypervisorVersion, ErrDigest, got, o.SHA256)
+	}
+	return b, nil
+}
