@@ -88,7 +88,7 @@ func TestRingConcurrently(t *testing.T) {
 			if p.Seq < from {
 				t.Fatalf("went back from %d to %d", from, p.Seq)
 			}
-				got, from = got+1, p.Seq+1
+			got, from = got+1, p.Seq+1
 		}
 	}
 	if got+r.Dropped() != 4*each || r.Next() != 4*each {
