@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package console writes to every console of the machine without ever
+// waiting for one: a serial port without a terminal, or a screen without
+// power, must not stop PID 1.
+package console
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// queue is how many writes a slow console may lag behind before text for it
+// is dropped.
+const queue = 512
+
+// Consoles is an io.Writer to all consoles.
+type Consoles struct {
+	mu   sync.Mutex
+	outs []*out
+}
+
+type out struct {
+	ch      chan []byte
+	dropped int
+}
+
+// Open takes the kernel's own console (an open file) and those that
+// sysfs lists beside it, such as "tty0 ttyS0": the last is the kernel's own.
+func Open(own *os.File, active, dev string) *Consoles {
+	c := &Consoles{}
+	c.add(own)
+	names := strings.Fields(active)
+	for _, n := range names[:max(0, len(names)-1)] {
+		// A console that cannot be opened is one that nobody reads.
+		if f, err := os.OpenFile(dev+"/"+n, os.O_WRONLY|sysNonblock, 0); err == nil {
+			c.add(f)
+		}
+	}
+	return c
+}
+
+func (c *Consoles) add(f *os.File) {
+	o := &out{ch: make(chan []byte, queue)}
+	c.outs = append(c.outs, o)
+	go func() {
+		for b := range o.ch {
+			// What cannot be shown here is shown on the others.
+			if _, err := f.Write(b); err != nil {
+				continue
+			}
+		}
+	}()
+}
+
+// Write never waits and never fails.
+func (c *Consoles) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := []byte(strings.ReplaceAll(string(b), "\n", "\r\n"))
+	for _, o := range c.outs {
+		if o.dropped > 0 {
+			select {
+			case o.ch <- fmt.Appendf(nil, "(%d pieces of text dropped: the console is too slow)\r\n", o.dropped):
+				o.dropped = 0
+			default:
+			}
+		}
+		select {
+		case o.ch <- text:
+		default:
+			o.dropped++
+		}
+	}
+	return len(b), nil
+}
+
+// Drain gives the consoles a moment to show what they were given.
+func (c *Consoles) Drain(limit time.Duration) {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		c.mu.Lock()
+		left := 0
+		for _, o := range c.outs {
+			left += len(o.ch)
+		}
+		c.mu.Unlock()
+		if left == 0 {
+			return
+		}
+	}
+}
+
+// Failure is what a person in front of the machine has to know.
+type Failure struct {
+	Code     string // short and stable, to look up or to tell on the phone
+	What     string
+	Expected string
+	Do       string
+}
+
+const width = 78
+
+// Screen draws a failure so that it stands out of a scrolling console.
+func (f Failure) Screen() string {
+	bar := strings.Repeat("=", width)
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n  ZOS STOPPED  [%s]\n%s\n", bar, f.Code, bar)
+	for _, part := range []struct{ name, text string }{{"what failed", f.What}, {"expected", f.Expected}, {"what to do", f.Do}} {
+		fmt.Fprintf(&b, "  %s:\n", part.name)
+		for _, line := range wrap(part.text, width-6) {
+			fmt.Fprintf(&b, "      %s\n", line)
+		}
+	}
+	fmt.Fprintf(&b, "%s\n", bar)
+	return b.String()
+}
+
+func wrap(s string, limit int) []string {
+	var lines []string
+	for _, para := range strings.Split(s, "\n") {
+		line := ""
+		for _, w := range strings.Fields(para) {
+			if line != "" && len(line)+1+len(w) > limit {
+				lines = append(lines, line)
+				line = ""
+			}
+			if line != "" {
+				line += " "
+			}
+			line += w
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
