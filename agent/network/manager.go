@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+)
+
+// Kernel is what a Manager does its work with.
+type Kernel interface {
+	Apply(Ruleset) error
+	Up(*Plan) error
+	Down(*Plan) error
+	Open(Tap) (*os.File, error)
+}
+
+// Linux is the real Kernel.
+type Linux struct{}
+
+// Apply implements Kernel.
+func (Linux) Apply(r Ruleset) error { return r.Apply() }
+
+// Up implements Kernel.
+func (Linux) Up(p *Plan) error { return p.Up() }
+
+// Down implements Kernel.
+func (Linux) Down(p *Plan) error { return p.Down() }
+
+// Open implements Kernel.
+func (Linux) Open(t Tap) (*os.File, error) { return t.Open() }
+
+// Manager holds the networks of all deployments on the node: each change puts
+// the rules of all of them in force.
+type Manager struct {
+	kernel  Kernel
+	mu      sync.Mutex
+	uplink  string
+	address []netip.Prefix
+	plans   map[int64]*Plan
+}
+
+// NewManager starts with no deployment and no uplink. Base must be called
+// before the node does anything else.
+func NewManager(k Kernel) *Manager { return &Manager{kernel: k, plans: map[int64]*Plan{}} }
+
+// Base puts the rules in force that stand on a node without deployments, or
+// with those that were adopted.
+func (m *Manager) Base() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.apply()
+}
+
+// SetUplink tells which link is the outside and what addresses it has.
+func (m *Manager) SetUplink(link string, addresses []netip.Prefix) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.address = slices.Clone(addresses)
+	if m.uplink == link {
+		return nil
+	}
+	m.uplink = link
+	return m.apply()
+}
+
+// Conflict says why a plan cannot stand beside those of other deployments.
+func (m *Manager) Conflict(deployment int64, p *Plan) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.conflict(deployment, p)
+}
+
+func (m *Manager) conflict(deployment int64, p *Plan) error {
+	var others []*Plan
+	for id, o := range m.plans {
+		if id != deployment {
+			others = append(others, o)
+		}
+	}
+	if len(p.Gateways) > 0 && m.uplink == "" {
+		return errors.New("there are gateways, but the node has no uplink")
+	}
+	return p.Conflict(m.address, others)
+}
+
+// Set makes the network of a deployment: rules first, so that no tap is ever
+// there without them. On an error nothing of it is left.
+func (m *Manager) Set(deployment int64, p *Plan) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.conflict(deployment, p); err != nil {
+		return err
+	}
+	m.plans[deployment] = p
+	err := m.apply()
+	if err == nil {
+		err = m.kernel.Up(p)
+	}
+	if err != nil {
+		return errors.Join(err, m.remove(deployment, p))
+	}
+	return nil
+}
+
+// Remove takes the network of a deployment away; one that is not there is no
+// error.
+func (m *Manager) Remove(deployment int64, p *Plan) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.remove(deployment, p)
+}
+
+// remove takes the links away before the rules that hold them.
+func (m *Manager) remove(deployment int64, p *Plan) error {
+	err := m.kernel.Down(p)
+	delete(m.plans, deployment)
+	return errors.Join(err, m.apply())
+}
+
+// Open opens a tap of a deployment by name.
+func (m *Manager) Open(deployment int64, name string) (*os.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.plans[deployment]; p != nil {
+		for _, n := range p.Networks {
+			for _, t := range n.Taps {
+				if t.Name == name {
+					return m.kernel.Open(t)
+				}
+			}
+		}
+	}
+	return nil, fmt.Errorf("deployment %d has no tap %s", deployment, name)
+}
+
+func (m *Manager) apply() error {
+	var plans []*Plan
+	for _, id := range slices.SortedFunc(maps.Keys(m.plans), cmp.Compare[int64]) {
+		plans = append(plans, m.plans[id])
+	}
+	return m.kernel.Apply(Rules(m.uplink, plans))
+}
