@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/spec"
+)
+
+// Config says what to audit and whom to trust.
+type Config struct {
+	Root       []byte // envelope of the root of trust
+	Ledger     string // URL or folder
+	Deployment string // name (all its versions) or log index
+	HTTP       *http.Client
+}
+
+// Report is the outcome. The audit passed if there are no discrepancies.
+type Report struct {
+	Story         *Story     `json:"story"`
+	Origin        string     `json:"origin"`
+	Size          int64      `json:"size"`
+	Root          string     `json:"root"` // of the Merkle tree, hex
+	Cosigners     []string   `json:"cosigners"`
+	Entries       int64      `json:"entries"`    // replayed from entry 0
+	Signatures    int        `json:"signatures"` // in entries of this deployment
+	Proofs        int        `json:"proofs"`     // inclusion proofs checked
+	Files         int        `json:"files"`      // tiles, bundles and roots computed again
+	Records       int        `json:"records"`
+	Claims        []ClaimSum `json:"claims"`
+	Discrepancies []string   `json:"discrepancies"`
+}
+
+// ClaimSum is what one claim came to.
+type ClaimSum struct {
+	Claim   int64  `json:"claim"`
+	Node    string `json:"node"`
+	Name    string `json:"name"`
+	State   string `json:"state"`
+	Records int    `json:"records"`
+	Plan    string `json:"plan"` // digest, "" if it did not get there
+	Result  string `json:"result"`
+}
+
+// OK says whether everything fits.
+func (r *Report) OK() bool { return len(r.Discrepancies) == 0 }
+
+func (r *Report) wrong(format string, args ...any) {
+	r.Discrepancies = append(r.Discrepancies, fmt.Sprintf(format, args...))
+}
+
+// Run audits one deployment. A log that cannot be believed at all is an
+// error; what is wrong in the story of the deployment stands in the report.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{cfg.Ledger}, HTTP: cfg.HTTP, KeepEntries: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Sync(ctx); err != nil {
+		return nil, err
+	}
+	cp := c.Checkpoint()
+	entries := c.Entries()
+	r := &Report{Origin: c.State().Root().Log.Origin, Size: cp.N, Root: hex.EncodeToString(cp.Hash[:]), Cosigners: cp.Cosigners, Discrepancies: []string{}}
+
+	state, err := replay(ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	r.Entries = state.Size()
+	if state.RootHash() != r.Root {
+		return nil, fmt.Errorf("%w: replaying %d entries gives root %s, the checkpoint has %s", ledger.ErrForged, state.Size(), state.RootHash(), r.Root)
+	}
+	files, wrong, err := entries.CheckFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Files = files
+	for _, w := range wrong {
+		r.wrong("%v", w)
+	}
+	if r.Story, err = collect(ctx, state, entries, cfg.Deployment); err != nil {
+		return nil, err
+	}
+	if err := r.proofs(ctx, entries); err != nil {
+		return nil, err
+	}
+	for _, id := range r.Story.Versions {
+		r.version(state, state.Deployment(id))
+	}
+	return r, nil
+}
+
+// replay folds the log into a state of its own.
+func replay(ctx context.Context, entries ledger.Entries) (*ledger.State, error) {
+	s := ledger.NewState()
+	fold := ledger.NewFold(s)
+	err := entries.Range(ctx, 0, entries.Len(), func(_ int64, raw []byte) error { return fold.Add(raw) })
+	if err := errors.Join(err, fold.Done()); err != nil {
+		return nil, fmt.Errorf("%w: %w", ledger.ErrForged, err)
+	}
+	return s, nil
+}
+
+// proofs checks that each entry of the story is in the tree, by a proof, and
+// counts its signatures, which collect has verified.
+func (r *Report) proofs(ctx context.Context, entries ledger.Entries) error {
+	for _, it := range r.Story.Items {
+		r.Signatures += len(it.Signers)
+		raw, err := entries.Get(ctx, it.Index)
+		if err != nil {
+			return err
+		}
+		proof, err := entries.Prove(ctx, it.Index)
+		if err != nil {
+			r.wrong("entry %d: no proof that it is in the tree: %v", it.Index, err)
+			continue
+		}
+		if err := proof.Check(raw); err != nil {
+			r.wrong("entry %d: %v", it.Index, err)
+			continue
+		}
+		r.Proofs++
+		for _, s := range it.Signers {
+			if s.Role == "no role" && it.Kind != "register" && it.Kind != "stop" {
+				r.wrong("entry %d: %s is signed by %s, which is no node", it.Index, it.Kind, s.Key)
+			}
+		}
+	}
+	return nil
+}
+
+// version checks one version of the deployment: who agreed, and each claim.
+func (r *Report) version(s *ledger.State, d *ledger.Deployment) {
+	if got := spec.Digest(r.payload(d.ID)); got != d.Digest {
+		r.wrong("entry %d: the spec has digest %s, the state says %s", d.ID, got, d.Digest)
+	}
+	root := s.RootAt(d.RootVersion)
+	for _, role := range slices.Concat(root.Require["deployment"], d.Spec.Security.RequiredRoles) {
+		if have, want := len(d.Roles[role]), root.Policy.Roles[role].Threshold; int64(have) < want {
+			r.wrong("entry %d: role %s has %d of %d signatures", d.ID, role, have, want)
+		}
+	}
+	plans := map[string]string{} // hypervisor to plan digest
+	for _, index := range d.Claims {
+		g := s.Claim(index)
+		node := s.Node(g.Node)
+		sum := r.claim(d, g)
+		sum.Name = node.Name
+		if sum.Plan != "" && node.Capacity != nil {
+			h := node.Capacity.Hypervisor.Name
+			if first, ok := plans[h]; ok && first != sum.Plan {
+				r.wrong("claim %d: plan is %s, another node with %s had %s from the same spec", index, sum.Plan, h, first)
+			}
+			plans[h] = sum.Plan
+		}
+		r.Claims = append(r.Claims, sum)
+	}
+}
+
+func (r *Report) payload(index int64) []byte {
+	for _, it := range r.Story.Items {
+		if it.Index == index {
+			return it.entry.Envelope.Payload
+		}
+	}
+	return nil
+}
