@@ -22,6 +22,7 @@ func (c *checker) machines(d *Deployment) {
 		at := strict.Index("machines", i)
 		c.label(at+".name", m.Name)
 		c.unique(names, at+".name", m.Name, "the name")
+		c.need(m.Name != "localhost", at+".name", "is the name by which every machine knows itself")
 		c.enum(at+".hypervisor", m.Hypervisor, "any cloud-hypervisor qemu")
 		c.between(at+".vcpus", m.VCPUs, 1, 64)
 		c.between(at+".memoryMiB", m.MemoryMiB, 64, 1<<20)
@@ -72,7 +73,7 @@ func (c *checker) argv(at string, args []string, hasPath bool) {
 	program := args[0]
 	c.need(absolute(program) && program != "/" || program != "" && !strings.Contains(program, "/") && printable(program),
 		at+"[0]", "is %q, want an absolute clean path, or a name without slash", program)
-	c.need(path.IsAbs(program) || hasPath, at+"[0]", "is %q, but env has no PATH in which to look for it", program)
+	c.need(path.IsAbs(program) || hasPath, at+"[0]", "is %q, want an absolute path: there is no PATH in which to look for it", program)
 }
 
 func (c *checker) process(at string, p Process) {
