@@ -72,7 +72,7 @@ func stanzas(b []byte, own, to string) string {
 	var out strings.Builder
 	for _, stanza := range splitStanzas(string(b)) {
 		fields := parseStanza(stanza)
-		if strings.EqualFold(fields["Enabled"], "no") || !has(fields["Types"], "deb") || !has(fields["Components"], "main") {
+		if strings.EqualFold(strings.TrimSpace(fields["Enabled"]), "no") || !has(fields["Types"], "deb") || !has(fields["Components"], "main") {
 			continue
 		}
 		var suites []string

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// program is the head of a static x86-64 program.
+func program(tail string) []byte {
+	b := make([]byte, 64)
+	copy(b, "\x7fELF\x02\x01\x01")
+	binary.LittleEndian.PutUint16(b[16:], 2)
+	binary.LittleEndian.PutUint16(b[18:], 62)
+	binary.LittleEndian.PutUint32(b[20:], 1)
+	binary.LittleEndian.PutUint16(b[52:], 64)
+	return append(b, tail...)
+}
+
+func hexSum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+func source(t *testing.T) *Source {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := Open(Options{Cache: dir, Lock: filepath.Join(dir, "none"), WorkLock: filepath.Join(dir, "work"), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestCloudHypervisorSources(t *testing.T) {
+	release := program("release")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/release":
+			if _, err := w.Write(release); err != nil {
+				t.Log(err)
+			}
+		case "/other":
+			if _, err := w.Write(program("something else")); err != nil {
+				t.Log(err)
+			}
+		case "/cut":
+			w.Header().Set("Content-Length", "1000000")
+			if _, err := w.Write(release); err != nil {
+				t.Log(err)
+			}
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer server.Close()
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := "http://" + dead.Addr().String() + "/release"
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	local := filepath.Join(dir, "mine")
+	if err := os.WriteFile(local, program("mine"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dynamic := filepath.Join(dir, "text")
+	if err := os.WriteFile(dynamic, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		local, url string
+		cached     []byte
+		source     string // "" when refused
+		fallback   bool   // the error allows the second driver
+		is         error
+	}{
+		"downloaded":              {url: server.URL + "/release", source: "release"},
+		"cached release, no net":  {url: gone, cached: release, source: "release"},
+		"cached local build":      {url: gone, cached: program("built here"), source: "local"},
+		"given":                   {local: local, url: gone, source: "local"},
+		"given beats cache":       {local: local, cached: release, url: gone, source: "local"},
+		"nobody answers":          {url: gone, fallback: true},
+		"not there":               {url: server.URL + "/none", fallback: true},
+		"breaks off":              {url: server.URL + "/cut", fallback: true},
+		"other bytes":             {url: server.URL + "/other", is: ErrDigest},
+		"given, absent":           {local: filepath.Join(dir, "absent"), url: server.URL + "/release"},
+		"given, not a program":    {local: dynamic, url: server.URL + "/release"},
+		"cached, not a program":   {cached: []byte("junk"), url: server.URL + "/release"},
+		"proxy's page is refused": {url: server.URL + "/other", is: ErrDigest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache := filepath.Join(t.TempDir(), "deep", "ch")
+			if c.cached != nil {
+				if err := writeFile(cache, c.cached, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h, err := source(t).CloudHypervisor(context.Background(), HypervisorOptions{
+				Local: c.local, Cache: cache, URL: c.url, SHA256: hexSum(release), Connect: 2 * time.Second,
+			})
+			if c.source == "" {
+				if err == nil || errors.Is(err, fs.ErrNotExist) != c.fallback || (c.is != nil && !errors.Is(err, c.is)) {
+					t.Fatalf("error %v, want fallback %v", err, c.fallback)
+				}
+				if _, serr := os.Stat(cache); c.cached == nil && c.local == "" && !errors.Is(serr, fs.ErrNotExist) {
+					t.Errorf("refused bytes stand in the cache: %v", serr)
+				}
+				return
+			}
+			if err != nil || h.Source != c.source || h.Name != "cloud-hypervisor" || len(h.Files) != 1 {
+				t.Fatalf("%+v, %v", h, err)
+			}
+			kept, err := os.ReadFile(cache)
+			if err != nil || "sha256:"+hexSum(kept) != h.Digest {
+				t.Errorf("not kept for the next build: %v", err)
+			}
+		})
+	}
+}
+
+func TestDepends(t *testing.T) {
+	got := Depends("libc6 (>= 2.38), zlib1g:amd64, a | b (= 1),  ")
+	want := [][]string{{"libc6"}, {"zlib1g"}, {"a", "b"}}
+	if !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestPlainNamesMeet(t *testing.T) {
+	for lib, pkg := range map[string]string{
+		"libglib-2.0.so.0": "libglib2.0-0t64", "libfdt.so.1": "libfdt1", "libpcre2-8.so.0": "libpcre2-8-0", "libgcc_s.so.1": "libgcc-s1", "libssl.so.3": "libssl3t64",
+	} {
+		if plain(strings.Replace(lib, ".so.", "", 1)) != plain(pkg) {
+			t.Errorf("%s and %s do not meet", lib, pkg)
+		}
+	}
+}
+
+// TestConfigCheck: a kernel without what no module can add is refused by name.
+func TestConfigCheck(t *testing.T) {
+	good := "CONFIG_SECURITY_LANDLOCK=y\nCONFIG_CGROUPS=y\nCONFIG_MEMCG=y\nCONFIG_CGROUP_PIDS=y\nCONFIG_DEVTMPFS=y\nCONFIG_RD_ZSTD=y\nCONFIG_EFI_STUB=y\nCONFIG_PACKET=m\nCONFIG_SECCOMP_FILTER=y\nCONFIG_NF_TABLES_INET=y\nCONFIG_LSM=\"landlock,yama\"\n"
+	if err := (&Linux{Config: []byte(good)}).check(); err != nil {
+		t.Fatal(err)
+	}
+	for cut, want := range map[string]string{
+		"CONFIG_SECURITY_LANDLOCK=y\n": "CONFIG_SECURITY_LANDLOCK", "landlock,": "CONFIG_LSM", "CONFIG_PACKET=m\n": "CONFIG_PACKET",
+	} {
+		err := (&Linux{Config: []byte(strings.Replace(good, cut, "", 1))}).check()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("without %q: %v", cut, err)
+		}
+	}
+}
