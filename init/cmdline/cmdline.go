@@ -16,7 +16,7 @@ var allowed = []string{
 	"quiet", "splash", "ro", "rw", "nomodeset", "console=", "loglevel=", "panic=", "oops=", "rdinit=/init",
 	"random.trust_cpu=", "printk.devkmsg=", "rootfstype=tmpfs", "initrd=", "BOOT_IMAGE=", "mitigations=auto",
 	"earlyprintk=", "earlycon=", "reboot=", "lapic=", "tsc=", "clocksource=", "iommu=", "intel_iommu=", "amd_iommu=",
-	"no_timer_check", "noreplace-smp", "i8042.nokbd", "net.ifnames=", "zos.console=",
+	"no_timer_check", "noreplace-smp", "i8042.nokbd", "net.ifnames=",
 }
 
 // Parse splits a command line into words; a word may hold spaces inside

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command init is PID 1 of the node. It is small and never returns: it mounts
+// the file system from a table, loads drivers, feeds the watchdog, collects
+// dead children, keeps the agent running, and turns the machine off in order.
+// All that can fail in interesting ways (network, TLS, ledger, guests) is the
+// agent's, which init starts again when it ends.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/init/cmdline"
+	"github.com/zos-node/zos/init/console"
+	"github.com/zos-node/zos/init/devices"
+	"github.com/zos-node/zos/init/mount"
+	"github.com/zos-node/zos/init/power"
+	"github.com/zos-node/zos/init/reap"
+	"github.com/zos-node/zos/init/supervise"
+	"github.com/zos-node/zos/init/watchdog"
+	"github.com/zos-node/zos/kernel/kmod"
+)
+
+const (
+	// memory that the Go runtime tries to stay under
+	memoryLimit = 10 << 20
+	// guests is the cgroup below which every VM has its own.
+	guests = "/sys/fs/cgroup/zos"
+	// screenTime is how long a failure can be read before the machine starts again.
+	screenTime = time.Minute
+	// agentTime is how long the agent has for ending its guests.
+	agentTime = 90 * time.Second
+)
+
+type node struct {
+	log     *slog.Logger
+	out     *console.Consoles
+	reaper  *reap.Reaper
+	agent   *supervise.Child
+	ending  chan power.How // a wish to end the machine
+	granted chan struct{}  // the agent says that its guests have ended
+}
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "init: I am PID 1 of a node and nothing else")
+		os.Exit(2)
+	}
+	runtime.GOMAXPROCS(2)
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(50)
+	runtime.MemProfileRate = 0
+	n := &node{ending: make(chan power.How, 4), granted: make(chan struct{}, 4)}
+	mounted := mount.All(mount.Table(), mount.Mount)
+	n.open()
+	defer n.lastWords()
+	if err := n.boot(mounted); err != nil {
+		n.fail(err)
+	}
+	n.end(<-n.ending)
+}
+
+// open finds the consoles and makes the log that goes to them.
+func (n *node) open() {
+	// Which consoles the kernel has is only known once /sys is there; without
+	// it the kernel's own has to do.
+	active, err := os.ReadFile("/sys/class/tty/console/active")
+	n.out = console.Open(os.Stdout, string(active), "/dev")
+	n.log = slog.New(slog.NewTextHandler(n.out, nil)).With("part", "init")
+	if err != nil {
+		n.log.Warn("list of consoles", "err", err)
+	}
+}
+
+// failure makes an error that the failure screen can show.
+type failure struct {
+	console.Failure
+	err error
+}
+
+func (f *failure) Error() string { return f.What + ": " + f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func fault(code, what, expected, do string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{console.Failure{Code: code, What: what + ": " + err.Error(), Expected: expected, Do: do}, err}
+}
+
+// boot brings the node up to a supervised agent.
+func (n *node) boot(mounted error) error {
+	const report = "Report this: the image and the kernel do not fit. The image that ran before still works."
+	if err := fault("MOUNT", "the node's file system", "every mount of the table in init/mount", report, mounted); err != nil {
+		return err
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err == nil {
+		err = cmdline.Check(cmdline.Parse(string(line)))
+	}
+	if err := fault("CMDLINE", "the kernel's command line", "only words that init/cmdline lists",
+		"Take the words out where they are added: firmware, SMBIOS strings, hypervisor, or boot menu.", err); err != nil {
+		return err
+	}
+	n.sysctls()
+	start := time.Now()
+	if err := fault("DRIVERS", "the list of drivers", "lib/modules of the running kernel in the image", report, n.drivers(start)); err != nil {
+		return err
+	}
+	if err := mount.All(mount.Late(), mount.Mount); err != nil {
+		n.log.Warn("late mounts", "err", err)
+	}
+	n.reaper = reap.New(func(s reap.Status) { n.log.Debug("orphan ended", "pid", s.PID, "how", s.String()) })
+	n.signals()
+	n.buttons()
+	n.agent = &supervise.Child{
+		Path: "/bin/agent", Env: []string{"PATH=/bin", "HOME=/run/zos", "GOMEMLIMIT=48MiB", "GOTRACEBACK=single"},
+		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked,
+	}
+	n.guard("agent", func() { n.agent.Run(context.Background()) })
+	for _, extra := range extras {
+		if _, err := os.Stat(extra); err == nil {
+			c := &supervise.Child{Path: extra, Env: []string{"PATH=/bin"}, Reaper: n.reaper, Console: n.out, Log: n.log}
+			n.guard(extra, func() { c.Run(context.Background()) })
+		}
+	}
+	n.guard("watchdog", n.feed)
+	return nil
+}
+
+// guard runs f beside us; a panic in it is shown and ends the machine in
+// order instead of ending PID 1.
+func (n *node) guard(what string, f func()) {
+	go func() {
+		defer n.lastWords()
+		f()
+		n.log.Debug("loop ended", "loop", what)
+	}()
+}
+
+// lastWords shows a panic on all consoles.
+func (n *node) lastWords() {
+	if p := recover(); p != nil {
+		n.fail(fault("PANIC", "a fault in init", "none", "Report this with the lines above.", fmt.Errorf("%v\n%s", p, debug.Stack())))
+	}
+}
+
+// fail shows what happened for long enough to be read, then starts the
+// machine again.
+func (n *node) fail(err error) {
+	f := console.Failure{Code: "INIT", What: err.Error(), Expected: "a node that boots", Do: "Report this."}
+	var known *failure
+	if errors.As(err, &known) {
+		f = known.Failure
+	}
+	f.Do += fmt.Sprintf("\nThe machine starts again in %s.", screenTime)
+	fmt.Fprint(n.out, f.Screen())
+	time.Sleep(screenTime)
+	if err := power.Do(power.Reboot); err != nil {
+		fmt.Fprintln(n.out, err)
+	}
+	select {} // PID 1 never returns
+}
+
+// sysctls of a node; what a kernel lacks is told and passed over.
+var sysctls = [][2]string{
+	{"kernel/panic", "10"}, {"kernel/panic_on_oops", "1"}, {"kernel/kptr_restrict", "2"}, {"kernel/dmesg_restrict", "1"},
+	{"kernel/kexec_load_disabled", "1"}, {"kernel/unprivileged_bpf_disabled", "1"}, {"kernel/sysrq", "0"}, {"kernel/core_pattern", "|/bin/false"},
+	{"fs/protected_symlinks", "1"}, {"fs/protected_hardlinks", "1"}, {"fs/suid_dumpable", "0"}, {"vm/overcommit_memory", "1"},
+}
+
+func (n *node) sysctls() {
+	for _, s := range sysctls {
+		if err := os.WriteFile("/proc/sys/"+s[0], []byte(s[1]), 0); err != nil {
+			n.log.Warn("sysctl", "name", s[0], "err", err)
+		}
+	}
+}
+
+func (n *node) drivers(start time.Time) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	index, err := kmod.Open("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
+	if err != nil {
+		return err
+	}
+	r, err := devices.Load(index, func() ([]string, error) { return kmod.Modaliases("/sys/devices") }, n.log)
+	if err == nil {
+		r.Report(n.log, time.Since(start))
+	}
+	return err
+}
+
+// signals: children, Ctrl-Alt-Del (the kernel is told to send it to us), and
+// the ways in which a hypervisor asks.
+func (n *node) signals() {
+	children := make(chan os.Signal, 16)
+	signal.Notify(children, syscall.SIGCHLD)
+	n.guard("reaper", func() { n.reaper.Run(children, func(err error) { n.log.Error("reaper", "err", err) }) })
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF); err != nil {
+		n.log.Warn("Ctrl-Alt-Del", "err", err)
+	}
+	wishes := make(chan os.Signal, 4)
+	signal.Notify(wishes, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPWR)
+	n.guard("signals", func() {
+		for s := range wishes {
+			how := power.Off
+			if s == syscall.SIGINT {
+				how = power.Reboot
+			}
+			n.log.Info("asked to end", "signal", s.String(), "how", how)
+			n.ending <- how
+		}
+	})
+}
+
+func (n *node) buttons() {
+	found, err := power.Buttons("/sys/class/input")
+	if err != nil || len(found) == 0 {
+		n.log.Warn("this machine has no power button", "err", err)
+	}
+	for _, name := range found {
+		n.guard("button", func() {
+			f, err := os.Open(filepath.Join("/dev/input", name))
+			if err == nil {
+				err = power.Pressed(f)
+				f.Close()
+			}
+			if err != nil {
+				n.log.Error("power button", "device", name, "err", err)
+				return
+			}
+			n.log.Info("power button pressed")
+			n.ending <- power.Off
+		})
+	}
+}
+
+// asked is what the agent says.
+func (n *node) asked(word string) {
+	select {
+	case n.granted <- struct{}{}:
+	default:
+	}
+	n.log.Info("agent asks for the end", "how", word)
+	select {
+	case n.ending <- power.How(word):
+	default:
+	}
+}
+
+// feed keeps the watchdog quiet while the agent is well.
+func (n *node) feed() {
+	dog, err := watchdog.Open("/dev/watchdog")
+	if errors.Is(err, watchdog.ErrNone) {
+		n.log.Info(err.Error())
+		return
+	}
+	if err != nil {
+		n.log.Error("watchdog", "err", err)
+	}
+	if dog == nil {
+		return
+	}
+	n.log.Info("watchdog armed", "timeout", watchdog.Timeout, "patience", watchdog.Patience)
+	for range time.Tick(watchdog.Every) {
+		if !watchdog.Hungry(time.Now(), n.agent.LastBeat()) {
+			n.log.Error("the agent has been silent for too long: the watchdog is not fed any more and will reset the machine", "silent", time.Since(n.agent.LastBeat()).Round(time.Second))
+			continue
+		}
+		if err := dog.Feed(); err != nil {
+			n.log.Error("watchdog", "err", err)
+		}
+	}
+}
+
+// end turns the machine off, guests first.
+func (n *node) end(how power.How) {
+	n.log.Info("ending", "how", how)
+	n.farewell()
+	unmount := func() error {
+		info, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			return fmt.Errorf("list mounts: %w", err)
+		}
+		var errs []error
+		for _, target := range mount.Undo(string(info)) {
+			if err := unix.Unmount(target, 0); err != nil {
+				errs = append(errs, fmt.Errorf("unmount %s: %w", target, err))
+			}
+		}
+		return errors.Join(errs...)
+	}
+	for _, s := range power.Steps(guests, unmount, time.Sleep) {
+		err := s.Do()
+		if err != nil {
+			n.log.Error("ending", "step", s.Name, "err", err)
+		}
+	}
+	n.log.Info("the machine ends now", "how", how)
+	n.out.Drain(time.Second)
+	if err := power.Do(how); err != nil {
+		n.fail(err)
+	}
+	select {} // the kernel is on its way out
+}
+
+// farewell gives the agent time to end its guests in order.
+func (n *node) farewell() {
+	if n.agent == nil {
+		return
+	}
+	select {
+	case <-n.granted:
+		return // it was the agent's own wish
+	default:
+	}
+	if err := n.agent.Say(supervise.Shutdown); err != nil {
+		n.log.Warn("the agent cannot end its guests", "err", err)
+		return
+	}
+	start := time.Now()
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.granted:
+			n.log.Info("the agent has ended its guests", "took", time.Since(start).Round(time.Millisecond))
+			return
+		case <-tick.C:
+			n.log.Info("waiting for the agent to end its guests", "elapsed", time.Since(start).Round(time.Second), "limit", agentTime)
+			if time.Since(start) > agentTime {
+				n.log.Error("the agent did not end its guests in time; they are ended now")
+				return
+			}
+		}
+	}
+}
