@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command fault puts faults into a node from within, on request of a test:
+// it ends the agent, flips a byte in a file, tells who runs. Only test images
+// carry it (build tag "faults" of init); a production image has neither it
+// nor the code that would start it.
+//
+// It reads commands from the virtio port "zos.fault": one line of JSON each,
+// answered by one line.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// command is what a test asks for.
+type command struct {
+	Do      string `json:"do"`
+	File    string `json:"file"`    // flip, list: a glob
+	Pattern string `json:"pattern"` // flip: hex bytes to look for; the first of them is changed
+	Name    string `json:"name"`    // kill, stop, cont: base name of the program
+}
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("fault: ")
+	port, err := open()
+	if err != nil {
+		log.Print(err)
+		time.Sleep(time.Hour) // no port: a test image that runs without its rig
+		return
+	}
+	for in := bufio.NewReader(port); ; {
+		line, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) && len(line) == 0 {
+			time.Sleep(50 * time.Millisecond) // nobody is at the other end
+			continue
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			log.Fatalf("read: %v", err)
+		}
+		var c command
+		var answer any
+		if err = json.Unmarshal(line, &c); err == nil {
+			log.Printf("asked to %s %s%s", c.Do, c.Name, c.File)
+			answer, err = do(c)
+		}
+		if err != nil {
+			answer = map[string]string{"error": err.Error()}
+		}
+		b, err := json.Marshal(answer)
+		if err != nil {
+			log.Fatalf("answer: %v", err)
+		}
+		if _, err := port.Write(append(b, '\n')); err != nil {
+			log.Fatalf("write: %v", err)
+		}
+	}
+}
+
+// open finds the port by its name.
+func open() (*os.File, error) {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil {
+			return nil, err
+		}
+		if strings.TrimSpace(string(b)) == "zos.fault" {
+			// Blocking: the port answers EAGAIN to nobody otherwise.
+			return os.OpenFile(filepath.Join("/dev", filepath.Base(filepath.Dir(n))), os.O_RDWR, 0)
+		}
+	}
+	return nil, errors.New("no virtio port zos.fault")
+}
+
+func do(c command) (any, error) {
+	switch c.Do {
+	case "kill", "stop", "cont":
+		return signalAll(c.Name, map[string]unix.Signal{"kill": unix.SIGKILL, "stop": unix.SIGSTOP, "cont": unix.SIGCONT}[c.Do])
+	case "flip":
+		return flip(c.File, c.Pattern)
+	case "list":
+		files, err := filepath.Glob(c.File)
+		return map[string]any{"files": files}, err
+	case "stat":
+		return stat()
+	}
+	return nil, fmt.Errorf("unknown command %q", c.Do)
+}
+
+// process is one that runs.
+type process struct {
+	PID    int    `json:"pid"`
+	Name   string `json:"name"`
+	RSSKiB int64  `json:"rssKiB"`
+	Cgroup string `json:"cgroup"`
+}
+
+func processes() ([]process, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	var all []process
+	for _, d := range dirs {
+		exe, err := os.Readlink(d + "/exe")
+		if err != nil {
+			continue // a kernel thread, or gone
+		}
+		pid, err := strconv.Atoi(filepath.Base(d))
+		if err != nil {
+			return nil, err
+		}
+		status, err := os.ReadFile(d + "/status")
+		if err != nil {
+			continue
+		}
+		cgroup, err := os.ReadFile(d + "/cgroup")
+		if err != nil {
+			continue
+		}
+		all = append(all, process{pid, filepath.Base(exe), field(status, "VmRSS:"), strings.TrimSpace(string(cgroup))})
+	}
+	return all, nil
+}
+
+// field reads a number of KiB from a file of /proc.
+func field(b []byte, name string) int64 {
+	for _, line := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == name {
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return -1
+}
+
+func stat() (any, error) {
+	all, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	mem, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return nil, err
+	}
+	up, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return nil, err
+	}
+	links, err := filepath.Glob("/sys/class/net/*")
+	if err != nil {
+		return nil, err
+	}
+	for i := range links {
+		links[i] = filepath.Base(links[i])
+	}
+	return map[string]any{
+		"processes": all, "links": links, "uptime": strings.Fields(string(up))[0],
+		"memTotalKiB": field(mem, "MemTotal:"), "memAvailableKiB": field(mem, "MemAvailable:"),
+	}, nil
+}
+
+func signalAll(name string, sig unix.Signal) (any, error) {
+	all, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	var hit []int
+	for _, p := range all {
+		if p.Name == name && p.PID != 1 {
+			if err := unix.Kill(p.PID, sig); err != nil {
+				return nil, fmt.Errorf("signal %d: %w", p.PID, err)
+			}
+			hit = append(hit, p.PID)
+		}
+	}
+	if len(hit) == 0 {
+		return nil, fmt.Errorf("no process named %q", name)
+	}
+	return map[string]any{"pids": hit}, nil
+}
+
+// flip changes one bit of the first byte of the pattern, in the one file that
+// matches the glob.
+func flip(glob, pattern string) (any, error) {
+	want, err := hex.DecodeString(pattern)
+	if err != nil || len(want) < 8 {
+		return nil, fmt.Errorf("pattern %q: want at least 8 bytes in hex", pattern)
+	}
+	files, err := filepath.Glob(glob)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range files {
+		at, err := find(name, want)
+		if err != nil {
+			return nil, err
+		}
+		if at < 0 {
+			continue
+		}
+		// The file may be read-only for its users; a fault does not ask.
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		_, err = f.WriteAt([]byte{want[0] ^ 1}, at)
+		return map[string]any{"file": name, "offset": at}, errors.Join(err, f.Close())
+	}
+	return nil, fmt.Errorf("the pattern is in none of %v", files)
+}
+
+// find returns where a file holds the bytes, or -1.
+func find(name string, want []byte) (int64, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	buf := make([]byte, 1<<20)
+	keep := 0
+	for at := int64(0); ; {
+		n, err := io.ReadFull(f, buf[keep:])
+		if i := bytes.Index(buf[:keep+n], want); i >= 0 {
+			return at + int64(i), nil
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return -1, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		copy(buf, buf[keep+n-len(want):keep+n])
+		at += int64(keep + n - len(want))
+		keep = len(want)
+	}
+}
