@@ -49,16 +49,34 @@ type rulesetAttr struct{ fs, net, scoped uint64 }
 // Landlock ruleset; the agent's other threads keep theirs.
 func confined(rules []Rule, fork func() (int, error)) (abi, pid int, err error) {
 	done := make(chan struct{})
-	go func() {
+	go onThread(func() {
 		defer close(done)
-		// Never unlocked: the runtime then ends the thread with the goroutine.
-		runtime.LockOSThread()
 		if abi, err = restrictThread(rules); err == nil {
 			pid, err = fork()
 		}
-	}()
+	})
 	<-done
 	return abi, pid, err
+}
+
+// onThread runs f on a thread that ends with it: the runtime ends a thread
+// whose goroutine ends locked. The program's first thread cannot end, and its
+// state is what /proc shows for the agent; while it is held here, f can only
+// get another.
+func onThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	held := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(held)
+		f()
+	}()
+	<-held
+	runtime.UnlockOSThread()
 }
 
 func restrictThread(rules []Rule) (abi int, err error) {
