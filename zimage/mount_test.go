@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zimage
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestKernelAgreesWithTar mounts each corner and compares it, name by name,
+// with what GNU tar makes of the same layers.
+func TestKernelAgreesWithTar(t *testing.T) {
+	const skip = "SKIP TestKernelAgreesWithTar: "
+	if os.Geteuid() != 0 {
+		t.Skip(skip + "mounting needs root")
+	}
+	for _, tool := range []string{"mount", "tar"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(skip + "no " + tool)
+		}
+	}
+	all := append(corners(), corner{name: "sample"})
+	for i, c := range all {
+		t.Run(c.name, func(t *testing.T) {
+			img := ociImage(t, c.layers...)
+			want := map[string]string{}
+			if i == len(all)-1 {
+				img = sample(t)
+			} else {
+				want = describe(t, extract(t, c.layers), overwritten(c.layers))
+			}
+			s, m, _ := converted(t, img)
+			disk := filepath.Join(t.TempDir(), "disk")
+			if err := os.WriteFile(disk, assemble(t, s, m), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			if out, err := exec.Command("mount", "-t", "erofs", "-o", "loop,ro", disk, dir).CombinedOutput(); err != nil {
+				if bytes.Contains(out, []byte("unknown filesystem")) || bytes.Contains(out, []byte("loop device")) {
+					t.Skipf(skip+"no EROFS or loop devices here: %s", out)
+				}
+				t.Fatalf("mount: %v: %s", err, out)
+			}
+			defer func() {
+				if err := unix.Unmount(dir, 0); err != nil {
+					t.Error(err)
+				}
+			}()
+			got := describe(t, dir, overwritten(c.layers))
+			if len(want) > 0 {
+				compare(t, got, want)
+			}
+		})
+	}
+}
+
+// overwritten lists names whose time only our rules define: directories that
+// no layer names, and those that one layer made and another changed.
+func overwritten(layers [][]item) map[string]bool {
+	times := map[string]bool{}
+	for _, l := range layers {
+		for _, i := range l {
+			if i.Typeflag != tar.TypeDir {
+				times[filepath.Clean("/"+i.Name)] = true
+			}
+		}
+	}
+	return times
+}
+
+// extract applies layers with GNU tar, and whiteouts by hand: what a layer
+// hides is removed before its content is added.
+func extract(t *testing.T, layers [][]item) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for n, l := range layers {
+		var items []item
+		for _, i := range l {
+			parent, name := filepath.Split(i.Name)
+			hidden, ok := strings.CutPrefix(name, ".wh.")
+			if !ok {
+				items = append(items, i)
+				at := filepath.Join(dir, i.Name)
+				if st, err := os.Lstat(at); err == nil && st.IsDir() != (i.Typeflag == tar.TypeDir) {
+					if err := os.RemoveAll(at); err != nil { // tar alone would refuse
+						t.Fatal(err)
+					}
+				}
+				continue
+			}
+			targets := []string{filepath.Join(dir, parent, hidden)}
+			if hidden == ".wh..opq" {
+				targets, _ = filepath.Glob(filepath.Join(dir, parent, "*"))
+			}
+			for _, target := range targets {
+				if err := os.RemoveAll(target); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		archive := filepath.Join(t.TempDir(), fmt.Sprint(n))
+		if err := os.WriteFile(archive, tarOf(t, items), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("tar", "-x", "-p", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-C", dir, "-f", archive)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("tar: %v: %s", err, out)
+		}
+	}
+	return dir
+}
+
+// describe tells everything about each name of a tree that an image keeps.
+func describe(t *testing.T, root string, times map[string]bool) map[string]string {
+	t.Helper()
+	out, inodes := map[string]string{}, map[uint64][]string{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		name := "/" + strings.TrimPrefix(strings.TrimPrefix(path, root), "/")
+		text := fmt.Sprintf("mode=%o owner=%d:%d", st.Mode, st.Uid, st.Gid)
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFCHR, unix.S_IFBLK:
+			return nil
+		case unix.S_IFREG:
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			text += fmt.Sprintf(" size=%d sum=%x", len(b), sha256.Sum256(b))
+		case unix.S_IFLNK:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			text += " -> " + target
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			inodes[st.Ino] = append(inodes[st.Ino], name)
+			text += fmt.Sprintf(" links=%d", st.Nlink)
+		}
+		if times[name] {
+			text += fmt.Sprintf(" time=%d", max(st.Mtim.Sec, 0))
+		}
+		attrs, err := xattrs(path)
+		out[name] = text + attrs
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range inodes {
+		for _, n := range names {
+			out[n] += fmt.Sprintf(" same inode as %q", names)
+		}
+	}
+	return out
+}
+
+func xattrs(path string) (string, error) {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(path, buf)
+	if errors.Is(err, unix.ENOTSUP) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var out []string
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		if name != "security.capability" && !strings.HasPrefix(name, "user.") {
+			continue
+		}
+		value := make([]byte, 64<<10)
+		n, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			return "", err
+		}
+		out = append(out, fmt.Sprintf(" %s=%x", name, value[:n]))
+	}
+	sort.Strings(out)
+	return strings.Join(out, ""), nil
+}
+
+func compare(t *testing.T, got, want map[string]string) {
+	t.Helper()
+	for name, w := range want {
+		if g := got[name]; g != w {
+			t.Errorf("%q is\n%q, want\n%q", name, g, w)
+		}
+	}
+	for name, g := range got {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%q is in the image only: %q", name, g)
+		}
+	}
+}
