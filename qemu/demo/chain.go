@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 )
 
@@ -31,6 +30,8 @@ type chain struct {
 	build                     buildInfo
 	history                   historyInfo
 	consolePath, envelopePath string
+	accel                     string
+	ports                     [2]int // of ledger and mirror
 }
 
 // buildInfo is the part of build.json that the summary shows.
@@ -136,7 +137,15 @@ func (c *chain) makeTrust(ctx context.Context) ([]string, error) {
 
 func (c *chain) buildNode(ctx context.Context) ([]string, error) {
 	out := c.path("images", c.board)
-	if _, err := command(ctx, c.zos, "node", "build", "--board", c.board, "--root", c.root, "-o", out); err != nil {
+	args := []string{"node", "build", "--board", c.board, "--root", c.root, "-o", out}
+	if !c.imageOnly {
+		seed, err := c.makeSeed(ctx)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--seed", seed)
+	}
+	if _, err := command(ctx, c.zos, args...); err != nil {
 		return nil, err
 	}
 	b, err := os.ReadFile(filepath.Join(out, "build.json"))
@@ -153,13 +162,29 @@ func (c *chain) buildNode(ctx context.Context) ([]string, error) {
 	return notes, nil
 }
 
+// makeSeed says on the boot partition where ledger and mirror will be.
+func (c *chain) makeSeed(ctx context.Context) (string, error) {
+	var urls [2]string
+	for i, want := range []int{8470, 8480} {
+		port, err := freePort(want)
+		if err != nil {
+			return "", err
+		}
+		c.ports[i], urls[i] = port, fmt.Sprintf("http://10.0.2.2:%d", port)
+	}
+	seed := filepath.Join(c.run1, "seed.json")
+	_, err := command(ctx, c.zos, "node", "seed", "--name", "node-1", "--ledger", urls[0], "--mirror", urls[1],
+		"--voucher", filepath.Join(c.run1, "voucher.json"), "-o", seed)
+	return seed, err
+}
+
 var listening = regexp.MustCompile(`(http://127\.0\.0\.1:\d+)`)
 
 func (c *chain) startServers(ctx context.Context) ([]string, error) {
 	var m []string
 	var err error
 	c.ledger, m, err = startServer(ctx, filepath.Join(c.run1, "ledger.log"), listening, 30*time.Second,
-		c.zos, "ledger", "serve", filepath.Join(c.run1, "ledger"), "--listen", "127.0.0.1:0")
+		c.zos, "ledger", "serve", filepath.Join(c.run1, "ledger"), "--listen", fmt.Sprintf("127.0.0.1:%d", c.ports[0]))
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +194,7 @@ func (c *chain) startServers(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("chunk store: %w", err)
 	}
 	c.mirror, m, err = startServer(ctx, filepath.Join(c.run1, "mirror.log"), listening, 30*time.Second,
-		c.zos, "image", "serve", store, "--listen", "127.0.0.1:0")
+		c.zos, "image", "serve", store, "--listen", fmt.Sprintf("127.0.0.1:%d", c.ports[1]))
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +282,3 @@ func (c *chain) submit(ctx context.Context) ([]string, error) {
 	c.deployment = r.Index
 	return []string{fmt.Sprintf("receipt: log index %d", r.Index)}, nil
 }
-
-// inside turns a loopback URL into the one that the node uses: QEMU's user
-// network shows the host's loopback as 10.0.2.2.
-func inside(url string) string { return strings.Replace(url, "127.0.0.1", "10.0.2.2", 1) }

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// gatewayPort is the port on the node that examples/shop/app.yaml names.
+const gatewayPort = 8000
+
+// Limits of waiting: emulated machines are slow, hung ones are slower.
+const (
+	bootLimit = 3 * time.Minute
+	runLimit  = 5 * time.Minute
+	pageLimit = 30 * time.Second
+)
+
+// historyInfo is the part of `zos history --json` that the demo reads.
+type historyInfo struct {
+	Status string `json:"status"`
+	Items  []struct {
+		Index      int64  `json:"index"`
+		Kind       string `json:"kind"`
+		Phase      string `json:"phase"`
+		Result     string `json:"result"`
+		DurationMs int64  `json:"durationMs"`
+		Bytes      int64  `json:"bytes"`
+		Detail     string `json:"detail"`
+	} `json:"items"`
+}
+
+var following = regexp.MustCompile(`msg="following the ledger"`)
+
+// boot starts the node image, from its disk, and waits until its agent
+// follows the ledger.
+func (c *chain) boot(ctx context.Context) ([]string, error) {
+	var err error
+	if c.gatewayPort, err = freePort(gatewayPort); err != nil {
+		return nil, err
+	}
+	c.consolePath = filepath.Join(c.run1, "console.log")
+	c.node, _, err = startServer(ctx, c.consolePath, following, bootLimit, c.zos, "node", "run",
+		filepath.Join(c.path("images", c.board), "node.img"), "--forward", fmt.Sprintf("%d:%d", c.gatewayPort, gatewayPort))
+	if err != nil {
+		return nil, err
+	}
+	c.accel = firstMatch(c.consolePath, regexp.MustCompile(`^accelerator: (.*)`))
+	return []string{"accelerator: " + c.accel, "console: " + c.consolePath}, nil
+}
+
+// wait follows the ledger until the deployment runs, and shows its phases.
+func (c *chain) wait(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	shown := int64(-1)
+	for {
+		if err := c.loadHistory(ctx); err != nil && ctx.Err() == nil {
+			return nil, err
+		}
+		for _, it := range c.history.Items {
+			if it.Index <= shown || (it.Kind != "record" && it.Kind != "claim" && it.Kind != "incident") {
+				continue
+			}
+			shown = it.Index
+			fmt.Fprintf(c.steps.out, "        %-6d %-9s %-18s %-7s %6d ms\n", it.Index, it.Kind, it.Phase, it.Result, it.DurationMs)
+		}
+		switch c.history.Status {
+		case "running":
+			return nil, nil
+		case "failed", "stopped":
+			return nil, &problem{what: "the deployment is " + c.history.Status, expected: "running",
+				todo: "read the history: zos history shop --ledger " + c.ledgerURL + " --root " + c.root, err: errors.New(tailFile(c.consolePath, 30))}
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-c.node.done:
+			return nil, &problem{what: "the node ended", expected: "a node that runs the deployment", todo: "read " + c.consolePath, err: errors.New(tailFile(c.consolePath, 30))}
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, ctx.Err()
+			}
+			return nil, &problem{what: fmt.Sprintf("the deployment is not running after %s, but %s", runLimit, c.history.Status),
+				expected: "running", todo: "read " + c.consolePath, err: errors.New(tailFile(c.consolePath, 30))}
+		}
+	}
+}
+
+func (c *chain) loadHistory(ctx context.Context) error {
+	out, err := command(ctx, c.zos, "history", "shop", "--ledger", c.ledgerURL, "--root", c.root, "--json")
+	if err != nil {
+		return err
+	}
+	var h historyInfo
+	if err := json.Unmarshal([]byte(out), &h); err != nil {
+		return fmt.Errorf("decode the history: %w", err)
+	}
+	c.history = h
+	return nil
+}
+
+// fetch asks for the page as anybody outside would. nginx passes the request
+// to app, whose greeting has to come back.
+func (c *chain) fetch(ctx context.Context) ([]string, error) {
+	url := fmt.Sprintf("http://127.0.0.1:%d/", c.gatewayPort)
+	ctx, cancel := context.WithTimeout(ctx, pageLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	fail := &problem{what: "fetch " + url, expected: "status 200, from nginx, with app's greeting", todo: "read " + c.consolePath}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		fail.err = err
+		return nil, fail
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil {
+		fail.err = err
+		return nil, fail
+	}
+	server := resp.Header.Get("Server")
+	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(server, "nginx") || !strings.Contains(string(body), `"host":"app"`) {
+		fail.err = fmt.Errorf("status %s, server %q, body %q", resp.Status, server, body)
+		return nil, fail
+	}
+	return []string{"GET " + url + " -> " + resp.Status + ", server " + server, strings.TrimSpace(string(body))}, nil
+}
+
+func (c *chain) showHistory(ctx context.Context) ([]string, error) {
+	out, err := command(ctx, c.zos, "history", "shop", "--ledger", c.ledgerURL, "--root", c.root)
+	return []string{out}, err
+}
+
+// audit replays the log from its folder, without the ledger's server.
+func (c *chain) audit(ctx context.Context) ([]string, error) {
+	out, err := command(ctx, c.zos, "audit", "--ledger", filepath.Join(c.run1, "ledger"), "--root", c.root, "shop")
+	return []string{out}, err
+}
