@@ -35,7 +35,9 @@ func (f *filler) fill() error {
 	if failed != nil {
 		return failed
 	}
-	f.subnets()
+	if err := f.subnets(); err != nil {
+		return err
+	}
 	f.addresses()
 	f.gateways()
 	return nil
@@ -104,6 +106,9 @@ func (f *filler) file(at string, m map[string]any, name string) error {
 // image resolves a reference and takes the process's defaults from it.
 func (f *filler) image(at string, m map[string]any) error {
 	var got ResolvedImage
+	if _, given := m["image"]; !given {
+		return strict.Errorf(at, "is absent, want a reference such as oci:DIR, or digests")
+	}
 	if ref, ok := m["image"].(string); ok {
 		if f.resolver == nil {
 			return strict.Errorf(at, "is %q, and images cannot be resolved here", ref)
@@ -185,10 +190,16 @@ func owner(m map[string]any) {
 	}
 }
 
-func (f *filler) subnets() {
+// subnets needs the names: without one, an interface could not be given its
+// address, and the refusal would name that instead.
+func (f *filler) subnets() (err error) {
 	inOrder(f.top["networks"], func(i int, n map[string]any) {
+		if _, named := n["name"]; !named && err == nil {
+			err = strict.Errorf(strict.Join(strict.Index("networks", i), "name"), "is absent")
+		}
 		set(n, "subnet", "10.42."+strconv.Itoa(i)+".0/24")
 	})
+	return err
 }
 
 // addresses gives each interface without an address the lowest free one.

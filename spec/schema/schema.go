@@ -76,6 +76,12 @@ func Author(source []byte) ([]byte, error) {
 			Description: "a reference: oci:DIR, docker-archive:FILE or registry/name@sha256:<64 hex>",
 		}},
 	})
+	// In a map of texts, render takes `PORT: 8080` as the text that it is.
+	plain := &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}, {Type: "boolean"}}}
+	for owner, name := range map[string]string{"Process": "env", "Metadata": "labels", "Placement": "labels"} {
+		texts, _ := s.Definitions[owner].Properties.Get(name)
+		texts.AdditionalProperties = plain
+	}
 	return encode(s)
 }
 
