@@ -23,6 +23,7 @@ const (
 	freeCount  = 488    // offsets in the FSInfo sector
 	freeNext   = 492
 	freeAbsent = 0xffffffff
+	maxFAT     = 1 << 17 // sectors of one table: 64 MiB, more than any boot partition needs
 )
 
 // rw is what tidyFAT works on.
@@ -43,8 +44,8 @@ type fat struct {
 }
 
 // tidyFAT mends what go-diskfs leaves open: ".." of a folder in the root must
-// name cluster 0, dates must not be of today, and the volume needs its number
-// and its count of free clusters. Then fsck.vfat has nothing to say, and the
+// name cluster 0, dates must not be of today, the volume must not have more
+// clusters than its table, and needs its number and its count of free ones. Then fsck.vfat has nothing to say, and the
 // same files give the same bytes.
 func tidyFAT(f rw, start int64) error {
 	boot := make([]byte, sector)
@@ -56,12 +57,19 @@ func tidyFAT(f rw, start int64) error {
 	perFAT := int64(binary.LittleEndian.Uint32(boot[36:]))
 	total := int64(binary.LittleEndian.Uint32(boot[32:]))
 	info, backup := int64(binary.LittleEndian.Uint16(boot[48:])), int64(binary.LittleEndian.Uint16(boot[50:]))
-	if bytesPer != sector || boot[13] == 0 || boot[16] != 2 || perFAT == 0 || info == 0 || backup == 0 {
+	if bytesPer != sector || boot[13] == 0 || boot[16] != 2 || perFAT == 0 || perFAT > maxFAT || info == 0 || backup == 0 {
 		return fmt.Errorf("%w: boot sector", errFAT)
 	}
 	t := fat{f: f, start: start, cluster: int64(boot[13]) * sector, fatStart: start + reserved*sector, root: binary.LittleEndian.Uint32(boot[44:])}
 	t.data = t.fatStart + 2*perFAT*sector
 	t.entries = uint32((total*sector-(t.data-start))/t.cluster) + 2
+	if room := uint32(perFAT * sector / 4); t.entries > room {
+		// go-diskfs makes the table too short for the last clusters: the volume
+		// ends before them.
+		t.entries = room
+		total = (t.data-start)/sector + int64(room-2)*t.cluster/sector
+		binary.LittleEndian.PutUint32(boot[32:], uint32(total))
+	}
 	if err := t.folder(t.root, 0, 0); err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -63,6 +65,15 @@ func codename() (string, error) {
 
 // apt runs an apt program on the private root.
 func (a *Archive) apt(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
+	// Two builds may share the folder; apt itself gives up on a lock at once.
+	lock, err := os.OpenFile(filepath.Join(a.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("private apt root: %w", err)
+	}
+	defer lock.Close() // which also unlocks
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock private apt root: %w", err)
+	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "APT_CONFIG="+filepath.Join(a.dir, "first.conf"))

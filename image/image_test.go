@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/u-root/mkuimage/cpio"
+
+	"github.com/zos-node/zos/boards"
+	"github.com/zos-node/zos/kernel"
+)
+
+// judge skips a test whose foreign tool is not there.
+func judge(t *testing.T, tool string) string {
+	t.Helper()
+	p, err := exec.LookPath(tool)
+	if err != nil {
+		t.Skipf("SKIP judge %s: not installed", tool)
+	}
+	return p
+}
+
+func sh(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// parts are Debian's, from the cache of builds or the network.
+func parts(t *testing.T) *kernel.Source {
+	t.Helper()
+	s, err := kernel.Open(kernel.Options{
+		Cache: "../build/cache/debian", Lock: "../kernel/debian.lock", WorkLock: filepath.Join(t.TempDir(), "debian.lock"),
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func records(t *testing.T, b []byte) map[string]cpio.Record {
+	t.Helper()
+	all := map[string]cpio.Record{}
+	err := cpio.ForEachRecord(cpio.Newc.Reader(bytes.NewReader(b)), func(r cpio.Record) error {
+		all[r.Name] = r
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func text(t *testing.T, r cpio.Record) string {
+	t.Helper()
+	b, err := io.ReadAll(io.NewSectionReader(r.ReaderAt, 0, int64(r.FileSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestTree(t *testing.T) {
+	make := func(backwards bool) []byte {
+		tr := NewTree()
+		add := []func(){
+			func() { tr.File("init", 0o755, []byte("program")) },
+			func() { tr.File("etc/zos/root.json", 0o644, []byte("{}")) },
+			func() { tr.Symlink("bin/sbin", "/init") },
+			func() { tr.Dir("etc", 0o700) },
+		}
+		for i := range add {
+			if backwards {
+				i = len(add) - 1 - i
+			}
+			add[i]()
+		}
+		b, err := tr.CPIO()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	one, two := make(false), make(false)
+	if !bytes.Equal(one, two) {
+		t.Error("the same files gave two archives")
+	}
+	got := records(t, one)
+	for _, name := range []string{"dev", "dev/console", "dev/null", "etc", "etc/zos", "bin", "init", "bin/sbin"} {
+		r, ok := got[name]
+		if !ok {
+			t.Errorf("no %s", name)
+		}
+		if r.MTime != 0 || r.UID != 0 || r.GID != 0 {
+			t.Errorf("%s carries a time or an owner: %+v", name, r.Info)
+		}
+	}
+	if got["init"].Mode != cpio.S_IFREG|0o755 || text(t, got["init"]) != "program" || text(t, got["bin/sbin"]) != "/init" {
+		t.Errorf("init is %+v", got["init"])
+	}
+	if got["etc"].Mode != cpio.S_IFDIR|0o700 {
+		t.Errorf("a named folder keeps its mode: %o", got["etc"].Mode)
+	}
+	if a, b := records(t, make(true)), got; len(a) != len(b) {
+		t.Errorf("the order of adding matters: %d and %d", len(a), len(b))
+	}
+}
+
+func TestTreeRefuses(t *testing.T) {
+	for name, add := range map[string]func(*Tree){
+		"twice":     func(tr *Tree) { tr.File("a", 0o644, nil); tr.File("a", 0o644, nil) },
+		"escapes":   func(tr *Tree) { tr.File("../a", 0o644, nil) },
+		"unclean":   func(tr *Tree) { tr.File("a//b", 0o644, nil) },
+		"empty":     func(tr *Tree) { tr.File("", 0o644, nil) },
+		"file, dir": func(tr *Tree) { tr.File("a", 0o644, nil); tr.Dir("a", 0o755) },
+	} {
+		tr := NewTree()
+		add(tr)
+		if _, err := tr.CPIO(); !errors.Is(err, ErrPath) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCPIOJudge(t *testing.T) {
+	tool := judge(t, "cpio")
+	tr := NewTree()
+	tr.File("etc/zos/root.json", 0o644, []byte("{}"))
+	b, err := tr.CPIO()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(tool, "-it", "--quiet")
+	cmd.Stdin = bytes.NewReader(b)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "etc/zos/root.json\n") {
+		t.Errorf("cpio: %v\n%s", err, out)
+	}
+}
+
+// TestAppended: both archives can be read from what comes out, whatever the
+// length of the first.
+func TestAppended(t *testing.T) {
+	patch := func() *Tree { p := Patch(); p.File("etc/zos/seed.json", 0o600, []byte("seed")); return p }
+	for n := range 5 {
+		base := bytes.Repeat([]byte{7}, 100+n)
+		out, err := Appended(base, patch())
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := (len(base) + 3) / 4 * 4
+		if !bytes.Equal(out[:len(base)], base) || !bytes.HasPrefix(out[at:], []byte("070701")) {
+			t.Errorf("length %d: archive does not start at %d", len(base), at)
+		}
+		got := records(t, out[at:])
+		if text(t, got["etc/zos/seed.json"]) != "seed" || len(got) != 3 {
+			t.Errorf("patch holds %d records", len(got))
+		}
+	}
+}
+
+func TestZstd(t *testing.T) {
+	in := bytes.Repeat([]byte("zos "), 1<<16)
+	one, err := Zstd(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := Zstd(in)
+	if err != nil || !bytes.Equal(one, two) {
+		t.Errorf("not the same twice: %v", err)
+	}
+	dec, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	if out, err := dec.DecodeAll(one, nil); err != nil || !bytes.Equal(out, in) {
+		t.Errorf("does not come back: %v", err)
+	}
+}
+
+// TestNodeTree: what a production image holds, and what it never holds.
+func TestNodeTree(t *testing.T) {
+	n := Node{Init: []byte("i"), Agent: []byte("a"), Root: []byte("r"), OSRelease: OSRelease("1", "b")}
+	b, err := n.Own().CPIO()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := records(t, b)
+	for _, never := range []string{"bin/fault", "bin/sh", "etc/zos/seed.json"} {
+		if _, ok := got[never]; ok {
+			t.Errorf("a production image has %s", never)
+		}
+	}
+	for _, must := range []string{"init", "bin/agent", "etc/zos/root.json", "etc/os-release"} {
+		if _, ok := got[must]; !ok {
+			t.Errorf("no %s", must)
+		}
+	}
+	n.Fault, n.Seed = []byte("f"), []byte("s")
+	if b, err = n.Own().CPIO(); err != nil {
+		t.Fatal(err)
+	}
+	if got = records(t, b); got["bin/fault"].Name == "" || got["etc/zos/seed.json"].Mode&0o777 != 0o600 {
+		t.Error("fault program or seed did not get in")
+	}
+}
+
+// TestProductionInitKnowsNoFaults: the word is not even in the program.
+func TestProductionInitKnowsNoFaults(t *testing.T) {
+	for tags, want := range map[string]bool{"": false, "faults": true} {
+		b, err := Program{Package: pkgInit, Tags: tags}.Build(context.Background(), "..")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Contains(b, []byte("/bin/fault")); got != want {
+			t.Errorf("init with tags %q: knows /bin/fault: %v", tags, got)
+		}
+		if limit := 4 << 20; len(b) > limit {
+			t.Errorf("init is %d bytes, limit %d", len(b), limit)
+		}
+	}
+}
+
+// TestRealNode builds the base of the QEMU board from Debian's kernel.
+func TestRealNode(t *testing.T) {
+	k, err := parts(t).Linux(context.Background(), "linux-image-cloud-amd64")
+	if err != nil {
+		t.Skipf("SKIP real kernel: %v", err)
+	}
+	board, err := boards.Load("qemu-x86_64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, chosen, err := Node{Linux: k, Sets: board.Modules}.Base()
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := map[string]int{}
+	for i, m := range chosen {
+		for _, d := range m.Depends {
+			if at, ok := place[d]; !ok && !k.Tree.Builtin(d) || at > i {
+				t.Errorf("%s stands before %s, which it needs", m.Name, d)
+			}
+		}
+		place[m.Name] = i
+	}
+	for _, must := range []string{"kvm_amd", "kvm_intel", "tun", "bridge", "nf_tables", "nft_meta_bridge", "vhost_vsock", "vfat", "virtio_net", "virtio_blk", "i6300esb", "efivarfs", "dm_crypt"} {
+		if _, ok := place[must]; !ok {
+			t.Errorf("no module %s", must)
+		}
+	}
+	for _, f := range []string{"modules.dep", "modules.alias", "modules.load", "modules.softdep", "modules.builtin"} {
+		if !tree.Has("/lib/modules/" + k.Release + "/" + f) {
+			t.Errorf("no %s", f)
+		}
+	}
+	guest, chosen, err := Guest(k, []byte("program"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := records(t, guest)
+	if _, ok := got["modules/000-"+chosen[0].Name+".ko"]; !ok || got["init"].Name == "" {
+		t.Error("guest initramfs has no /init or no first module")
+	}
+	if _, err := (Node{Linux: k, Sets: []string{"no such set"}}).OwnAndBase(); err == nil {
+		t.Error("an unknown module set was accepted")
+	}
+}
+
+// OwnAndBase shortens the test above.
+func (n Node) OwnAndBase() (*Tree, error) {
+	t, _, err := n.Base()
+	return t, err
+}
+
+func TestProgramRefusesNonsense(t *testing.T) {
+	_, err := Program{Package: "github.com/zos-node/zos/nothing/here"}.Build(context.Background(), "..")
+	if err == nil || !strings.Contains(err.Error(), "nothing/here") {
+		t.Errorf("%v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "zos-program-*")); err != nil || len(left) > 8 {
+		t.Errorf("temporary folders stay behind: %v, %v", left, err)
+	}
+}
