@@ -60,7 +60,7 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 // commands lists the command groups, one file each.
 func (a *app) commands() []*cobra.Command {
 	var all []*cobra.Command
-	for _, group := range []func(*app) []*cobra.Command{signCommands, nodeCommands} {
+	for _, group := range []func(*app) []*cobra.Command{specCommands, signCommands, imageCommands, nodeCommands, ledgerCommands} {
 		all = append(all, group(a)...)
 	}
 	return all

@@ -225,11 +225,7 @@ func readDocument(path, kind string) (*sign.Envelope, error) {
 		return nil, fileError(err)
 	}
 	env := &sign.Envelope{PayloadType: "application/vnd.zos." + kind + ".v1+json", Payload: b}
-	tree, err := strict.Tree(b, sign.MaxEnvelope)
-	if err != nil {
-		return nil, coded(exitRefused, fmt.Errorf("%s: %w", path, err))
-	}
-	if top, ok := tree.(map[string]any); ok && top["payloadType"] != nil {
+	if isEnvelope(b) {
 		if env, err = sign.DecodeEnvelope(b); err != nil {
 			return nil, coded(exitRefused, fmt.Errorf("%s: %w", path, err))
 		}
@@ -238,6 +234,21 @@ func readDocument(path, kind string) (*sign.Envelope, error) {
 		return nil, coded(exitRefused, fmt.Errorf("%s: %w", path, err))
 	}
 	return env, nil
+}
+
+// isEnvelope tells an envelope from a bare document: no document has the
+// field payloadType. It only chooses who is to refuse what is neither.
+func isEnvelope(b []byte) bool {
+	tree, err := strict.Tree(b, sign.MaxEnvelope)
+	if err != nil {
+		return bytes.Contains(b, []byte(`"payloadType"`))
+	}
+	top, ok := tree.(map[string]any)
+	if !ok {
+		return false
+	}
+	_, ok = top["payloadType"]
+	return ok
 }
 
 // checkPayload refuses documents that the ledger would refuse.
