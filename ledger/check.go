@@ -25,7 +25,7 @@ const (
 
 func match(pattern, s string) bool { return regexp.MustCompile(pattern).MatchString(s) }
 
-// Policy is the part of a root that says which checkpoints are to be believed.
+// Checkpoints is the part of a root that says which checkpoints are to be believed.
 func (r *Root) Checkpoints() tiles.Policy {
 	return tiles.Policy{Origin: r.Log.Origin, Key: r.Log.Key, Cosigners: r.Log.Cosigners, Quorum: int(r.Log.Quorum)}
 }
@@ -67,6 +67,9 @@ func (r *Root) Validate() error {
 	}
 	return nil
 }
+
+// Validate checks a voucher by itself.
+func (v *Voucher) Validate() error { return check(v) }
 
 // check looks at the values of one payload without any state.
 func check(p any) error {

@@ -157,4 +157,3 @@ func (e Entries) file(path string, hashes memory, bundles map[int64][]byte, root
 	}
 	return tlog.ReadTileData(t, hashes)
 }
-

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/ledger/audit"
+)
+
+func auditCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	cmd := &cobra.Command{
+		Use:   "audit DEPLOYMENT --ledger URL|DIR",
+		Short: "replay the ledger and check every signature, proof and record of a deployment",
+		Long: `Replay the whole log from its first entry and check one deployment, by name
+(all versions) or log index: the checkpoint's signatures, every tile and entry,
+every rule, a proof for each entry of the deployment, every signature, the chain
+and number of its records, their order, and that the digests which the nodes
+recorded are those of the signed spec. Works on a copy of the log without any
+network.
+
+Exit codes: 0 everything fits, 3 something does not, 4 no such deployment,
+5 ledger not reached.`,
+		Example: `  zos audit shop --ledger ./ledger --root root.json
+  zos audit shop --ledger http://127.0.0.1:8470 --root root.json --json | jq .discrepancies`,
+		Args: exactly(1, "the deployment"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.audit(cmd.Context(), f, args[0]) },
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (a *app) audit(ctx context.Context, f ledgerFlags, deployment string) error {
+	root, err := f.rootEnvelope()
+	if err != nil {
+		return err
+	}
+	if len(f.ledgers) != 1 {
+		return coded(exitUsage, fmt.Errorf("audit looks at one ledger at a time, --ledger names %d", len(f.ledgers)))
+	}
+	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment})
+	if err != nil {
+		return auditError(err)
+	}
+	if err := a.print(r, func(w io.Writer) { writeReport(w, r) }); err != nil {
+		return err
+	}
+	if !r.OK() {
+		return coded(exitRefused, fmt.Errorf("%d discrepancies in the story of %s", len(r.Discrepancies), r.Story.Name))
+	}
+	return nil
+}
+
+func writeReport(w io.Writer, r *audit.Report) {
+	fmt.Fprintf(w, "%s: %s\n", r.Story.Name, r.Story.Status)
+	fmt.Fprintf(w, "  log         %s, %d entries, root %s\n", r.Origin, r.Size, r.Root)
+	fmt.Fprintf(w, "  cosigned by %s\n", strings.Join(r.Cosigners, ", "))
+	fmt.Fprintf(w, "  replayed    %d entries, %d files computed again\n", r.Entries, r.Files)
+	fmt.Fprintf(w, "  deployment  %d entries with %d signatures and %d proofs, %d records\n", len(r.Story.Items), r.Signatures, r.Proofs, r.Records)
+	for _, c := range r.Claims {
+		state := c.State
+		if c.Result != "" {
+			state = "closed: " + c.Result
+		}
+		fmt.Fprintf(w, "  claim %-5d node %s, %s, %d records, plan %s\n", c.Claim, c.Name, state, c.Records, short(c.Plan, 19, false))
+	}
+	for _, d := range r.Discrepancies {
+		fmt.Fprintf(w, "  WRONG       %s\n", d)
+	}
+	if r.OK() {
+		fmt.Fprintln(w, "  everything fits")
+	}
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/ledger/audit"
+)
+
+func historyCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	var wide bool
+	cmd := &cobra.Command{
+		Use:   "history DEPLOYMENT",
+		Short: "tell what happened to a deployment: every phase, who signed, where in the log",
+		Long: `List every entry of a deployment, by name (all versions) or log index: ledger
+time, what happened, how it went and how long it took, the digest of what was
+signed, and who signed it as what.
+
+Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
+5 ledger not reached.`,
+		Example: `  zos history shop --root root.json
+  zos history shop --json | jq '.items[] | select(.kind=="record") | {phase, durationMs}'`,
+		Args: exactly(1, "the deployment"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.history(cmd.Context(), f, args[0], wide)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&wide, "wide", false, "digests and key ids in full")
+	return cmd
+}
+
+func (a *app) history(ctx context.Context, f ledgerFlags, deployment string, wide bool) error {
+	c, err := a.sync(ctx, f)
+	if err != nil {
+		return err
+	}
+	st, err := audit.History(ctx, c, deployment)
+	if err != nil {
+		return auditError(err)
+	}
+	return a.print(st, func(w io.Writer) { writeStory(w, st, wide) })
+}
+
+// auditError gives the errors of package audit their exit codes.
+func auditError(err error) error {
+	var none *audit.NotFound
+	if errors.As(err, &none) {
+		return coded(exitNotFound, err)
+	}
+	return ledgerError(err)
+}
+
+func writeStory(w io.Writer, st *audit.Story, wide bool) {
+	fmt.Fprintf(w, "%s: %s\n", st.Name, st.Status)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "INDEX\tLEDGER TIME\tWHAT\tRESULT\tTOOK\tDIGEST\tSIGNED BY\t")
+	for _, it := range st.Items {
+		what, took := it.Kind, ""
+		if it.Phase != "" {
+			what, took = it.Phase, (time.Duration(it.DurationMs) * time.Millisecond).String()
+		}
+		for i, s := range it.Signers {
+			by := fmt.Sprintf("%s %s", short(s.Key, 16, wide), s.Role)
+			if i > 0 {
+				fmt.Fprintf(t, "\t\t\t\t\t\t%s\t\n", by)
+				continue
+			}
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t\n", it.Index, clock(it.TimeMs), what, it.Result, took, short(it.Digest, 19, wide), by)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		fmt.Fprintf(w, "%v\n", err)
+	}
+	for _, it := range st.Items {
+		if detail := strings.TrimSpace(it.Detail); detail != "" && (wide || it.Result == "failed" || it.Kind != "record") {
+			fmt.Fprintf(w, "%d: %s\n", it.Index, detail)
+		}
+	}
+}
+
+// short cuts an identifier for a table.
+func short(s string, n int, wide bool) string {
+	if wide || len(s) <= n {
+		return s
+	}
+	return s[:n] + "…"
+}

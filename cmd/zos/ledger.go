@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/ledger"
+)
+
+// defaultLedger is where `zos ledger serve` listens unless it is told else.
+const defaultLedger = "127.0.0.1:8470"
+
+// ledgerCommands are those about what was agreed, in which order.
+func ledgerCommands(a *app) []*cobra.Command {
+	group := &cobra.Command{Use: "ledger", Short: "make, serve and verify ledgers; make vouchers for nodes"}
+	group.AddCommand(ledgerInitCommand(a), ledgerServeCommand(a), ledgerVerifyCommand(a), voucherCommand(a))
+	return []*cobra.Command{group, submitCommand(a), stopCommand(a), statusCommand(a), historyCommand(a), auditCommand(a)}
+}
+
+// given marks flags that have to be on the command line.
+func given(cmd *cobra.Command, flags ...string) {
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		for _, name := range flags {
+			if !cmd.Flags().Changed(name) {
+				return coded(exitUsage, fmt.Errorf("--%s is needed; see %s --help", name, cmd.CommandPath()))
+			}
+		}
+		return nil
+	}
+}
+
+// ledgerFlags are those of every command that reads a ledger.
+type ledgerFlags struct {
+	ledgers []string
+	root    string
+	state   string
+}
+
+// add registers the flags. Reading commands verify, and cannot without a root.
+func (f *ledgerFlags) add(cmd *cobra.Command) {
+	where := []string{"http://" + defaultLedger}
+	if env := os.Getenv("ZOS_LEDGER"); env != "" {
+		where = strings.Split(env, ",")
+	}
+	cmd.Flags().StringSliceVar(&f.ledgers, "ledger", where, "URL or folder of a ledger, none is trusted; several are tried in turn (ZOS_LEDGER)")
+	cmd.Flags().StringVar(&f.root, "root", os.Getenv("ZOS_ROOT"), "trust root envelope (ZOS_ROOT)")
+	cmd.Flags().StringVar(&f.state, "state", "", "file that remembers the last checkpoint, to notice a ledger that was rolled back or forked")
+}
+
+// rootEnvelope reads the trust root's envelope.
+func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
+	if f.root == "" {
+		return nil, coded(exitUsage, errors.New("--root is needed (or ZOS_ROOT): the trust root, root.json in the folder that `zos ledger init` made"))
+	}
+	b, err := os.ReadFile(f.root)
+	if err != nil {
+		return nil, fileError(fmt.Errorf("trust root: %w", err))
+	}
+	return bytes.TrimSpace(b), nil
+}
+
+// sync opens a client and brings it up to the newest checkpoint.
+func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
+	root, err := f.rootEnvelope()
+	if err != nil {
+		return nil, err
+	}
+	c, err := ledger.OpenClient(ledger.ClientConfig{
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true,
+		OnRefused: func(where string, err error) { fmt.Fprintf(a.err, "warning: %s: %v\n", where, err) },
+	})
+	if err != nil {
+		return nil, coded(exitRefused, err)
+	}
+	if err := c.Sync(ctx); err != nil {
+		return nil, ledgerError(err)
+	}
+	return c, nil
+}
+
+// ledgerError gives an error of the ledger its exit code, and says what to do.
+func ledgerError(err error) error {
+	var refused *ledger.Refused
+	switch {
+	case errors.As(err, &refused):
+		return coded(exitRefused, fmt.Errorf("the ledger refuses it: %w", err))
+	case errors.Is(err, ledger.ErrFork), errors.Is(err, ledger.ErrRollback):
+		return coded(exitRefused, fmt.Errorf("%w\nkeep the state file and a copy of both ledgers: together they are the proof", err))
+	case errors.Is(err, ledger.ErrForged):
+		return coded(exitRefused, fmt.Errorf("%w\nnothing was taken from it; check that --root belongs to this ledger, or name another --ledger", err))
+	case errors.Is(err, ledger.ErrUnreachable):
+		return coded(exitUnreachable, fmt.Errorf("%w\nis `zos ledger serve` running, and is --ledger (ZOS_LEDGER) its address?", err))
+	}
+	return err
+}
+
+func ledgerVerifyCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	cmd := &cobra.Command{
+		Use:   "verify [URL|DIR]",
+		Short: "check a whole ledger: signatures, tiles, every entry, every rule",
+		Long: `Read a ledger from its first entry to its last and check everything that can be
+checked: the signatures of the checkpoint, every tile and entry against it, and
+every entry against the rules by which it may have entered.
+
+Exit codes: 0 all is well, 3 the ledger is not to be believed, 5 not reached.`,
+		Example: `  zos ledger verify http://127.0.0.1:8470 --root ledger/root.json
+  zos ledger verify ./copy-of-log --root root.json --json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				f.ledgers = args
+			}
+			return a.ledgerVerify(cmd.Context(), f)
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags) error {
+	start := time.Now()
+	c, err := a.sync(ctx, f)
+	if err != nil {
+		return err
+	}
+	files, wrong, err := c.Entries().CheckFiles(ctx)
+	if err != nil {
+		return ledgerError(err)
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return ledgerError(err)
+	}
+	s, cp := c.State(), c.Checkpoint()
+	r := struct {
+		Origin      string   `json:"origin"`
+		Size        int64    `json:"size"`
+		Root        string   `json:"root"`
+		TimeMs      int64    `json:"timeMs"`
+		RootVersion int64    `json:"rootVersion"`
+		Cosigners   []string `json:"cosigners"`
+		Nodes       int      `json:"nodes"`
+		Deployments int      `json:"deployments"`
+		Files       int      `json:"files"`
+		TookMs      int64    `json:"tookMs"`
+	}{s.Root().Log.Origin, cp.N, hex.EncodeToString(cp.Hash[:]), s.TimeMs(), s.Root().Version, cp.Cosigners, len(s.Nodes()), len(s.Deployments()), files, time.Since(start).Milliseconds()}
+	return a.print(r, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: all is well\n", r.Origin)
+		fmt.Fprintf(w, "  entries     %d, until %s\n", r.Size, clock(r.TimeMs))
+		fmt.Fprintf(w, "  root hash   %s\n", r.Root)
+		fmt.Fprintf(w, "  cosigned by %s\n", strings.Join(r.Cosigners, ", "))
+		fmt.Fprintf(w, "  trust root  version %d\n", r.RootVersion)
+		fmt.Fprintf(w, "  holds       %d nodes, %d deployments\n", r.Nodes, r.Deployments)
+		fmt.Fprintf(w, "  checked     every entry, %d files, in %d ms\n", r.Files, r.TookMs)
+	})
+}
+
+// clock shows a ledger time.
+func clock(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05.000Z") }

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/spec"
+	"github.com/zos-node/zos/spec/strict"
+)
+
+func submitCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	cmd := &cobra.Command{
+		Use:   "submit ENVELOPE",
+		Short: "put a signed deployment (or stop, or trust root) on the ledger",
+		Long: `Submit an envelope and print the receipt: its index in the log, given only when
+the entry can no longer be lost. Submitting the same again gives the same
+index. With --root the policy is checked before, and afterwards that the log
+really has the entry there.
+
+Exit codes: 0 on the ledger, 3 refused, 4 file not found, 5 ledger not reached.`,
+		Example: `  zos submit shop.envelope --ledger http://127.0.0.1:8470 --root root.json
+  zos submit shop.envelope --json | jq .index`,
+		Args: exactly(1, "the envelope to submit"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := os.ReadFile(args[0])
+			if err != nil {
+				return fileError(err)
+			}
+			return a.submit(cmd.Context(), f, bytes.TrimSpace(b), args[0])
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+// receipt is what submit and stop print.
+type receipt struct {
+	ledger.Receipt
+	Digest   string `json:"digest"`   // of the payload
+	Verified bool   `json:"verified"` // the log was seen to have it, by proof
+}
+
+func (a *app) submit(ctx context.Context, f ledgerFlags, raw []byte, what string) error {
+	entry, err := ledger.Decode(raw)
+	if err != nil {
+		return coded(exitRefused, fmt.Errorf("%s: %w", what, err))
+	}
+	r := receipt{Digest: spec.Digest(entry.Envelope.Payload)}
+	if f.root == "" {
+		fmt.Fprintln(a.err, "note: without --root the policy is not checked here, and the receipt is not verified")
+		r.Receipt, err = a.submitUnverified(ctx, f, raw)
+	} else {
+		r.Receipt, err = a.submitVerified(ctx, f, entry)
+		r.Verified = err == nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.print(r, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is entry %d of the ledger, since %s\n", what, r.Index, clock(r.TimeMs))
+		if r.Verified {
+			fmt.Fprintf(w, "the log was checked to have it there (size %d)\n", r.Size)
+		}
+	})
+}
+
+func (a *app) submitUnverified(ctx context.Context, f ledgerFlags, raw []byte) (ledger.Receipt, error) {
+	var all []error
+	for _, url := range f.ledgers {
+		r, err := ledger.Submit(ctx, url, nil, raw)
+		var refused *ledger.Refused
+		if err == nil || errors.As(err, &refused) {
+			return r, ledgerError(err)
+		}
+		all = append(all, err)
+	}
+	return ledger.Receipt{}, ledgerError(errors.Join(all...))
+}
+
+func (a *app) submitVerified(ctx context.Context, f ledgerFlags, entry *ledger.Entry) (ledger.Receipt, error) {
+	c, err := a.sync(ctx, f)
+	if err != nil {
+		return ledger.Receipt{}, err
+	}
+	var refused *ledger.Refused
+	err = c.State().Check(time.Now().UnixMilli(), entry.Raw)
+	if err != nil && (!errors.As(err, &refused) || refused.Index < 0) {
+		return ledger.Receipt{}, coded(exitRefused, fmt.Errorf("would be refused, nothing was submitted: %w", err))
+	}
+	r, err := c.Submit(ctx, entry.Raw)
+	if err != nil {
+		return r, ledgerError(err)
+	}
+	if err := c.Sync(ctx); err != nil {
+		return r, ledgerError(err)
+	}
+	if at, ok := c.State().Indexed(entry); !ok || at != r.Index {
+		return r, coded(exitRefused, fmt.Errorf("the server gave a receipt for index %d, but the log that it publishes does not have the entry there: do not rely on it", r.Index))
+	}
+	return r, nil
+}
+
+func stopCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	var keys []string
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "stop DEPLOYMENT --key KEY",
+		Short: "end a deployment: sign a stop and put it on the ledger",
+		Long: `Sign a stop for a deployment, by name or log index, with the keys of the roles
+that the trust root demands for a stop, and submit it. The nodes take the
+deployment down and close their claims; zos status shows when they have.
+
+Exit codes: 0 on the ledger, 3 refused, 4 no such deployment, 5 not reached.`,
+		Example: `  zos stop shop --key ~/.ssh/id_ed25519 --root root.json --reason "end of sale"`,
+		Args:    exactly(1, "the deployment to stop"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.stop(cmd.Context(), f, args[0], keys, reason)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "private key that signs (or .pub of a key in ssh-agent); repeat for each")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who read the ledger")
+	given(cmd, "key")
+	return cmd
+}
+
+func (a *app) stop(ctx context.Context, f ledgerFlags, deployment string, keys []string, reason string) error {
+	c, err := a.sync(ctx, f)
+	if err != nil {
+		return err
+	}
+	d, err := findDeployment(c.State(), deployment)
+	if err != nil {
+		return err
+	}
+	body, err := strict.Encode(ledger.Stop{Deployment: d.ID, Name: d.Name, Reason: reason})
+	if err != nil {
+		return fmt.Errorf("encode the stop: %w", err)
+	}
+	raw, err := a.signAll(ledger.TypeStop, body, keys)
+	if err != nil {
+		return err
+	}
+	return a.submit(ctx, f, raw, fmt.Sprintf("stop of %s (entry %d)", d.Name, d.ID))
+}
+
+// signAll makes an envelope with one signature of each key.
+func (a *app) signAll(payloadType string, body []byte, keys []string) ([]byte, error) {
+	env := sign.Envelope{PayloadType: payloadType, Payload: body}
+	for _, path := range keys {
+		s, err := a.signer(path)
+		if err != nil {
+			return nil, fileError(err)
+		}
+		if err := env.Add(s); err != nil {
+			return nil, coded(exitRefused, err)
+		}
+	}
+	return env.Encode()
+}
+
+func voucherCommand(a *app) *cobra.Command {
+	var keys []string
+	var id, out, root string
+	var uses int64
+	var labels map[string]string
+	cmd := &cobra.Command{
+		Use:   "voucher --key KEY --uses N -o FILE",
+		Short: "make a voucher with which nodes enrol",
+		Long: `Make and sign a voucher. A node that has it in its image or seed can enrol with
+a key of its own; the labels become the node's, so that deployments can be
+placed by them. The ledger counts the uses.
+
+Exit codes: 0 made, 3 refused, 4 file not found.`,
+		Example: `  zos ledger voucher --key ~/.ssh/operator --root root.json --uses 4 --label site=lab -o voucher.json`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return a.voucher(ledger.Voucher{ID: id, Uses: uses, Labels: labels}, keys, root, out)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&keys, "key", nil, "private key of the operator's role (or .pub of a key in ssh-agent); repeat for each")
+	f.StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root envelope, to check the key's role (ZOS_ROOT)")
+	f.StringVar(&id, "id", "", "unique name of the voucher (default: random)")
+	f.Int64Var(&uses, "uses", 1, "how many nodes can enrol with it")
+	f.StringToStringVar(&labels, "label", nil, "KEY=VALUE on the nodes; repeat for each")
+	f.StringVarP(&out, "output", "o", "", "file to write")
+	given(cmd, "key", "output")
+	return cmd
+}
+
+func (a *app) voucher(v ledger.Voucher, keys []string, rootPath, out string) error {
+	if v.ID == "" {
+		b := make([]byte, 8)
+		if _, err := rand.Read(b); err != nil {
+			return fmt.Errorf("random name: %w", err)
+		}
+		v.ID = "v-" + hex.EncodeToString(b)
+	}
+	if err := v.Validate(); err != nil {
+		return coded(exitUsage, err)
+	}
+	body, err := strict.Encode(v)
+	if err != nil {
+		return fmt.Errorf("encode the voucher: %w", err)
+	}
+	raw, err := a.signAll(ledger.TypeVoucher, body, keys)
+	if err != nil {
+		return err
+	}
+	if rootPath != "" {
+		root, err := trustRoot(rootPath)
+		if err != nil {
+			return err
+		}
+		env, err := sign.DecodeEnvelope(raw)
+		if err != nil {
+			return coded(exitRefused, err)
+		}
+		signed, err := env.Keys()
+		if err != nil {
+			return coded(exitRefused, err)
+		}
+		if _, err := root.Fill("voucher", signed, nil); err != nil {
+			return coded(exitRefused, fmt.Errorf("voucher: %w", err))
+		}
+	}
+	if err := renameio.WriteFile(out, raw, 0o600); err != nil {
+		return fmt.Errorf("write the voucher: %w", err)
+	}
+	return a.print(struct {
+		ID     string `json:"id"`
+		Uses   int64  `json:"uses"`
+		Output string `json:"output"`
+	}{v.ID, v.Uses, out}, func(w io.Writer) {
+		fmt.Fprintf(w, "voucher %s, good for %d nodes, is in %s\n", v.ID, v.Uses, out)
+	})
+}
