@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/spec"
+)
+
+// zos runs the tool in this process and wants an exit code.
+func zos(t *testing.T, want int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if got := run(t.Context(), args, &out, &errs); got != want {
+		t.Fatalf("zos %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+func contains(t *testing.T, s string, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(s, w) {
+			t.Errorf("%q is not in:\n%s", w, s)
+		}
+	}
+}
+
+// file writes a file and returns its path.
+func file(t *testing.T, name string, b []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// keyFile makes a key; beside it stands its public half.
+func keyFile(t *testing.T, dir, name string) string {
+	t.Helper()
+	s, pem, err := sign.GenerateSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, name)
+	for p, b := range map[string][]byte{path: pem, path + ".pub": []byte(s.PublicKey() + " " + name + "\n")} {
+		if err := os.WriteFile(p, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+// lineWriter hands on the first line that is written.
+type lineWriter struct {
+	once sync.Once
+	line chan string
+	io.Writer
+}
+
+func (l *lineWriter) Write(b []byte) (int, error) {
+	l.once.Do(func() { l.line <- string(b) })
+	return len(b), nil
+}
+
+// serve runs `zos ledger serve` until the test ends.
+func serve(t *testing.T, dir string) string {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	out := &lineWriter{line: make(chan string, 1)}
+	code := make(chan int, 1)
+	var errs bytes.Buffer
+	go func() { code <- run(ctx, []string{"ledger", "serve", dir, "--listen", "127.0.0.1:0"}, out, &errs) }()
+	t.Cleanup(func() {
+		stop()
+		if c := <-code; c != 0 {
+			t.Errorf("serve ended with %d: %s", c, errs.String())
+		}
+	})
+	select {
+	case line := <-out.line:
+		_, url, ok := strings.Cut(strings.TrimSpace(line), "ledger ready on ")
+		if !ok {
+			t.Fatalf("first line is %q", line)
+		}
+		return url
+	case c := <-code:
+		code <- c
+		t.Fatalf("serve ended with %d: %s", c, errs.String())
+	}
+	return ""
+}
+
+func TestLedgerCommands(t *testing.T) {
+	t.Setenv("ZOS_LEDGER", "")
+	t.Setenv("ZOS_ROOT", "")
+	dir := t.TempDir()
+	keys := map[string]string{}
+	for _, k := range []string{"root", "author", "security1", "security2", "operator"} {
+		keys[k] = keyFile(t, dir, k)
+	}
+	led := filepath.Join(dir, "ledger")
+	initial := []string{"ledger", "init", led, "--origin", "zos.example/test",
+		"--role", "author=" + keys["author"] + ".pub:1", "--role", "security=" + keys["security1"] + ".pub," + keys["security2"] + ".pub:2",
+		"--role", "operator=" + keys["operator"] + ".pub:1", "--root-key", keys["root"]}
+	_, e := zos(t, exitUsage, initial...)
+	contains(t, e, "--require deployment=")
+	_, e = zos(t, exitRefused, append(initial, "--require", "deployment=author,sekurity")...)
+	contains(t, e, `"sekurity"`)
+	initial = append(initial, "--require", "deployment=author,security", "--require", "stop=author")
+	zos(t, exitOK, initial...)
+	_, e = zos(t, exitRefused, initial...)
+	contains(t, e, "is not empty")
+
+	root := filepath.Join(led, "root.json")
+	voucher := filepath.Join(dir, "voucher.json")
+	_, e = zos(t, exitRefused, "ledger", "voucher", "--key", keys["author"], "--root", root, "-o", voucher)
+	contains(t, e, `"operator" has 0 of 1`)
+	zos(t, exitOK, "ledger", "voucher", "--key", keys["operator"], "--root", root, "--uses", "2", "--label", "site=a", "-o", voucher)
+
+	url := serve(t, led)
+	sp := file(t, "shop.json", ledgertest.New(t).Spec("shop", 1, nil))
+	env := filepath.Join(dir, "shop.envelope")
+	zos(t, exitOK, "sign", "--key", keys["author"], "--role", "author", "--root", root, sp, "-o", env)
+	zos(t, exitOK, "sign", "--key", keys["security1"], "--role", "security", "--root", root, env, "-o", env)
+	_, e = zos(t, exitRefused, "submit", env, "--ledger", url, "--root", root)
+	contains(t, e, "nothing was submitted", `"security" has 1 of 2`)
+	_, e = zos(t, exitRefused, "submit", env, "--ledger", url)
+	contains(t, e, "the ledger refuses it", `"security" has 1 of 2`)
+	zos(t, exitOK, "sign", "--key", keys["security2"], "--role", "security", "--root", root, env, "-o", env)
+	var first, again struct {
+		Index    int64
+		Verified bool
+	}
+	o, _ := zos(t, exitOK, "submit", env, "--ledger", url, "--root", root, "--json")
+	if err := json.Unmarshal([]byte(o), &first); err != nil || !first.Verified || first.Index != 2 {
+		t.Fatalf("receipt %s, %v", o, err)
+	}
+	o, _ = zos(t, exitOK, "submit", env, "--ledger", url, "--json")
+	if err := json.Unmarshal([]byte(o), &again); err != nil || again.Index != first.Index {
+		t.Errorf("again: %s, %v", o, err)
+	}
+	o, _ = zos(t, exitOK, "status", "shop", "--ledger", url, "--root", root)
+	contains(t, o, "shop version 1 (entry 2): REGISTERED", "no node has enrolled yet")
+	_, e = zos(t, exitRefused, "stop", "shop", "--key", keys["operator"], "--ledger", url, "--root", root)
+	contains(t, e, `"author" has 0 of 1`)
+	o, _ = zos(t, exitOK, "stop", "shop", "--key", keys["author"], "--reason", "enough", "--ledger", url, "--root", root)
+	contains(t, o, "is entry 4")
+	o, _ = zos(t, exitOK, "status", "--ledger", url, "--root", root)
+	contains(t, o, "STOPPED")
+	o, _ = zos(t, exitOK, "ledger", "verify", url, "--root", root)
+	contains(t, o, "all is well")
+	o, _ = zos(t, exitOK, "ledger", "verify", led, "--root", root, "--json")
+	contains(t, o, `"size":6`)
+	o, _ = zos(t, exitOK, "history", "shop", "--ledger", led, "--root", root)
+	contains(t, o, "register", "author", "security", "enough")
+
+	_, e = zos(t, exitUnreachable, "status", "--ledger", "http://127.0.0.1:1", "--root", root)
+	contains(t, e, "zos ledger serve")
+	_, e = zos(t, exitUsage, "status", "--ledger", url)
+	contains(t, e, "--root is needed", "root.json")
+	_, e = zos(t, exitNotFound, "history", "ship", "--ledger", url, "--root", root)
+	contains(t, e, "not on the ledger")
+	_, e = zos(t, exitNotFound, "audit", "17", "--ledger", url, "--root", root)
+	contains(t, e, "not on the ledger")
+	_, e = zos(t, exitNotFound, "submit", "no-such-file", "--ledger", url)
+	contains(t, e, "no such file")
+	other := ledgertest.New(t)
+	_, e = zos(t, exitRefused, "status", "--ledger", url, "--root", file(t, "root.json", other.RootEnv))
+	contains(t, e, "no signature of a known key", "--root belongs to this ledger")
+}
+
+func TestStoryCommands(t *testing.T) {
+	l := ledgertest.New(t)
+	root := file(t, "root.json", l.RootEnv)
+	n := l.Join("n1", 1024)
+	l.Join("n2", 64)
+	id := l.Must(l.Register("shop", 1, nil))
+	l.Must(l.Register("huge", 1, func(d *spec.Deployment) { d.Machines[0].MemoryMiB = 8192 }))
+	claim := l.Must(n.Claim(id))
+	for _, p := range strings.Fields("detect match claim retrieve verify-signatures verify-resources verify-network fetch-metadata fetch-content plan network volumes start post-verify") {
+		l.Must(n.Record(claim, p, "ok", map[string]string{"plan": ledgertest.Digest("plan")}))
+	}
+	l.Must(n.Record(claim, "running", "ok", nil))
+	read := []string{"--ledger", l.Dir, "--root", root}
+
+	o, _ := zos(t, exitOK, append([]string{"status"}, read...)...)
+	contains(t, o, "shop version 1", "RUNNING", "last phase running ok", "huge version 1", "REGISTERED",
+		"needs 8192 MiB memory, node has 512 MiB free", "needs 8192 MiB memory, node has 64 MiB free", "deployment shop has it on the node")
+	o, _ = zos(t, exitOK, append([]string{"status", "shop", "--json"}, read...)...)
+	var st struct{ Deployments []deploymentStatus }
+	if err := json.Unmarshal([]byte(o), &st); err != nil || st.Deployments[0].Status != ledger.Running || st.Deployments[0].Claims[0].NodeName != "n1" {
+		t.Errorf("status %s, %v", o, err)
+	}
+	o, _ = zos(t, exitOK, append([]string{"history", "shop"}, read...)...)
+	contains(t, o, "INDEX", "register", "verify-signatures", "post-verify", "5ms", "node n1", "2027-01-15")
+	o, _ = zos(t, exitOK, append([]string{"audit", "shop"}, read...)...)
+	contains(t, o, "everything fits", "15 records")
+
+	l.Must(n.Record(claim, "running", "ok", map[string]string{"plan": ledgertest.Digest("other")}))
+	o, e := zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
+	contains(t, o, "WRONG")
+	contains(t, e, "1 discrepancies")
+	o, _ = zos(t, exitRefused, append([]string{"audit", "shop", "--json"}, read...)...)
+	contains(t, o, `"discrepancies":["entry `)
+
+	tile := filepath.Join(l.Dir, "tile", "entries", "000.p")
+	list, err := os.ReadDir(tile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(tile, list[len(list)-1].Name())
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, e = zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
+	contains(t, e, "ledger is forged")
+}
