@@ -31,26 +31,27 @@ type section struct {
 	content []byte
 }
 
-// sections in the order of systemd's ukify: .linux last, because the kernel
-// may be unpacked in place and grow over what follows it.
+// sections in the order of systemd's ukify.
 func (u UKI) sections() []section {
 	return []section{
 		{".osrel", u.OSRel},
 		{".cmdline", []byte(u.Cmdline)},
 		{".uname", []byte(u.Uname)},
-		{".initrd", u.Initrd},
 		{".linux", u.Linux},
+		{".initrd", u.Initrd},
 	}
 }
 
 const (
 	peSectionHeader = 40
 	peReadOnlyData  = pe.IMAGE_SCN_CNT_INITIALIZED_DATA | pe.IMAGE_SCN_MEM_READ
-	dirSecurity     = 4 // data directory of Authenticode signatures
+	peReadOnlyCode  = pe.IMAGE_SCN_CNT_CODE | pe.IMAGE_SCN_MEM_READ // the kernel, for firmware that asks
+	dirSecurity     = 4                                             // data directory of Authenticode signatures
 )
 
 // Build returns the PE file. It changes the stub only where it must: number
-// and table of sections, sizes, and a checksum of zero, which UEFI ignores.
+// and table of sections, sizes, the revocation list, and a checksum of zero,
+// which UEFI ignores.
 func (u UKI) Build() ([]byte, error) {
 	if strings.ContainsAny(u.Cmdline, "\x00\n") {
 		return nil, fmt.Errorf("command line %q: has a control character", u.Cmdline)
@@ -90,6 +91,9 @@ func (u UKI) Build() ([]byte, error) {
 		binary.LittleEndian.PutUint32(h[16:], size)
 		binary.LittleEndian.PutUint32(h[20:], raw)
 		binary.LittleEndian.PutUint32(h[36:], peReadOnlyData)
+		if s.name == ".linux" {
+			binary.LittleEndian.PutUint32(h[36:], peReadOnlyCode)
+		}
 		headers = append(headers, h...)
 		body = append(body, s.content...)
 		body = append(body, make([]byte, size-uint32(len(s.content)))...)
@@ -106,6 +110,10 @@ func (u UKI) Build() ([]byte, error) {
 	put(56, va)         // SizeOfImage
 	put(60, newHeaders) // SizeOfHeaders
 	put(64, 0)          // CheckSum
+	u.stripNX(l, headers)
+	if err := u.mergeSBAT(l, headers, body); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStub, err)
+	}
 	return append(headers, body...), nil
 }
 
