@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/qemu"
+)
+
+// limit of one wait: an emulated machine is slow, a hung one is found out.
+const limit = 4 * time.Minute
+
+// node is a booted one.
+type node struct {
+	*qemu.Machine
+	t       *testing.T
+	w       *world
+	gateway int // port on this machine that leads to the node's port 8000
+	result  image.Result
+}
+
+// boot starts a node. With disk it boots its image through OVMF, with the seed
+// on the boot partition; else kernel and initramfs directly, which is faster.
+func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
+	w.t.Helper()
+	seed := w.seed(name, mirrors...)
+	out, res := w.buildNode(driver, seed)
+	n := &node{t: w.t, w: w, gateway: freePort(w.t), result: res}
+	o := qemu.Options{
+		Accel: qemu.Probe(context.Background(), qemu.Binary), MemoryMiB: 2048, Faults: true,
+		Forward: map[int]int{n.gateway: 8000}, Log: filepath.Join(shared.dir, "console-"+name+".log"),
+	}
+	if disk {
+		o.Disk = filepath.Join(out, "node.img")
+	} else {
+		base, err := os.ReadFile(filepath.Join(out, "initramfs"))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		patch := image.Patch()
+		patch.File("etc/zos/seed.json", 0o600, seed)
+		both, err := image.Appended(base, patch)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.write(name+".initrd", both)
+		o.Kernel, o.Initrd, o.Cmdline = filepath.Join(out, "vmlinuz"), w.path(name+".initrd"), res.Cmdline
+	}
+	var err error
+	if n.Machine, err = qemu.Start(o); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			w.t.Error(err)
+		}
+		if w.t.Failed() {
+			w.t.Logf("end of the console (all of it: %s):\n%s", o.Log, n.Console.Tail(60))
+		}
+		if n.EmulatorFault() {
+			w.t.Log("EMULATOR FAULT: the outer kernel died of a race in the emulator, not of zos")
+		}
+	})
+	w.t.Logf("node %s: %s, accelerator %s (%s)", name, driver, o.Accel.Name, o.Accel.Why)
+	return n
+}
+
+// deadline is a context for one wait.
+func deadline(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// says waits for a console line from a mark on and returns the mark behind it.
+func (n *node) says(t *testing.T, m qemu.Mark, pattern string) (string, qemu.Mark) {
+	t.Helper()
+	line, _, next, err := n.Console.Expect(deadline(t), m, regexp.MustCompile(pattern))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line.Text, next
+}
+
+// follows waits until the agent follows the ledger.
+func (n *node) follows(t *testing.T) {
+	t.Helper()
+	n.says(t, 0, `msg="following the ledger"`)
+}
+
+// stat is what the fault program sees inside.
+type stat struct {
+	Processes []struct {
+		PID    int    `json:"pid"`
+		Name   string `json:"name"`
+		RSSKiB int64  `json:"rssKiB"`
+		Cgroup string `json:"cgroup"`
+	} `json:"processes"`
+	Links           []string `json:"links"`
+	Uptime          string   `json:"uptime"`
+	MemTotalKiB     int64    `json:"memTotalKiB"`
+	MemAvailableKiB int64    `json:"memAvailableKiB"`
+}
+
+func (n *node) stat(t *testing.T) stat {
+	t.Helper()
+	var s stat
+	n.fault(t, map[string]any{"do": "stat"}, &s)
+	return s
+}
+
+func (n *node) fault(t *testing.T, command map[string]any, reply any) {
+	t.Helper()
+	if err := n.Fault(deadline(t), command, reply); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pids of a program inside.
+func (n *node) pids(t *testing.T, names ...string) []int {
+	t.Helper()
+	var all []int
+	for _, p := range n.stat(t).Processes {
+		for _, name := range names {
+			if p.Name == name {
+				all = append(all, p.PID)
+			}
+		}
+	}
+	return all
+}
+
+// vmm are the names that hypervisors run under.
+var vmm = []string{"cloud-hypervisor", "qemu-system-x86_64"}
+
+// nothingRuns checks that no guest, bridge or tap is left inside.
+func (n *node) nothingRuns(t *testing.T) {
+	t.Helper()
+	s := n.stat(t)
+	for _, p := range s.Processes {
+		for _, name := range vmm {
+			if p.Name == name {
+				t.Errorf("a hypervisor still runs inside: %+v", p)
+			}
+		}
+	}
+	for _, l := range s.Links {
+		if regexp.MustCompile(`^z[bt][0-9]`).MatchString(l) {
+			t.Errorf("link %s is left inside", l)
+		}
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}

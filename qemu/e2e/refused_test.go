@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/tiles"
+	"github.com/zos-node/zos/spec"
+)
+
+// TestRefused boots one node with one mirror and shows it everything that it
+// must refuse. Nothing of it may run, nothing may be left, and everything has
+// to be on the ledger.
+func TestRefused(t *testing.T) {
+	w := newWorld(t)
+	only := w.mirror()
+	w.gate.down()
+	n := w.boot(anyDriver(t), "refused", false, only)
+
+	t.Run("ledger unreachable at boot", func(t *testing.T) {
+		n.says(t, 0, `waiting for.*ledger`)
+		w.gate.up()
+		n.follows(t)
+		w.until(deadline(t), "the node offers its capacity", func(s *ledger.State) bool {
+			return len(s.Nodes()) == 1 && s.Nodes()[0].Capacity != nil
+		})
+	})
+	t.Run("checkpoint forged", func(t *testing.T) {
+		forged := []byte(strings.Replace(string(get(t, w.ledger+"/checkpoint")), "\n", "\n9", 1))
+		refusedCheckpoint(t, w, n, "forged", forged, nil)
+	})
+	t.Run("checkpoint rolled back", func(t *testing.T) {
+		old := get(t, w.ledger+"/checkpoint")
+		w.until(deadline(t), "the node has seen the present state", func(*ledger.State) bool { return true })
+		w.register(w.tooLarge("newer")) // the log grows
+		n.says(t, 0, `size=`)
+		time.Sleep(3 * time.Second) // the node polls each second: let it see the new size
+		refusedCheckpoint(t, w, n, "rollback", old, nil)
+	})
+	t.Run("ledger forked", func(t *testing.T) {
+		refusedCheckpoint(t, w, n, "fork", nil, http.FileServer(http.Dir(w.forge())))
+	})
+	t.Run("too large: no claim, status says why", func(t *testing.T) {
+		w.register(w.tooLarge("huge"))
+		n.says(t, 0, `deployment=huge.*memory`)
+		out := mustZos(t, "status", "huge", "--ledger", w.ledger, "--root", w.root)
+		if !strings.Contains(out, "memory") || !strings.Contains(out, "registered") {
+			t.Errorf("status does not say why:\n%s", out)
+		}
+		if c := w.client.State().Claims(w.client.State().DeploymentByName("huge").ID); len(c) != 0 {
+			t.Errorf("it was claimed: %+v", c[0])
+		}
+	})
+	manifest := w.appID
+	chunk := w.app.Chunks[len(w.app.Chunks)/2].ID
+	for _, c := range []struct{ name, file, phase string }{
+		{"manifest altered at the only mirror", bare(manifest), "fetch-metadata"},
+		{"kernel altered at the only mirror", bare(w.blobs["vmlinuz"]), "fetch-content"},
+		{"initramfs altered at the only mirror", bare(w.blobs["initramfs.cpio"]), "fetch-content"},
+		{"chunk altered at the only mirror", chunk, "fetch-content"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			end := only.poison(c.file)
+			id := w.register(w.deployment("poisoned-" + strings.Fields(c.name)[0]))
+			g := w.closed(deadline(t), id, "failed")
+			if end() == 0 {
+				t.Fatal("the altered file was never served: the test did not test")
+			}
+			r := w.failedIn(g, c.phase)
+			if !strings.Contains(r.Error, c.file[:12]) {
+				t.Errorf("the record does not name the file: %s", r.Error)
+			}
+			n.nothingRuns(t)
+		})
+	}
+	t.Run("health check never passes", func(t *testing.T) {
+		d := w.deployment("sick")
+		d.Machines[0].Health = spec.Health{Kind: "http", Port: 8080, Path: "/nothing-here", Args: []string{}, IntervalMs: 500, TimeoutMs: 1000, DeadlineMs: 5000, Failures: 3}
+		id := w.register(d)
+		g := w.closed(deadline(t), id, "failed")
+		r := w.failedIn(g, "post-verify")
+		if !strings.Contains(r.Error, "health") {
+			t.Errorf("the record does not say why: %s", r.Error)
+		}
+		n.nothingRuns(t)
+	})
+}
+
+// tooLarge needs more memory than any test node has.
+func (w *world) tooLarge(name string) *spec.Deployment {
+	d := w.deployment(name)
+	d.Machines[0].MemoryMiB = 1 << 19
+	return d
+}
+
+// refusedCheckpoint serves a lie, waits until the console names it, and shows
+// that the node goes on with the truth.
+func refusedCheckpoint(t *testing.T, w *world, n *node, word string, checkpoint []byte, dir http.Handler) {
+	t.Helper()
+	m := n.Console.Mark()
+	w.gate.lie(checkpoint, dir)
+	n.says(t, m, `(?i)ledger.*refused.*`+word)
+	if w.gate.truth() == 0 {
+		t.Fatal("the lie was never served: the test did not test")
+	}
+	n.says(t, m, `msg="following the ledger"|ledger is back`)
+}
+
+// forge makes another history with the log's own keys: only a remembered
+// state can tell that it is not the same.
+func (w *world) forge() string {
+	w.t.Helper()
+	dir := w.path("fork")
+	root, err := os.ReadFile(w.root)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(w.path("ledger"), name))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	signers, err := tiles.NewSigners(read("log.key"), read("cosigner.key"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := w.client.Sync(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	writer := tiles.NewWriter(tiles.Dir(dir), "zos.example/e2e", signers)
+	leaves, err := ledger.Genesis(root, 1)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	// Longer than the true one, so that it is not a rollback.
+	for int64(len(leaves)) < w.client.State().Size()+5 {
+		leaves = append(leaves, leaves[len(leaves)-1])
+	}
+	if err := writer.Append(leaves); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := writer.Publish(); err != nil {
+		w.t.Fatal(err)
+	}
+	return dir
+}
+
+// TestMirrors boots one node with two mirrors, the first of which is bad.
+func TestMirrors(t *testing.T) {
+	w := newWorld(t)
+	bad, good := w.mirror(), w.mirror()
+	n := w.boot(anyDriver(t), "mirrors", false, bad, good)
+	n.follows(t)
+
+	t.Run("mirror gone in mid-download: resumes", func(t *testing.T) {
+		bad.mu.Lock()
+		bad.cut = bare(w.blobs["vmlinuz"])
+		bad.mu.Unlock()
+		id := w.register(w.deployment("cut"))
+		w.running(deadline(t), id)
+		bad.mu.Lock()
+		cuts := bad.cuts
+		bad.mu.Unlock()
+		if cuts == 0 {
+			t.Fatal("the mirror did not die: the test did not test")
+		}
+		w.stop(id, "cut")
+		w.closed(deadline(t), id, "stopped")
+	})
+	bad.up()
+	t.Run("chunk altered at one of two mirrors: goes on, recorded", func(t *testing.T) {
+		end := bad.poison("/chunks/")
+		d := w.deployment("one-bad")
+		id := w.register(d)
+		w.running(deadline(t), id)
+		if end() == 0 {
+			t.Fatal("no altered chunk was served: the test did not test")
+		}
+		if found := w.incidents("chunk-mismatch"); len(found) == 0 {
+			t.Errorf("no incident names the mirror\n%s", w.story())
+		}
+	})
+}
