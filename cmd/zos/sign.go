@@ -109,7 +109,7 @@ func (a *app) sign(o signOptions, path string) error {
 	if err != nil {
 		return fileError(err)
 	}
-	if err := a.checkRole(root, o.role, signer, env.PayloadType); err != nil {
+	if err := a.checkRole(root, o.role, signer, env); err != nil {
 		return coded(exitRefused, err)
 	}
 	// What stands there must hold before one more agrees to it.
@@ -173,7 +173,7 @@ func askPassphrase(path string) (secret []byte, err error) {
 
 // checkRole holds a key against the trust root, so that a signature that
 // would count for nothing is not made.
-func (a *app) checkRole(root *ledger.Root, role string, s sign.Signer, payloadType string) error {
+func (a *app) checkRole(root *ledger.Root, role string, s sign.Signer, env *sign.Envelope) error {
 	if root == nil {
 		fmt.Fprintf(a.err, "note: without --root nobody checks that this key may sign as %q\n", role)
 		return nil
@@ -185,10 +185,20 @@ func (a *app) checkRole(root *ledger.Root, role string, s sign.Signer, payloadTy
 	if !slices.Contains(r.Keys, s.PublicKey()) {
 		return fmt.Errorf("key %s is not in role %q of root version %d", s.KeyID(), role, root.Version)
 	}
-	if kind := documentKind(payloadType); !slices.Contains(root.Require[kind], role) {
+	kind := documentKind(env.PayloadType)
+	if !slices.Contains(root.Require[kind], role) && !slices.Contains(requiredRoles(env), role) {
 		fmt.Fprintf(a.err, "note: root version %d does not require role %q for a %s\n", root.Version, role, kind)
 	}
 	return nil
+}
+
+// requiredRoles are those that a deployment asks for beyond the policy.
+func requiredRoles(env *sign.Envelope) []string {
+	d, err := spec.Decode(env.Payload)
+	if env.PayloadType != spec.PayloadType || err != nil {
+		return nil
+	}
+	return d.Security.RequiredRoles
 }
 
 // trustRoot reads a trust root and checks that it is signed by its own policy.
