@@ -134,6 +134,7 @@ func GuestSet() Set {
 		{Name: "pvpanic", Load: true, Why: "a panic that the agent hears of"},
 		{Name: "pvpanic_pci", Load: true, Why: "a panic that the agent hears of"},
 		{Name: "virtio_rng", Load: true, Why: "entropy"},
+		{Name: "button", Load: true, Optional: true, Why: "the power button"},
 	}}
 }
 
