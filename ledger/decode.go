@@ -48,16 +48,23 @@ func refuse(field, format string, args ...any) error {
 func refusal(field string, err error) error {
 	var s *strict.Error
 	var r *Refused
+	below := Refused{Field: field, Reason: err.Error(), Index: -1}
 	switch {
 	case errors.As(err, &r):
-		return err
+		below = *r
 	case errors.As(err, &s):
-		if s.Field != "" && field != "" {
-			field += "."
-		}
-		return &Refused{Field: field + s.Field, Reason: s.Reason, Index: -1}
+		below = Refused{Field: s.Field, Reason: s.Reason, Index: -1}
+	default:
+		return &below
 	}
-	return &Refused{Field: field, Reason: err.Error(), Index: -1}
+	switch {
+	case field == "":
+	case below.Field == "" || below.Field[0] == '[':
+		below.Field = field + below.Field
+	default:
+		below.Field = field + "." + below.Field
+	}
+	return &below
 }
 
 // payload makes the empty payload of a type, nil for an unknown one.

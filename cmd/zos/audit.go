@@ -44,7 +44,7 @@ func (a *app) audit(ctx context.Context, f ledgerFlags, deployment string) error
 	if len(f.ledgers) != 1 {
 		return coded(exitUsage, fmt.Errorf("audit looks at one ledger at a time, --ledger names %d", len(f.ledgers)))
 	}
-	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment})
+	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment, StateFile: f.state})
 	if err != nil {
 		return auditError(err)
 	}

@@ -144,14 +144,14 @@ func (d deploymentStatus) write(w io.Writer) {
 		if c.Incidents > 0 {
 			last += fmt.Sprintf(", %d incidents", c.Incidents)
 		}
-		fmt.Fprintf(t, "  node %s\tclaim %d\t%s\t%s\n", c.NodeName, c.Claim, state, strings.Trim(last+"; "+c.Error+"; "+c.Reason, "; "))
+		fmt.Fprintf(t, "  node %s\tclaim %d\t%s\n", c.NodeName, c.Claim, strings.Join(said(state, last, c.Error, c.Reason), "; "))
 	}
 	for _, n := range d.Nodes {
 		what := "fits; may claim from " + clock(n.FromMs)
 		if len(n.Reasons) > 0 {
 			what = strings.Join(n.Reasons, "; ")
 		}
-		fmt.Fprintf(t, "  node %s\tno claim\t%s\t\n", n.Name, what)
+		fmt.Fprintf(t, "  node %s\tno claim\t%s\n", n.Name, what)
 	}
 	if len(d.Nodes)+len(d.Claims) == 0 && d.Status == ledger.Registered {
 		fmt.Fprintln(t, "  no node has enrolled yet")
@@ -159,6 +159,11 @@ func (d deploymentStatus) write(w io.Writer) {
 	if err := t.Flush(); err != nil {
 		fmt.Fprintf(w, "  %v\n", err)
 	}
+}
+
+// said leaves out what is empty.
+func said(words ...string) []string {
+	return slices.DeleteFunc(words, func(s string) bool { return s == "" })
 }
 
 // findDeployment resolves a name, which stands for its newest version, or a

@@ -19,6 +19,7 @@ type Config struct {
 	Root       []byte // envelope of the root of trust
 	Ledger     string // URL or folder
 	Deployment string // name (all its versions) or log index
+	StateFile  string // remembers the last checkpoint, see ledger.ClientConfig; "" for none
 	HTTP       *http.Client
 }
 
@@ -59,7 +60,7 @@ func (r *Report) wrong(format string, args ...any) {
 // Run audits one deployment. A log that cannot be believed at all is an
 // error; what is wrong in the story of the deployment stands in the report.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	c, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{cfg.Ledger}, HTTP: cfg.HTTP, KeepEntries: true})
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{cfg.Ledger}, StateFile: cfg.StateFile, HTTP: cfg.HTTP, KeepEntries: true})
 	if err != nil {
 		return nil, err
 	}
