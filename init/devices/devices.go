@@ -20,6 +20,9 @@ type Loader interface {
 	Load(module string) error
 }
 
+// slow is when a driver is worth a line of its own.
+const slow = 200 * time.Millisecond
+
 // Result is what the console says of it.
 type Result struct {
 	Loaded    int
@@ -37,6 +40,12 @@ func Load(l Loader, modaliases func() ([]string, error), log *slog.Logger) (Resu
 			return
 		}
 		tried[m] = true
+		start := time.Now()
+		defer func() {
+			if took := time.Since(start); took > slow {
+				log.Info("a driver took long", "module", m, "took", took.Round(time.Millisecond))
+			}
+		}()
 		switch err := l.Load(m); {
 		case err == nil:
 			r.Loaded++
