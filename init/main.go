@@ -38,6 +38,8 @@ const (
 	memoryLimit = 10 << 20
 	// guests is the cgroup below which every VM has its own.
 	guests = "/sys/fs/cgroup/zos"
+	// driversReady appears when every driver is loaded.
+	driversReady = "/run/drivers-ready"
 	// screenTime is how long a failure can be read before the machine starts again.
 	screenTime = time.Minute
 	// agentTime is how long the agent has for ending its guests.
@@ -115,16 +117,15 @@ func (n *node) boot(mounted error) error {
 		return err
 	}
 	n.sysctls()
-	start := time.Now()
-	if err := fault("DRIVERS", "the list of drivers", "lib/modules of the running kernel in the image", report, n.drivers(start)); err != nil {
-		return err
+	index, err := openIndex()
+	if err == nil {
+		err = n.drivers(index, devices.Early(index.Boot()))
 	}
-	if err := mount.All(mount.Late(), mount.Mount); err != nil {
-		n.log.Warn("late mounts", "err", err)
+	if err := fault("DRIVERS", "the drivers", "lib/modules of the running kernel in the image", report, err); err != nil {
+		return err
 	}
 	n.reaper = reap.New(func(s reap.Status) { n.log.Debug("orphan ended", "pid", s.PID, "how", s.String()) })
 	n.signals()
-	n.buttons()
 	n.agent = &supervise.Child{
 		Path: "/bin/agent", Env: []string{"PATH=/bin", "HOME=/run/zos", "GOMEMLIMIT=48MiB", "GOTRACEBACK=single"},
 		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked,
@@ -136,8 +137,24 @@ func (n *node) boot(mounted error) error {
 			n.guard(extra, func() { c.Run(context.Background()) })
 		}
 	}
-	n.guard("watchdog", n.feed)
+	n.guard("late", func() { n.late(index) })
 	return nil
+}
+
+// late is what does not have to be there before the agent starts.
+func (n *node) late(index *kmod.Index) {
+	if err := n.drivers(index, devices.Late(index.Late())); err != nil {
+		n.log.Error("drivers", "err", err)
+	}
+	if err := mount.All(mount.Late(), mount.Mount); err != nil {
+		n.log.Warn("late mounts", "err", err)
+	}
+	// The agent waits for this file before it offers to run guests.
+	if err := os.WriteFile(driversReady, nil, 0o644); err != nil {
+		n.log.Error("tell that the drivers are loaded", "err", err)
+	}
+	n.buttons()
+	n.guard("watchdog", n.feed)
 }
 
 // guard runs f beside us; a panic in it is shown and ends the machine in
@@ -189,16 +206,17 @@ func (n *node) sysctls() {
 	}
 }
 
-func (n *node) drivers(start time.Time) error {
+func openIndex() (*kmod.Index, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		return fmt.Errorf("uname: %w", err)
+		return nil, fmt.Errorf("uname: %w", err)
 	}
-	index, err := kmod.Open("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
-	if err != nil {
-		return err
-	}
-	r, err := devices.Load(index, func() ([]string, error) { return kmod.Modaliases("/sys/devices") }, n.log)
+	return kmod.Open("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
+}
+
+func (n *node) drivers(index *kmod.Index, stage devices.Stage) error {
+	start := time.Now()
+	r, err := devices.Load(index, stage, func() ([]string, error) { return kmod.Modaliases("/sys/devices") }, n.log)
 	if err == nil {
 		r.Report(n.log, time.Since(start))
 	}

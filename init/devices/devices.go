@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package devices loads the drivers of the machine that the node runs on:
-// first the modules that the image names, then, for each device that the
-// kernel found, those whose modalias matches.
+// Package devices loads the drivers of the machine that the node runs on, in
+// two stages: first what the way to the ledger needs (buses, network cards,
+// the boot medium), then, while the agent already starts, what guests need.
+// Each stage loads the modules that the image names for it and, for each
+// device that the kernel found, those whose modalias matches.
 package devices
 
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/zos-node/zos/kernel/kmod"
@@ -15,25 +18,37 @@ import (
 
 // Loader is what Load needs of a module index.
 type Loader interface {
-	Boot() []string
 	Match(modalias string) []string
 	Load(module string) error
 }
 
+// Stage is one of the two.
+type Stage struct {
+	Name    string
+	Modules []string // loaded by name
+	Skip    []string // prefixes of modaliases that wait for the next stage
+}
+
+// Early skips what the processor could do faster; it is late's.
+func Early(modules []string) Stage { return Stage{"early", modules, []string{"cpu:"}} }
+
+// Late skips nothing.
+func Late(modules []string) Stage { return Stage{"late", modules, nil} }
+
 // slow is when a driver is worth a line of its own.
 const slow = 200 * time.Millisecond
 
-// Result is what the console says of it.
+// Result is what the console says of a stage.
 type Result struct {
-	Loaded    int
-	Absent    []string // modules that are not for this machine
-	Unclaimed int      // devices that no module of the image is for
-	Failed    []string // modules that should have loaded
+	Stage  string
+	Loaded int
+	Absent []string // modules that are not for this machine
+	Failed []string // modules that should have loaded
 }
 
 // Load goes twice over the devices: a bus driver makes new ones appear.
-func Load(l Loader, modaliases func() ([]string, error), log *slog.Logger) (Result, error) {
-	var r Result
+func Load(l Loader, stage Stage, modaliases func() ([]string, error), log *slog.Logger) (Result, error) {
+	r := Result{Stage: stage.Name}
 	tried := map[string]bool{}
 	load := func(m string) {
 		if tried[m] {
@@ -41,11 +56,6 @@ func Load(l Loader, modaliases func() ([]string, error), log *slog.Logger) (Resu
 		}
 		tried[m] = true
 		start := time.Now()
-		defer func() {
-			if took := time.Since(start); took > slow {
-				log.Info("a driver took long", "module", m, "took", took.Round(time.Millisecond))
-			}
-		}()
 		switch err := l.Load(m); {
 		case err == nil:
 			r.Loaded++
@@ -55,24 +65,25 @@ func Load(l Loader, modaliases func() ([]string, error), log *slog.Logger) (Resu
 			r.Failed = append(r.Failed, m)
 			log.Error("module", "module", m, "err", err)
 		}
+		if took := time.Since(start); took > slow {
+			log.Info("a driver took long", "module", m, "took", took.Round(time.Millisecond))
+		}
 	}
 	for pass := range 2 {
 		all, err := modaliases()
 		if err != nil {
 			return r, err
 		}
-		r.Unclaimed = 0
 		for _, a := range all {
-			found := l.Match(a)
-			if len(found) == 0 {
-				r.Unclaimed++
+			if skipped(a, stage.Skip) {
+				continue
 			}
-			for _, m := range found {
+			for _, m := range l.Match(a) {
 				load(m)
 			}
 		}
 		if pass == 0 {
-			for _, m := range l.Boot() {
+			for _, m := range stage.Modules {
 				load(m)
 			}
 		}
@@ -80,7 +91,16 @@ func Load(l Loader, modaliases func() ([]string, error), log *slog.Logger) (Resu
 	return r, nil
 }
 
+func skipped(modalias string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(modalias, p) {
+			return true
+		}
+	}
+	return false
+}
+
 // Report is one line for the console.
 func (r Result) Report(log *slog.Logger, took time.Duration) {
-	log.Info("drivers", "loaded", r.Loaded, "notForThisMachine", r.Absent, "failed", r.Failed, "took", took.Round(time.Millisecond))
+	log.Info("drivers", "stage", r.Stage, "loaded", r.Loaded, "notForThisMachine", r.Absent, "failed", r.Failed, "took", took.Round(time.Millisecond))
 }

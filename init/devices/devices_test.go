@@ -13,9 +13,8 @@ import (
 
 type fake struct{ loaded []string }
 
-func (f *fake) Boot() []string { return []string{"tun", "kvm_intel", "broken"} }
 func (f *fake) Match(alias string) []string {
-	return map[string][]string{"pci:1": {"virtio_pci"}, "virtio:1": {"virtio_net"}}[alias]
+	return map[string][]string{"pci:1": {"virtio_pci"}, "virtio:1": {"virtio_net"}, "cpu:x": {"aesni"}}[alias]
 }
 func (f *fake) Load(m string) error {
 	f.loaded = append(f.loaded, m)
@@ -31,10 +30,10 @@ func (f *fake) Load(m string) error {
 func TestLoad(t *testing.T) {
 	f := &fake{}
 	passes := 0
-	r, err := Load(f, func() ([]string, error) {
+	r, err := Load(f, Early([]string{"tun", "kvm_intel", "broken"}), func() ([]string, error) {
 		passes++
 		if passes == 1 {
-			return []string{"pci:1", "usb:9"}, nil
+			return []string{"pci:1", "cpu:x", "usb:9"}, nil
 		}
 		return []string{"pci:1", "usb:9", "virtio:1"}, nil // the bus driver made it appear
 	}, slog.New(slog.DiscardHandler))
@@ -44,7 +43,17 @@ func TestLoad(t *testing.T) {
 	if want := []string{"virtio_pci", "tun", "kvm_intel", "broken", "virtio_net"}; !slices.Equal(f.loaded, want) {
 		t.Errorf("loaded %v, want %v", f.loaded, want)
 	}
-	if r.Loaded != 3 || !slices.Equal(r.Absent, []string{"kvm_intel"}) || !slices.Equal(r.Failed, []string{"broken"}) || r.Unclaimed != 1 {
+	if r.Loaded != 3 || !slices.Equal(r.Absent, []string{"kvm_intel"}) || !slices.Equal(r.Failed, []string{"broken"}) {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestLateSkipsNothing(t *testing.T) {
+	f := &fake{}
+	if _, err := Load(f, Late(nil), func() ([]string, error) { return []string{"cpu:x"}, nil }, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(f.loaded, []string{"aesni"}) {
+		t.Errorf("loaded %v", f.loaded)
 	}
 }

@@ -51,6 +51,7 @@ type Index struct {
 	soft    map[string][]string // name to names
 	aliases []alias
 	load    []string
+	late    []string
 	builtin map[string]bool
 	loaded  map[string]error // what Load came to
 	insert  func(file string) error
@@ -65,6 +66,7 @@ func Open(dir string) (*Index, error) {
 	for name, take := range map[string]func(line string){
 		"modules.dep": x.takeDep, "modules.alias": x.takeAlias, "modules.softdep": x.takeSoft,
 		"modules.load":    func(line string) { x.load = append(x.load, Norm(line)) },
+		"modules.late":    func(line string) { x.late = append(x.late, Norm(line)) },
 		"modules.builtin": func(line string) { x.builtin[name(line)] = true },
 	} {
 		if err := lines(filepath.Join(dir, name), take); err != nil {
@@ -119,6 +121,9 @@ func (x *Index) takeSoft(line string) {
 
 // Boot lists the modules that the image wants loaded at boot, in order.
 func (x *Index) Boot() []string { return x.load }
+
+// Late lists those that it wants loaded while the agent starts.
+func (x *Index) Late() []string { return x.late }
 
 // Load loads a module and what it needs. A built-in one is there already.
 // What a module came to is remembered: it is tried once.

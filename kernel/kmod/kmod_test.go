@@ -31,6 +31,7 @@ func index(t *testing.T) (*Index, *[]string) {
 		"modules.alias":   "alias pci:v00001AF4d*sv*sd*bc*sc*i* a\nalias cpu:type:x86,ven0002fam*mod*:feature:*00C2* b\n",
 		"modules.softdep": "softdep b pre: intel missing\n",
 		"modules.load":    "c-d\na\n",
+		"modules.late":    "intel\n",
 		"modules.builtin": "kernel/fs/ext4.ko\n",
 	})
 	x, err := Open(dir)

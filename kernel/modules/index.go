@@ -11,13 +11,14 @@ import (
 
 // Index writes the text files of lib/modules/RELEASE for the chosen modules,
 // in the formats of depmod: modules.dep, modules.alias, modules.softdep and
-// modules.builtin. modules.load is ours: what is loaded at boot, in order.
+// modules.builtin. Ours are modules.load, what is loaded at boot, in order, and
+// modules.late, what is loaded while the agent starts.
 func Index(chosen []Module, builtin []string) map[string][]byte {
 	byName := map[string]Module{}
 	for _, m := range chosen {
 		byName[m.Name] = m
 	}
-	var dep, alias, soft, load, built bytes.Buffer
+	var dep, alias, soft, load, late, built bytes.Buffer
 	for _, m := range chosen {
 		fmt.Fprintf(&dep, "%s:", m.Path)
 		for _, d := range closure(m, byName) {
@@ -36,6 +37,9 @@ func Index(chosen []Module, builtin []string) map[string][]byte {
 		if m.Load {
 			fmt.Fprintln(&load, m.Name)
 		}
+		if m.Late {
+			fmt.Fprintln(&late, m.Name)
+		}
 	}
 	sort.Strings(builtin)
 	for _, b := range builtin {
@@ -43,7 +47,7 @@ func Index(chosen []Module, builtin []string) map[string][]byte {
 	}
 	return map[string][]byte{
 		"modules.dep": dep.Bytes(), "modules.alias": alias.Bytes(), "modules.softdep": soft.Bytes(),
-		"modules.load": load.Bytes(), "modules.builtin": built.Bytes(),
+		"modules.load": load.Bytes(), "modules.late": late.Bytes(), "modules.builtin": built.Bytes(),
 	}
 }
 

@@ -6,7 +6,8 @@ package modules
 type Want struct {
 	Name     string
 	Optional bool   // a kernel without it is fine: its hardware is not for that kernel
-	Load     bool   // loaded at boot; the others wait for a device with their modalias
+	Load     bool   // loaded at boot, before the agent starts
+	Late     bool   // loaded while the agent starts: needed for guests, not for the way to the ledger
 	Why      string // what is missing without it
 }
 
@@ -30,32 +31,28 @@ func Sets() []Set {
 			{Name: "virtio_rng", Why: "entropy of a virtual machine"},
 		}},
 		{"kvm", []Want{
-			{Name: "kvm", Load: true, Why: "guests"},
-			// Only one of the two finds its processor; init says which.
-			{Name: "kvm_amd", Load: true, Why: "guests on AMD processors"},
-			{Name: "kvm_intel", Load: true, Why: "guests on Intel processors"},
-			{Name: "vhost_vsock", Load: true, Why: "the guest's report to the agent, second driver"},
-			{Name: "vsock", Load: true, Why: "the guest's report to the agent"},
+			// The processor's modalias chooses one of the two, and it brings kvm.
+			{Name: "kvm_amd", Why: "guests on AMD processors"},
+			{Name: "kvm_intel", Why: "guests on Intel processors"},
+			{Name: "vhost_vsock", Late: true, Why: "the guest's report to the agent, second driver"},
 			{Name: "vhost_net", Optional: true, Why: "faster taps"},
 		}},
 		{"network", []Want{
-			{Name: "tun", Load: true, Why: "the guests' network cards"},
-			{Name: "bridge", Load: true, Why: "networks of a deployment"},
-			{Name: "nf_tables", Load: true, Why: "default deny and gateways"},
-			{Name: "nft_ct", Load: true, Why: "firewall by connection state"},
-			{Name: "nft_nat", Load: true, Why: "gateways by DNAT"},
-			{Name: "nft_chain_nat", Load: true, Why: "gateways by DNAT"},
-			{Name: "nft_masq", Load: true, Why: "guests that may reach out"},
-			{Name: "nft_redir", Load: true, Optional: true, Why: "gateways on the node itself"},
-			{Name: "nft_reject", Load: true, Why: "a refusal instead of a silence"},
-			{Name: "nft_reject_inet", Load: true, Why: "a refusal instead of a silence"},
-			{Name: "nft_limit", Load: true, Why: "bounded logs"},
-			{Name: "nft_log", Load: true, Why: "what was dropped"},
-			{Name: "nft_fib", Load: true, Optional: true, Why: "anti-spoofing by route"},
-			{Name: "nft_fib_inet", Load: true, Optional: true, Why: "anti-spoofing by route"},
-			{Name: "nft_meta_bridge", Load: true, Why: "anti-spoofing on bridges"},
-			{Name: "nft_reject_bridge", Load: true, Optional: true, Why: "a refusal on bridges"},
-			{Name: "nf_conntrack_bridge", Load: true, Optional: true, Why: "connection state on bridges"},
+			{Name: "tun", Late: true, Why: "the guests' network cards"},
+			{Name: "bridge", Late: true, Why: "networks of a deployment"},
+			{Name: "nf_tables", Late: true, Why: "default deny and gateways"},
+			{Name: "nft_ct", Late: true, Why: "firewall by connection state"},
+			{Name: "nft_nat", Late: true, Why: "gateways by DNAT"},
+			{Name: "nft_chain_nat", Late: true, Why: "gateways by DNAT"},
+			{Name: "nft_masq", Late: true, Why: "guests that may reach out"},
+			// Nothing loads these by itself: the agent's rules do not use them yet.
+			{Name: "nft_reject_inet", Why: "a refusal instead of a silence"},
+			{Name: "nft_limit", Why: "bounded logs"},
+			{Name: "nft_log", Why: "what was dropped"},
+			{Name: "nft_fib_inet", Optional: true, Why: "anti-spoofing by route"},
+			{Name: "nft_meta_bridge", Why: "anti-spoofing on bridges"},
+			{Name: "nft_reject_bridge", Optional: true, Why: "a refusal on bridges"},
+			{Name: "nf_conntrack_bridge", Optional: true, Why: "connection state on bridges"},
 			{Name: "br_netfilter", Optional: true, Why: "IP rules for bridged traffic"},
 			{Name: "8021q", Optional: true, Why: "an uplink on a VLAN"},
 			{Name: "bonding", Optional: true, Why: "an uplink of several links"},
@@ -66,8 +63,8 @@ func Sets() []Set {
 			{Name: "nls_cp437", Load: true, Why: "the boot medium"},
 			{Name: "nls_ascii", Load: true, Why: "the boot medium"},
 			{Name: "nls_utf8", Load: true, Optional: true, Why: "the boot medium"},
-			{Name: "loop", Load: true, Why: "volumes and images as block devices"},
-			{Name: "erofs", Load: true, Why: "Zero-Images"},
+			{Name: "loop", Why: "volumes and images as block devices"},
+			{Name: "erofs", Why: "Zero-Images"},
 			{Name: "sd_mod", Optional: true, Why: "SCSI and SATA disks"},
 			{Name: "sr_mod", Optional: true, Why: "an ISO as the boot medium"},
 			{Name: "isofs", Optional: true, Why: "an ISO as the boot medium"},
@@ -75,19 +72,19 @@ func Sets() []Set {
 			{Name: "nvme", Optional: true, Why: "NVMe disks"},
 		}},
 		{"crypt", []Want{
-			{Name: "dm_mod", Load: true, Why: "encrypted volumes"},
-			{Name: "dm_crypt", Load: true, Why: "encrypted volumes"},
-			{Name: "xts", Load: true, Optional: true, Why: "encrypted volumes"},
+			{Name: "dm_mod", Why: "encrypted volumes"},
+			{Name: "dm_crypt", Why: "encrypted volumes"},
+			{Name: "xts", Optional: true, Why: "encrypted volumes"},
 			{Name: "aesni_intel", Optional: true, Why: "fast encryption"},
 			{Name: "sha256_ssse3", Optional: true, Why: "fast digests"},
 		}},
 		{"platform", []Want{
-			{Name: "efivarfs", Load: true, Optional: true, Why: "firmware variables, read only"},
+			{Name: "efivarfs", Late: true, Optional: true, Why: "firmware variables, read only"},
 			{Name: "i6300esb", Optional: true, Why: "the emulated watchdog"},
 			{Name: "iTCO_wdt", Optional: true, Why: "Intel's watchdog"},
 			{Name: "sp5100_tco", Optional: true, Why: "AMD's watchdog"},
-			{Name: "button", Load: true, Why: "the power button"},
-			{Name: "evdev", Load: true, Why: "the power button"},
+			{Name: "button", Late: true, Why: "the power button"},
+			{Name: "evdev", Late: true, Why: "the power button"},
 			{Name: "atkbd", Optional: true, Why: "a keyboard"},
 			{Name: "i8042", Optional: true, Why: "a keyboard"},
 			{Name: "rtc_cmos", Optional: true, Why: "the clock"},
@@ -114,6 +111,12 @@ func Sets() []Set {
 		}},
 		GuestSet(),
 	}
+}
+
+// VsockSet is loaded at boot where QEMU runs the guests: its vsock is the
+// kernel's. Cloud Hypervisor has one of its own.
+func VsockSet() Set {
+	return Set{"vsock", []Want{{Name: "vhost_vsock", Load: true, Why: "the guest's report to the agent"}}}
 }
 
 // GuestSet is what the guest's PID 1 loads, all of it, in this order.

@@ -29,7 +29,8 @@ type Module struct {
 	Info
 	Path string // below lib/modules/RELEASE, ends in .ko
 	Data []byte
-	Load bool // loaded at boot
+	Load bool // loaded at boot, before the agent starts
+	Late bool // loaded at boot, while the agent starts
 }
 
 // NewTree starts a tree; Add fills it.
@@ -111,6 +112,9 @@ func (t *Tree) Choose(sets ...Set) ([]Module, error) {
 		for _, w := range set.Wants {
 			if err := c.add(w.Name, w.Optional, w.Load, nil); err != nil {
 				return nil, fmt.Errorf("module set %s, for %s: %w", set.Name, w.Why, err)
+			}
+			if i, ok := c.at[Norm(w.Name)]; ok && w.Late {
+				c.out[i].Late = true
 			}
 		}
 	}
