@@ -303,10 +303,8 @@ func (l *Link) take(conn net.Conn, f wire.Frame) error {
 		l.send(Event{Started: f.Started})
 	case f.Health != nil:
 		l.send(Event{Health: f.Health})
-	case f.Fatal != nil:
-		l.send(Event{Fatal: f.Fatal})
-	case f.Exit != nil:
-		if !l.send(Event{Exit: f.Exit}) {
+	case f.Fatal != nil, f.Exit != nil:
+		if !l.send(Event{Fatal: f.Fatal, Exit: f.Exit}) {
 			return nil
 		}
 		// The guest powers off on this; from here the event is ours.

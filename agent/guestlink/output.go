@@ -116,3 +116,6 @@ func (o *output) close() error {
 	o.f = nil
 	return err
 }
+
+// Files are all that Listen makes for an output path.
+func Files(path string) []string { return []string{path, path + oldExt, path + seqExt} }

@@ -109,6 +109,18 @@ func (m *Manager) Set(deployment int64, p *Plan) error {
 	return nil
 }
 
+// Adopt takes up the network of a deployment that runs already: it was checked
+// when it was made, and what is missing of it is made again.
+func (m *Manager) Adopt(deployment int64, p *Plan) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.plans[deployment] = p
+	if err := m.apply(); err != nil {
+		return err
+	}
+	return m.kernel.Up(p)
+}
+
 // Remove takes the network of a deployment away; one that is not there is no
 // error.
 func (m *Manager) Remove(deployment int64, p *Plan) error {

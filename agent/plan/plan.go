@@ -90,7 +90,7 @@ func Make(d *spec.Deployment, manifests map[string]zimage.Manifest, f Facts) (*P
 		p.Volumes = append(p.Volumes, volumes.Volume{Name: v.Name, SizeMiB: v.SizeMiB, Filesystem: v.Filesystem,
 			Path: filepath.Join(f.RunDir, "volumes", strconv.FormatInt(f.Deployment, 10), v.Name+".raw")})
 	}
-	nets, err := networks(d, f)
+	nets, err := Networks(d, f)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,8 @@ func MAC(digest string, words ...string) string {
 	return hw.String()
 }
 
-func networks(d *spec.Deployment, f Facts) (*network.Plan, error) {
+// Networks plans the network alone, for asking whether it could stand here.
+func Networks(d *spec.Deployment, f Facts) (*network.Plan, error) {
 	p := &network.Plan{Networks: []network.Network{}, Gateways: []network.Gateway{}}
 	tap, macs := 0, map[string]bool{}
 	for i, n := range d.Networks {

@@ -32,6 +32,9 @@ func Start(log *slog.Logger, now time.Time, what, detail string) *Line {
 	return &Line{log: log, what: what, detail: detail, start: now, due: now.Add(firstLine), step: firstLine}
 }
 
+// Detail changes what the line says about the thing waited for.
+func (l *Line) Detail(s string) { l.detail = s }
+
 // Tick prints the line when it is due.
 func (l *Line) Tick(now time.Time) {
 	if now.Before(l.due) {

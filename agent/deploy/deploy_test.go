@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/agent/clock/clocktest"
+	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/vm"
+	"github.com/zos-node/zos/guest/wire"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/spec"
+	"github.com/zos-node/zos/zimage"
+)
+
+func TestWholeLife(t *testing.T) {
+	b := newBench(t)
+	d := b.register(pair)
+	end := run(New(b.world, d, -1, 0))
+	g := b.untilRunning(d)
+	b.drained()
+	b.equal("story", b.story(g.Index), done(phase.Running))
+	b.equal("order of start", b.driver.did(), []string{"start app", "start web"})
+	last := b.ledger.State().Records(g.Index)[len(phase.Order())-1].Record
+	for _, key := range []string{"plan", "guestKey/web", "guestKey/app", "image/web", "spec"} {
+		if !strings.HasPrefix(last.Digests[key], "sha256:") {
+			t.Errorf("running has no digest %s: %v", key, last.Digests)
+		}
+	}
+	if !strings.Contains(last.Detail, "guestKey/web=ssh-ed25519 web-1") {
+		t.Errorf("detail %q", last.Detail)
+	}
+	b.ledger.must(b.ledger.Sign(ledger.TypeStop, ledger.Stop{Deployment: d.ID, Name: "shop", Reason: "enough"}, "author"))
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	b.equal("story", b.story(g.Index), slices.Concat(done(phase.Running), undone(phase.Running)))
+	b.equal("order of stop", b.driver.did(), []string{"start app", "start web", "stop web", "off web", "stop app", "off app"})
+	s := b.ledger.State()
+	if g := s.Claim(g.Index); g.CloseResult != "stopped" || !strings.Contains(g.CloseReason, "enough") || s.Status(s.Deployment(d.ID)) != ledger.Stopped {
+		t.Errorf("claim %+v, status %s", g, s.Status(s.Deployment(d.ID)))
+	}
+	b.clean()
+}
+
+// TestEachPhaseFailsOnce breaks every phase in turn, at its beginning.
+func TestEachPhaseFailsOnce(t *testing.T) {
+	for _, n := range phase.Order()[phase.Index(phase.Retrieve):] {
+		t.Run(string(n), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			d := b.register(pair)
+			l := New(b.world, d, -1, 0)
+			begin := l.runner.Begin
+			l.runner.Begin = func(p phase.Name) error {
+				if p == n {
+					return errors.Join(begin(p), errors.New("broken by the test"))
+				}
+				return begin(p)
+			}
+			if err := b.wait(run(l)); err != nil {
+				t.Fatal(err)
+			}
+			b.drained()
+			g := b.ledger.State().Claims(d.ID)[0]
+			if g.CloseResult != "failed" || !strings.Contains(g.CloseReason, "broken by the test") {
+				t.Errorf("claim %+v", g)
+			}
+			b.clean()
+		})
+	}
+}
+
+func TestFailures(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit     func(*spec.Deployment)
+		breaks   func(*bench)
+		phase    phase.Name
+		want     string
+		incident string
+	}{
+		"memory is used otherwise": {nil, func(b *bench) { b.memory = 100 }, phase.VerifyResources, "100 MiB are free", ""},
+		"manifest is altered":      {nil, func(b *bench) { b.fetcher.manifests = nil }, phase.FetchMetadata, "does not", ""},
+		"manifest of another image": {nil, func(b *bench) {
+			m := b.fetcher.manifests[ledgertest.Digest("image")]
+			m.OCI.Manifest = ledgertest.Digest("other")
+			b.fetcher.manifests[ledgertest.Digest("image")] = m
+		}, phase.FetchMetadata, "was made of", ""},
+		"kernel is altered":       {nil, func(b *bench) { b.fetcher.err = zimage.ErrMismatch }, phase.FetchContent, "blob sha256", ""},
+		"no bridge":               {nil, func(b *bench) { b.kernel.fail = true }, phase.Network, "no such device", ""},
+		"VM does not start":       {pair, func(b *bench) { b.driver.fail = "web" }, phase.Start, "no KVM", ""},
+		"guest cannot be set up":  {pair, func(b *bench) { b.driver.guests["app"] = behaviour{fatal: true} }, phase.Start, "guest-setup", ""},
+		"guest has another root":  {nil, func(b *bench) { b.driver.guests["web"] = behaviour{badRoot: true} }, phase.Start, "verity table", IncidentMeasurement + " web"},
+		"health check never pass": {nil, func(b *bench) { b.driver.guests["web"] = behaviour{unhealthy: true} }, phase.PostVerify, "unhealthy: still refused", ""},
+		"dependency unhealthy":    {pair, func(b *bench) { b.driver.guests["app"] = behaviour{unhealthy: true} }, phase.Start, "machine app: unhealthy", ""},
+		"hypervisor has another configuration": {nil, func(b *bench) {
+			b.driver.lie = func(_ string, r *vm.Running) { r.MemoryMiB = 1 }
+		}, phase.Start, "memoryMiB is 1, planned 512", IncidentMeasurement + " web"},
+		"panic while starting": {nil, func(b *bench) {
+			b.driver.guests["web"] = behaviour{onStart: func(v *fakeVM) { v.emit(vm.EventPanic) }}
+		}, "", "guest-panic", IncidentPanic + " web"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			c.breaks(b)
+			d := b.register(c.edit)
+			if err := b.wait(run(New(b.world, d, -1, 0))); err != nil {
+				t.Fatal(err)
+			}
+			b.drained()
+			g := b.ledger.State().Claims(d.ID)[0]
+			if g.CloseResult != "failed" || !strings.Contains(g.CloseReason, c.want) {
+				t.Errorf("closed %s: %s", g.CloseResult, g.CloseReason)
+			}
+			if c.phase != "" {
+				want := slices.Concat(done(phase.Order()[phase.Index(c.phase)-1]), []string{string(c.phase) + " failed"}, undone(c.phase))
+				b.equal("story", b.story(g.Index), want)
+			}
+			var incidents []string
+			if c.incident != "" {
+				incidents = []string{c.incident}
+			}
+			b.equal("incidents", b.incidents(), incidents)
+			b.clean()
+		})
+	}
+}
+
+func TestNotClaimed(t *testing.T) {
+	b := newBench(t)
+	big := b.register(func(d *spec.Deployment) { d.Machines[0].MemoryMiB = 100_000 })
+	err := b.wait(run(New(b.world, big, -1, 0)))
+	if !errors.Is(err, ErrNotClaimed) || !strings.Contains(err.Error(), "needs 100000 MiB memory") {
+		t.Errorf("too large: %v", err)
+	}
+	other := b.ledger.Join("n2", 4096)
+	id := b.ledger.must(b.ledger.Register("two", 1, nil))
+	b.ledger.Pass(10_000) // whichever of the two ranks first
+	b.ledger.must(other.Claim(id))
+	if err := b.wait(run(New(b.world, b.ledger.State().Deployment(id), -1, 0))); !errors.Is(err, ErrNotClaimed) {
+		t.Errorf("claimed by another: %v", err)
+	}
+	if n := len(b.ledger.State().Claims(big.ID)); n != 0 {
+		t.Errorf("%d claims", n)
+	}
+	b.clean()
+}
+
+func TestPanicWhileRunning(t *testing.T) {
+	b := newBench(t)
+	d := b.register(pair)
+	end := run(New(b.world, d, -1, 0))
+	g := b.untilRunning(d)
+	b.driver.find("app").emit(vm.EventPanic)
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	b.equal("incidents", b.incidents(), []string{IncidentPanic + " app"})
+	if did := b.driver.did(); did[2] != "kill app" {
+		t.Errorf("the VM was not killed at once: %v", did)
+	}
+	if kept, err := filepath.Glob(b.dir + "/store/quarantine/*"); err != nil || len(kept) != 1 {
+		t.Errorf("quarantine %v %v", kept, err)
+	}
+	if g := b.ledger.State().Claim(g.Index); g.CloseResult != "failed" || !strings.Contains(g.CloseReason, "guest-panic") {
+		t.Errorf("claim %+v", g)
+	}
+	b.clean()
+}
+
+func TestProcessEndsWhileRunning(t *testing.T) {
+	b := newBench(t)
+	d := b.register(nil)
+	end := run(New(b.world, d, -1, 0))
+	b.untilRunning(d)
+	b.driver.find("web").say(wire.Frame{Exit: &wire.Exit{Code: 7}})
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	b.equal("incidents", b.incidents(), []string{"process-ended web"})
+	if r := b.ledger.State().Claims(d.ID)[0].CloseReason; !strings.Contains(r, "exit code 7") {
+		t.Errorf("reason %q", r)
+	}
+	b.clean()
+}
+
+func TestRestart(t *testing.T) {
+	b := newBench(t)
+	d := b.register(func(d *spec.Deployment) {
+		pair(d)
+		d.Machines[1].Failure = spec.Failure{Action: "restart", MaxRestarts: 2, BackoffMs: 1}
+	})
+	end := run(New(b.world, d, -1, 0))
+	g := b.untilRunning(d)
+	for i := 1; i <= 2; i++ {
+		b.driver.find("app").say(wire.Frame{Health: &wire.Health{OK: false, Detail: "ill"}})
+		b.until("running again", func(s *ledger.State) bool {
+			r := s.Records(g.Index)
+			return len(r) == len(phase.Order())+i && strings.Contains(r[len(r)-1].Record.Detail, fmt.Sprintf("ssh-ed25519 app-%d", i+1))
+		})
+	}
+	b.driver.find("app").say(wire.Frame{Health: &wire.Health{OK: false, Detail: "ill"}})
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	b.equal("incidents", b.incidents(), []string{IncidentRestart + " app", IncidentRestart + " app", "unhealthy app"})
+	if r := b.ledger.State().Claim(g.Index).CloseReason; !strings.Contains(r, "after 2 restarts") {
+		t.Errorf("reason %q", r)
+	}
+	b.clean()
+}
+
+func TestShutdownGivesTheClaimBack(t *testing.T) {
+	b := newBench(t)
+	d := b.register(pair)
+	l := New(b.world, d, -1, 0)
+	end := run(l)
+	g := b.untilRunning(d)
+	l.End(&Ending{Result: "failed", Reason: "the node shuts down", Release: true})
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	s := b.ledger.State()
+	if g := s.Claim(g.Index); g.State != ledger.GrantReleased || !g.Closed() || s.Status(s.Deployment(d.ID)) != ledger.Registered {
+		t.Errorf("claim %+v, status %s", g, s.Status(s.Deployment(d.ID)))
+	}
+	b.clean()
+}
+
+func TestStopWhileStarting(t *testing.T) {
+	b := newBench(t)
+	b.driver.guests["web"] = behaviour{silent: true}
+	d := b.register(nil)
+	end := run(New(b.world, d, -1, 0))
+	b.until("claimed", func(s *ledger.State) bool { return len(s.Claims(d.ID)) > 0 && s.Claims(d.ID)[0].Phase == "volumes" })
+	b.ledger.must(b.ledger.Sign(ledger.TypeStop, ledger.Stop{Deployment: d.ID, Name: "shop", Reason: "changed my mind"}, "author"))
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	if g := b.ledger.State().Claims(d.ID)[0]; g.CloseResult != "stopped" {
+		t.Errorf("claim %+v", g)
+	}
+	b.clean()
+}
+
+func TestReplaced(t *testing.T) {
+	b := newBench(t)
+	d := b.register(nil)
+	end := run(New(b.world, d, -1, 0))
+	g := b.untilRunning(d)
+	b.ledger.must(b.ledger.Register("shop", 2, nil))
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	if g := b.ledger.State().Claim(g.Index); g.CloseResult != "replaced" {
+		t.Errorf("claim %+v", g)
+	}
+	b.clean()
+}
+
+// TestPartition cuts the ledger off: "stop" ends before the lease, "keep" runs on.
+func TestPartition(t *testing.T) {
+	for _, on := range []string{"stop", "keep"} {
+		t.Run(on, func(t *testing.T) {
+			b := newBench(t)
+			clk := clocktest.New(time.UnixMilli(ledgertest.Epoch))
+			b.clock, b.world.Clock = clk, clk
+			d := b.register(func(d *spec.Deployment) { d.Placement.OnPartition = on })
+			l := New(b.world, d, -1, 0)
+			end := run(l)
+			g := b.untilRunning(d)
+			was := g.ExpiresMs
+			b.ledger.Pass(20_000)
+			clk.Advance(20 * time.Second)
+			b.until("renewed", func(s *ledger.State) bool { return s.Claim(g.Index).ExpiresMs > was })
+			b.drained()
+			b.ledger.mu.Lock()
+			b.ledger.down = true
+			b.ledger.mu.Unlock()
+			if on == "keep" {
+				for range 60 {
+					clk.Advance(2 * time.Second)
+					runtime.Gosched()
+				}
+				select {
+				case err := <-end:
+					t.Fatalf("ended: %v", err)
+				default:
+				}
+				if b.driver.running() != 1 {
+					t.Error("does not run on")
+				}
+				l.End(&Ending{Result: "failed", Reason: "end of the test", Kill: true})
+				clk.Advance(time.Hour)
+			}
+			stopped := clk.Now()
+			for waiting := true; waiting; {
+				select {
+				case err := <-end:
+					if err != nil {
+						t.Fatal(err)
+					}
+					waiting = false
+				case <-time.After(time.Millisecond):
+					clk.Advance(time.Second)
+				}
+			}
+			if on == "stop" && clk.Now().Sub(stopped) < 30*time.Second {
+				t.Errorf("stopped after %v already", clk.Now().Sub(stopped))
+			}
+			if b.driver.running() != 0 {
+				t.Error("runs on")
+			}
+			b.clean()
+		})
+	}
+}
+
+func TestLeaseExpiredOnTheLedger(t *testing.T) {
+	b := newBench(t)
+	clk := clocktest.New(time.UnixMilli(ledgertest.Epoch))
+	b.world.Clock = clk // does not move: the node sleeps through its lease
+	d := b.register(nil)
+	end := run(New(b.world, d, -1, 0))
+	g := b.untilRunning(d)
+	b.drained()
+	for range 7 {
+		b.ledger.Pass(10_000)
+		b.ledger.Block()
+	}
+	b.ledger.poke()
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	if g := b.ledger.State().Claim(g.Index); g.State != ledger.GrantExpired || !strings.Contains(g.CloseReason, "lease is expired") {
+		t.Errorf("claim %+v", g)
+	}
+	b.clean()
+}
+
+func TestContextEndLeavesGuestsRunning(t *testing.T) {
+	b := newBench(t)
+	d := b.register(pair)
+	ctx, cancel := context.WithCancel(context.Background())
+	end := make(chan error, 1)
+	l := New(b.world, d, -1, 0)
+	go func() { end <- l.Run(ctx) }()
+	b.untilRunning(d)
+	cancel()
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	if b.driver.running() != 2 {
+		t.Errorf("%d VMs run: %v", b.driver.running(), b.driver.did())
+	}
+	if s, err := States(b.dir); err != nil || len(s) != 1 || !s[0].Adoptable() {
+		t.Errorf("states %v %v", s, err)
+	}
+}

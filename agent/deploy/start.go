@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package deploy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/wait"
+)
+
+// start boots all VMs at once, checks each guest as soon as it reports, and
+// lets its process start when the check passed and its dependencies are
+// healthy. Nothing of the workload runs before that.
+func (l *Life) start(ctx context.Context, out *phase.Out) error {
+	p := l.planned()
+	results := make(chan error, len(p.Machines))
+	for i := range p.Machines {
+		m := l.machine(&p.Machines[i])
+		go func() { results <- l.boot(ctx, m) }()
+	}
+	var errs []error
+	for range p.Machines {
+		errs = append(errs, <-results)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	err := l.until(ctx, "processes to start", func(m *machine) string {
+		switch {
+		case m.started:
+			return ""
+		case m.told:
+			return "its process"
+		case m.verified:
+			return strings.Join(m.plan.DependsOn, " and ")
+		}
+		return "its guest"
+	})
+	if err != nil {
+		return err
+	}
+	out.Detail = fmt.Sprintf("%d VMs under %s", len(p.Machines), l.world.Driver.Name())
+	return nil
+}
+
+// postVerify compares once more, everything together, and wants every machine
+// healthy.
+func (l *Life) postVerify(ctx context.Context, out *phase.Out) error {
+	err := l.until(ctx, "first health", func(m *machine) string {
+		if m.healthy {
+			return ""
+		}
+		return "health"
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.machines)) {
+		m := l.machines[name]
+		if err := l.verify(ctx, m); err != nil {
+			return l.failed(&failure{kind: IncidentMeasurement, machine: m, detail: err.Error(), hard: true})
+		}
+		out.Digest("verity/"+name, m.plan.Verity.Root)
+		out.Digest("cmdline/"+name, digest(m.plan.VM.Cmdline))
+		for _, key := range slices.Sorted(maps.Keys(m.hardening)) {
+			out.Detail += fmt.Sprintf("%s %s=%s; ", name, key, m.hardening[key])
+		}
+	}
+	return nil
+}
+
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// running marks the deployment as serving. The record carries the guests'
+// public keys, so that a client can prove later whom it talks to.
+func (l *Life) running(_ context.Context, out *phase.Out) error {
+	if err := l.serving(out); err != nil {
+		return err
+	}
+	return l.update(func(s *State) { s.Running = true })
+}
+
+func (l *Life) serving(out *phase.Out) error {
+	p := l.planned()
+	d, err := p.Digest()
+	if err != nil {
+		return err
+	}
+	out.Digest("spec", l.st.Digest)
+	out.Digest("plan", d)
+	out.Digest("hypervisor", l.world.Hypervisor.Digest)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range p.Machines {
+		id := l.st.Guests[m.Name]
+		out.Digest("guestKey/"+m.Name, digest(id.PublicKey))
+		out.Digest("image/"+m.Name, m.Image)
+		out.Detail += fmt.Sprintf("guestKey/%s=%s; ", m.Name, id.PublicKey)
+	}
+	return nil
+}
+
+// until handles messages until lacks gives "" for every machine. A failure of
+// any machine ends it.
+func (l *Life) until(ctx context.Context, what string, lacks func(*machine) string) error {
+	line := wait.Start(l.log, l.world.Clock.Now(), what, "")
+	for {
+		l.release()
+		var waits []string
+		for _, name := range slices.Sorted(maps.Keys(l.machines)) {
+			if w := lacks(l.machines[name]); w != "" {
+				waits = append(waits, name+": "+w)
+			}
+		}
+		if len(waits) == 0 {
+			return nil
+		}
+		line.Detail(strings.Join(waits, ", "))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case now := <-l.world.Clock.After(tick):
+			line.Tick(now)
+		case x := <-l.msgs:
+			if f := l.handle(ctx, x); f != nil {
+				return l.failed(f)
+			}
+		}
+	}
+}
+
+// failed does at once what a failure demands of its machine: a VM that is not
+// what was signed is killed, a disk that its guest found wrong is taken out of
+// use, and both are reported. What the machine said last is shown.
+func (l *Life) failed(f *failure) error {
+	m := f.machine
+	m.log.Error("machine failed", "kind", f.kind, "err", f.detail)
+	l.lastWords(m)
+	if !f.hard {
+		return f
+	}
+	errs := []error{f, l.kill(m)}
+	detail := f.detail
+	if f.kind == IncidentPanic {
+		to, err := l.world.Content.Quarantine(m.plan.VM.Disks[0].Path)
+		errs = append(errs, err)
+		if to != "" {
+			detail += "; disk file in quarantine as " + to
+		}
+	}
+	errs = append(errs, l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, detail))
+	return errors.Join(errs...)
+}
+
+// lastWords prints the end of the process's output and of the guest's console.
+func (l *Life) lastWords(m *machine) {
+	const lines = 12
+	show := func(from, text string) {
+		all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+		for _, line := range all[max(0, len(all)-lines):] {
+			if line != "" {
+				m.log.Info("last words", "from", from, "line", line)
+			}
+		}
+	}
+	if m.link != nil {
+		show("process", m.link.Tail())
+	}
+	if c, ok := m.vm.(interface{ Console() string }); ok {
+		show("console", c.Console())
+	}
+}

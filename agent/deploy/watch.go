@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/zos-node/zos/ledger"
+)
+
+// watch holds the lease and looks at the ledger for as long as the deployment
+// lives here; it ends it when the ledger says so, or when the lease cannot be
+// held and the spec wants at most one.
+func (l *Life) watch(ctx context.Context) {
+	w := l.world
+	l.mu.Lock()
+	lease, until, claim, deployment, onPartition := l.st.Lease, l.st.LeaseUntil, l.st.Claim, l.st.Deployment, l.st.OnPartition
+	l.mu.Unlock()
+	margin := min(lease/marginPart, maxMargin)
+	renewAt := until.Add(-lease).Add(lease / renewPart)
+	last := "" // what was said about not renewing
+	for {
+		changed := w.Ledger.Changed()
+		if e := Verdict(w.Ledger.State(), deployment, claim); e != nil {
+			l.End(e)
+			return
+		}
+		now := w.Clock.Now()
+		stopAt := until.Add(-margin)
+		if onPartition == "stop" && !now.Before(stopAt) {
+			l.log.Error("the lease could not be renewed in time, and the spec wants at most one", "until", until)
+			if err := w.Records.Incident(claim, IncidentLease, "", "the lease could not be renewed; stopped before it ran out"); err != nil {
+				l.log.Error("incident", "err", err)
+			}
+			l.End(&Ending{Result: resultFailed, Reason: "the lease could not be renewed, and onPartition is stop", Release: true, Kill: true})
+			return
+		}
+		if !now.Before(renewAt) {
+			err := l.renew(ctx, claim)
+			switch {
+			case err == nil:
+				until, renewAt, last = now.Add(lease), now.Add(lease/renewPart), ""
+				if err := l.update(func(s *State) { s.LeaseUntil = until }); err != nil {
+					l.log.Error("lease", "err", err)
+				}
+			default:
+				if s := err.Error(); s != last {
+					l.log.Warn("lease not renewed", "until", until, "onPartition", onPartition, "err", err)
+					last = s
+				}
+				renewAt = w.Clock.Now().Add(renewRetry)
+			}
+		}
+		next := renewAt
+		if onPartition == "stop" && stopAt.Before(next) {
+			next = stopAt
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-w.Clock.After(max(next.Sub(w.Clock.Now()), 0)):
+		}
+	}
+}
+
+func (l *Life) renew(ctx context.Context, claim int64) error {
+	raw, err := ledger.NewEntry(ledger.TypeRenew, ledger.Renew{Claim: claim, Acted: l.world.Ledger.Acted()}, l.world.Signer)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, submitTimeout)
+	defer cancel()
+	_, err = l.world.Ledger.Submit(ctx, raw)
+	var refused *ledger.Refused
+	if errors.As(err, &refused) {
+		return fmt.Errorf("refused: %w", err) // the next Sync shows why
+	}
+	return err
+}
+
+// Verdict is what the ledger has decided about a claim: nil while it may run.
+func Verdict(s *ledger.State, deployment, claim int64) *Ending {
+	d, g := s.Deployment(deployment), s.Claim(claim)
+	if d == nil || g == nil {
+		return nil // this agent has not caught up yet
+	}
+	switch {
+	case d.Stopped >= 0:
+		return &Ending{Result: resultStopped, Reason: fmt.Sprintf("stopped by entry %d: %s", d.Stopped, d.StopReason)}
+	case d.Replaced >= 0:
+		return &Ending{Result: resultReplaced, Reason: fmt.Sprintf("replaced by entry %d", d.Replaced)}
+	case g.State != ledger.GrantActive:
+		return &Ending{Result: resultFailed, Reason: "the lease is " + g.State}
+	}
+	return nil
+}
