@@ -94,22 +94,16 @@ func (d *Driver) Start(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, vsockDir), 0o700); err != nil {
-		return nil, fmt.Errorf("vsock: %w", err)
-	}
-	api, err := proc.ListenInherited(filepath.Join(cfg.Dir, apiSocket))
-	if err != nil {
-		return nil, err
-	}
-	files := []*os.File{api}
+	var taps []*os.File
 	for _, n := range cfg.NICs {
-		files = append(files, n.Tap)
+		taps = append(taps, n.Tap)
 	}
 	p, err := proc.Start(ctx, proc.Spec{
-		Driver: Name, ID: cfg.ID, Dir: cfg.Dir, Path: d.path, Args: args(cfg), Files: files, Rules: rules(d.path, cfg),
+		Driver: Name, ID: cfg.ID, Dir: cfg.Dir, Path: d.path, Args: args(cfg), Rules: rules(d.path, cfg),
+		Prepare: func() (*os.File, error) { return prepare(cfg) }, Taps: taps,
 		Memory: memory, Pids: 64 + 4*cfg.VCPUs, Parse: parse, Remove: removed(), Logger: d.log,
 	})
-	if err = errors.Join(err, api.Close()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	v := d.machine(p, cfg)
@@ -117,6 +111,13 @@ func (d *Driver) Start(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 		return nil, errors.Join(err, v.abandon())
 	}
 	return v, nil
+}
+
+func prepare(cfg vm.Config) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, vsockDir), 0o700); err != nil {
+		return nil, fmt.Errorf("vsock: %w", err)
+	}
+	return proc.ListenInherited(filepath.Join(cfg.Dir, apiSocket))
 }
 
 // Adopt implements vm.Driver.

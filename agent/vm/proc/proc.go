@@ -29,7 +29,7 @@ import (
 	"github.com/zos-node/zos/agent/vm"
 )
 
-// FirstFD is the number that the first of Spec.Files has in the child.
+// FirstFD is the number of the VMM's own socket in the child; taps follow.
 const FirstFD = 3
 
 // Names of files in a VM's directory. All of them are removed by Kill.
@@ -45,8 +45,12 @@ type Spec struct {
 	Driver  string // vm.Driver's name, kept in the state file
 	ID, Dir string
 	Path    string
-	Args    []string   // without the program's name
-	Files   []*os.File // the child's fds FirstFD, FirstFD+1, …
+	Args    []string // without the program's name
+	// Prepare makes what must lie in Dir before the start and opens the
+	// socket that the VMM answers on. It is called when it is sure that no
+	// VM of this ID runs: until then, Dir may be that one's.
+	Prepare func() (*os.File, error)
+	Taps    []*os.File // inherited from FirstFD+1 on; FirstFD is Prepare's file
 	Rules   []Rule     // all that the file system is to the child
 	Memory  int64      // memory.max in bytes
 	Pids    int        // pids.max
@@ -84,7 +88,7 @@ func Start(ctx context.Context, s Spec) (*Process, error) {
 	}
 	cgroup, err := makeCgroup(s.ID, s.Memory, s.Pids)
 	if err != nil {
-		return nil, err // it may be another's that runs: nothing of it is touched
+		return nil, err
 	}
 	p.state = State{Driver: s.Driver, ID: s.ID, BootID: boot}
 	if err := p.launch(s, cgroup); err != nil {
@@ -116,8 +120,13 @@ func (p *Process) launch(s Spec, cgroup *os.File) (err error) {
 		return fmt.Errorf("close-on-exec: %w", err)
 	}
 
-	fds := []uintptr{null.Fd(), logFile.Fd(), logFile.Fd()}
-	for _, f := range s.Files {
+	api, err := s.Prepare()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, api.Close()) }()
+	fds := []uintptr{null.Fd(), logFile.Fd(), logFile.Fd(), api.Fd()}
+	for _, f := range s.Taps {
 		fds = append(fds, f.Fd())
 	}
 	attr := &syscall.ProcAttr{

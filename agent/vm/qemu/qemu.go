@@ -81,23 +81,16 @@ func (d *Driver) Start(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	input := filepath.Join(cfg.Dir, qmpInput)
-	if err := os.WriteFile(input, []byte(`{"execute":"qmp_capabilities"}`+"\n"), 0o600); err != nil {
-		return nil, fmt.Errorf("qmp: %w", err)
-	}
-	api, err := proc.ListenInherited(filepath.Join(cfg.Dir, qmpSocket))
-	if err != nil {
-		return nil, err
-	}
-	files := []*os.File{api}
+	var taps []*os.File
 	for _, n := range cfg.NICs {
-		files = append(files, n.Tap)
+		taps = append(taps, n.Tap)
 	}
 	p, err := proc.Start(ctx, proc.Spec{
-		Driver: Name, ID: cfg.ID, Dir: cfg.Dir, Path: d.path, Args: args(cfg, d.firmware), Files: files,
-		Rules: rules(d.path, d.firmware, cfg), Memory: memory, Pids: 128 + 4*cfg.VCPUs, Parse: parse, Remove: removed(), Logger: d.log,
+		Driver: Name, ID: cfg.ID, Dir: cfg.Dir, Path: d.path, Args: args(cfg, d.firmware), Rules: rules(d.path, d.firmware, cfg),
+		Prepare: func() (*os.File, error) { return prepare(cfg) }, Taps: taps,
+		Memory: memory, Pids: 128 + 4*cfg.VCPUs, Parse: parse, Remove: removed(), Logger: d.log,
 	})
-	if err = errors.Join(err, api.Close()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	m := d.machine(p, cfg)
@@ -105,6 +98,14 @@ func (d *Driver) Start(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 		return nil, errors.Join(err, m.abandon())
 	}
 	return m, nil
+}
+
+func prepare(cfg vm.Config) (*os.File, error) {
+	input := filepath.Join(cfg.Dir, qmpInput)
+	if err := os.WriteFile(input, []byte(`{"execute":"qmp_capabilities"}`+"\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("qmp: %w", err)
+	}
+	return proc.ListenInherited(filepath.Join(cfg.Dir, qmpSocket))
 }
 
 // Adopt implements vm.Driver.

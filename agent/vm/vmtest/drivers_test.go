@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vmtest
+
+import (
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/agent/vm"
+	"github.com/zos-node/zos/agent/vm/ch"
+	"github.com/zos-node/zos/agent/vm/qemu"
+)
+
+// hypervisor is one driver under test. open gives a new Driver value, as a
+// restarted agent has one.
+type hypervisor struct {
+	name string
+	path string
+	open func() vm.Driver
+}
+
+func hypervisors() []hypervisor {
+	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	return []hypervisor{
+		{ch.Name, chPath, func() vm.Driver { return ch.New(chPath, log) }},
+		{qemu.Name, qemuPath, func() vm.Driver { return qemu.New(qemuPath, "", log) }},
+	}
+}
+
+// Where the outer machine has the programs and the guest's parts.
+const (
+	chPath   = "/bin/cloud-hypervisor"
+	qemuPath = "/usr/bin/qemu-system-x86_64"
+	partsDir = "/vm"
+)
+
+// TestDrivers is the suite.
+func TestDrivers(t *testing.T) {
+	if os.Getenv("ZOS_VMTEST") != "inside" {
+		t.Skip("SKIP drivers: they run inside the machine that TestNested boots")
+	}
+	p := loadParts(t)
+	for _, h := range hypervisors() {
+		t.Run(h.name, func(t *testing.T) {
+			if _, err := os.Stat(h.path); err != nil {
+				t.Skipf("SKIP %s: no binary; set CLOUD_HYPERVISOR=/path", h.name)
+			}
+			for _, c := range []struct {
+				name string
+				run  func(*suite)
+			}{
+				{"Version", (*suite).version},
+				{"Life", (*suite).life},
+				{"PowerButton", (*suite).powerButton},
+				{"OutOfMemory", (*suite).outOfMemory},
+				{"NoRoot", (*suite).noRoot},
+				{"WrongRoot", (*suite).wrongRoot},
+				{"CorruptBlock", (*suite).corruptBlock},
+				{"Reboot", (*suite).reboot},
+				{"CannotStart", (*suite).cannotStart},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					begun := time.Now()
+					c.run(&suite{T: t, parts: p, hypervisor: h})
+					t.Logf("took %s", time.Since(begun).Round(10*time.Millisecond))
+				})
+			}
+		})
+	}
+}
