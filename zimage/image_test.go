@@ -194,7 +194,7 @@ func assemble(t testing.TB, s *Store, m Manifest) []byte {
 // sample is an image with all kinds of chunks.
 func sample(t testing.TB) *memory {
 	t.Helper()
-	items := []item{folder("bin"), file("bin/app", noise(700<<10, 1)), symlink("sbin", "bin")}
+	items := []item{folder("bin"), file("bin/app", noise(1700<<10, 1)), symlink("sbin", "bin")}
 	for i := range 60 {
 		items = append(items, file(fmt.Sprintf("etc/%d", i), noise(9000, byte(i))))
 	}
