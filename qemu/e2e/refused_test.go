@@ -130,7 +130,7 @@ func (w *world) forge() string {
 		}
 		return strings.TrimSpace(string(b))
 	}
-	signers, err := tiles.NewSigners(read("log.key"), read("cosigner.key"))
+	signers, err := tiles.NewSigners(read("keys/log.key"), read("keys/validator.key"))
 	if err != nil {
 		w.t.Fatal(err)
 	}

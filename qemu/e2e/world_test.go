@@ -68,7 +68,7 @@ func build(t *testing.T) string {
 		shared.err = os.MkdirAll(shared.dir, 0o755)
 		for _, args := range [][]string{
 			{"build", "-o", shared.dir + "/", "./cmd/zos"},
-			{"run", "./examples/shop/mkimages", "-o", filepath.Join(shared.dir, "oci"), "--only", "app"},
+			{"run", "./examples/shop/mkimages", "-o", filepath.Join(shared.dir, "oci")},
 		} {
 			if shared.err != nil {
 				return
