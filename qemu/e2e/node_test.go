@@ -25,6 +25,7 @@ type node struct {
 	w       *world
 	gateway int // port on this machine that leads to the node's port 8000
 	result  image.Result
+	guest   string // folder with the guests' kernel and initramfs
 }
 
 // boot starts a node. With disk it boots its image through OVMF, with the seed
@@ -33,7 +34,7 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 	w.t.Helper()
 	seed := w.seed(name, mirrors...)
 	out, res := w.buildNode(driver, seed)
-	n := &node{t: w.t, w: w, gateway: freePort(w.t), result: res}
+	n := &node{t: w.t, w: w, gateway: freePort(w.t), result: res, guest: filepath.Join(out, "guest")}
 	o := qemu.Options{
 		Accel: qemu.Probe(context.Background(), qemu.Binary), MemoryMiB: 2048, Faults: true,
 		Forward: map[int]int{n.gateway: 8000}, Log: filepath.Join(shared.dir, "console-"+name+".log"),

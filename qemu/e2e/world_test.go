@@ -43,6 +43,8 @@ type world struct {
 	client *ledger.Client
 	app    zimage.Manifest
 	appID  string
+	web    zimage.Manifest // for what must not be on the node yet
+	webID  string
 	blobs  map[string]string // vmlinuz, initramfs.cpio: digests
 }
 
@@ -136,7 +138,7 @@ func newWorld(t *testing.T) *world {
 	w.serveLedger(dir)
 	w.gate = newGate(t, w.ledger)
 	w.openClient()
-	w.fillStore(filepath.Join(base, "oci", "app"))
+	w.fillStore(filepath.Join(base, "oci"))
 	return w
 }
 
@@ -205,21 +207,44 @@ func (w *world) openClient() {
 	}
 }
 
-// fillStore converts the app image.
-func (w *world) fillStore(layout string) {
+// fillStore converts the example's images.
+func (w *world) fillStore(layouts string) {
 	w.t.Helper()
 	var err error
 	if w.store, err = zimage.OpenStore(w.path("store")); err != nil {
 		w.t.Fatal(err)
 	}
+	w.app, w.appID = w.convert(filepath.Join(layouts, "app"))
+	w.web, w.webID = w.convert(filepath.Join(layouts, "web"))
+}
+
+func (w *world) convert(layout string) (zimage.Manifest, string) {
+	w.t.Helper()
 	src, err := oci.OpenSource("oci:" + layout)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.app, w.appID, err = zimage.Convert(context.Background(), src, "linux/amd64", w.store, nil)
+	m, id, err := zimage.Convert(context.Background(), src, "linux/amd64", w.store, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return m, id
+}
+
+// variant puts a blob into the store that differs from one of the guest's
+// files by a trailing byte: it works the same and no node has it yet.
+func (w *world) variant(guest, file string, tail byte) string {
+	w.t.Helper()
+	b, err := os.ReadFile(filepath.Join(guest, file))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.write("variant", append(b, tail))
+	d, err := w.store.AddBlob(w.path("variant"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return d
 }
 
 // addBlobs puts the guests' kernel and initramfs into the store.
