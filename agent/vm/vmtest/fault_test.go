@@ -5,6 +5,7 @@ package vmtest
 import (
 	"os"
 	"strings"
+	"time"
 
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/guest/wire"
@@ -32,7 +33,7 @@ func (s *suite) noRoot() {
 	cfg.Cmdline = strings.ReplaceAll(cfg.Cmdline, "zos.verity=", "zos.other=")
 	m := s.start(cfg)
 	m.accept()
-	m.send(wire.Frame{Config: &wire.Config{Machine: "x", TimeMs: 1, Entropy: make([]byte, 32), Check: wire.Check{Kind: "none"},
+	m.send(wire.Frame{Config: &wire.Config{Machine: "x", TimeMs: time.Now().UnixMilli(), Entropy: make([]byte, 32), Check: wire.Check{Kind: "none"},
 		Process: wire.Process{Args: []string{"/app"}, StopSignal: "SIGTERM"}}})
 	f := m.until("fatal", func(f wire.Frame) bool { return f.Fatal != nil }).Fatal
 	if f.Phase != "verity" || !strings.Contains(f.Error, "zos.verity=") {
@@ -48,7 +49,7 @@ func (s *suite) wrongRoot() {
 	cfg.Cmdline = strings.Replace(cfg.Cmdline, s.Verity, strings.Repeat("ab", 32), 1)
 	m := s.start(cfg)
 	m.accept()
-	m.send(wire.Frame{Config: &wire.Config{Machine: "x", TimeMs: 1, Entropy: make([]byte, 32), Check: wire.Check{Kind: "none"},
+	m.send(wire.Frame{Config: &wire.Config{Machine: "x", TimeMs: time.Now().UnixMilli(), Entropy: make([]byte, 32), Check: wire.Check{Kind: "none"},
 		Process: wire.Process{Args: []string{"/app"}, StopSignal: "SIGTERM"}}})
 	m.event(vm.EventPanic)
 	m.killed()

@@ -71,7 +71,7 @@ func (s *suite) life() {
 	s.info(m, cfg)
 	m.run()
 	m.until("health", func(f wire.Frame) bool { return f.Health != nil && f.Health.OK })
-	m.until("output", func(wire.Frame) bool { return strings.Contains(m.output.String(), "to stderr\n") })
+	m.says("to stderr\n")
 	s.view(m.output.String())
 	s.fetch("10.9.0.2:8080")
 
@@ -257,7 +257,7 @@ func (s *suite) powerButton() {
 		})
 		m.run()
 		m.until("health", func(f wire.Frame) bool { return f.Health != nil && f.Health.OK })
-		m.until("output", func(wire.Frame) bool { return strings.Contains(m.output.String(), "to stderr\n") })
+		m.says("to stderr\n")
 		if !strings.Contains(m.output.String(), fmt.Sprintf(`"Runs":%d,`, run)) {
 			s.Errorf("run %d: %q", run, m.output.String())
 		}

@@ -207,6 +207,14 @@ func (m *machine) until(what string, want func(wire.Frame) bool) wire.Frame {
 	}
 }
 
+// says waits for a text in the output, which may have come already.
+func (m *machine) says(text string) {
+	m.Helper()
+	if !strings.Contains(m.output.String(), text) {
+		m.until("output "+text, func(wire.Frame) bool { return strings.Contains(m.output.String(), text) })
+	}
+}
+
 func (m *machine) send(f wire.Frame) {
 	m.Helper()
 	m.must(wire.WriteFrame(m.conn, f))
