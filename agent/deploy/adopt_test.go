@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zos-node/zos/agent/deploy/deploytest"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/ledger"
 )
@@ -90,7 +91,7 @@ func TestCrashInEachPhase(t *testing.T) {
 					// It ran: it is adopted, and recorded now.
 					g := b.untilRunning(d)
 					b.equal("story", b.story(g.Index), done(phase.Running))
-					if b.driver.starts["web"] != 1 {
+					if b.driver.Starts["web"] != 1 {
 						t.Error("started again")
 					}
 					lives[0].End(&Ending{Result: "failed", Reason: "end of the test", Kill: true})
@@ -146,13 +147,13 @@ func TestAdoption(t *testing.T) {
 	}
 	b.drained()
 	b.equal("story", b.story(g.Index), slices.Concat(done(phase.Running), undone(phase.Running)))
-	b.equal("guests", b.driver.did(), []string{"start app", "start web", "stop web", "off web", "stop app", "off app"})
+	b.equal("guests", b.driver.Did(), []string{"start app", "start web", "stop web", "off web", "stop app", "off app"})
 	b.clean()
 }
 
 func TestAdoptedVMHasDied(t *testing.T) {
 	b, _, g := adopted(t)
-	b.driver.find("app").end("died")
+	b.driver.Find("app").End("died")
 	if err := b.wait(runAgain(again(b)[0])); err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +167,7 @@ func TestAdoptedVMHasDied(t *testing.T) {
 
 func TestAdoptedGuestIsAnother(t *testing.T) {
 	b, _, g := adopted(t)
-	v := b.driver.find("app")
-	v.mu.Lock()
-	v.key = "ssh-ed25519 stranger"
-	v.mu.Unlock()
+	b.driver.Find("app").Impersonate("ssh-ed25519 stranger")
 	if err := b.wait(runAgain(again(b)[0])); err != nil {
 		t.Fatal(err)
 	}
@@ -191,13 +189,13 @@ func TestAdoptedWhileLedgerIsAway(t *testing.T) {
 	end := make(chan error, 1)
 	go func() { end <- l.RunAgain(ctx) }()
 	// A guest that is resumed is heard: its report and health come again.
-	v := b.driver.find("web")
-	v.say(wireOutput())
+	v := b.driver.Find("web")
+	v.Say(deploytest.Output())
 	cancel()
 	if err := b.wait(end); err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	if b.driver.running() != 2 {
-		t.Errorf("%d VMs run on", b.driver.running())
+	if b.driver.Running() != 2 {
+		t.Errorf("%d VMs run on", b.driver.Running())
 	}
 }

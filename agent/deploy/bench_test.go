@@ -19,6 +19,7 @@ import (
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/content"
+	"github.com/zos-node/zos/agent/deploy/deploytest"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/record"
@@ -73,9 +74,9 @@ type bench struct {
 	dir     string
 	ledger  *testLedger
 	node    *ledgertest.Node
-	driver  *fakeDriver
-	kernel  *fakeKernel
-	fetcher *fakeFetcher
+	driver  *deploytest.Driver
+	kernel  *deploytest.Kernel
+	fetcher *deploytest.Fetcher
 	clock   clock.Clock
 	memory  int64
 	world   *World
@@ -90,18 +91,16 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	log := ledgertest.New(t)
-	b := &bench{t: t, dir: dir, ledger: &testLedger{Log: log, changed: make(chan struct{})}, node: log.Join("n1", 8192), driver: newDriver(),
-		kernel: &fakeKernel{up: map[string]bool{}}, clock: clock.System{}, memory: 8192,
-		fetcher: &fakeFetcher{manifests: map[string]zimage.Manifest{ledgertest.Digest("image"): {Format: zimage.Format, DataSize: 40960, DiskSize: 45056,
+	b := &bench{t: t, dir: dir, ledger: &testLedger{Log: log, changed: make(chan struct{})}, node: log.Join("n1", 8192), driver: deploytest.NewDriver(),
+		kernel: &deploytest.Kernel{}, clock: clock.System{}, memory: 8192,
+		fetcher: &deploytest.Fetcher{Manifests: map[string]zimage.Manifest{ledgertest.Digest("image"): {Format: zimage.Format, DataSize: 40960, DiskSize: 45056,
 			OCI:    zimage.OCI{Manifest: ledgertest.Digest("oci"), Platform: "linux/amd64", Config: ledgertest.Digest("config")},
 			Verity: zimage.Verity{Root: strings.TrimPrefix(ledgertest.Digest("verity"), "sha256:"), HashStart: 10},
 			Chunks: []zimage.Chunk{{ID: strings.TrimPrefix(ledgertest.Digest("chunk"), "sha256:"), Size: 45056}}}}}}
 	b.boot()
 	t.Cleanup(func() {
 		b.stop()
-		for _, v := range b.driver.vms {
-			v.end("cleanup")
-		}
+		b.driver.EndAll()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -255,13 +254,13 @@ func undone(from phase.Name) []string {
 // clean fails when anything of a deployment is left on the node.
 func (b *bench) clean() {
 	b.t.Helper()
-	if n := b.driver.running(); n != 0 {
-		b.t.Errorf("%d VMs are left: %v", n, b.driver.did())
+	if n := b.driver.Running(); n != 0 {
+		b.t.Errorf("%d VMs are left: %v", n, b.driver.Did())
 	}
-	if n := b.kernel.left(); n != 0 {
+	if n := b.kernel.Left(); n != 0 {
 		b.t.Errorf("%d bridges are left", n)
 	}
-	if strings.Contains(b.kernel.rules, "zb0") {
+	if strings.Contains(b.kernel.Rules, "zb0") {
 		b.t.Error("rules are left")
 	}
 	for _, pattern := range []string{"vm/*", "volumes/*", "state/deployments/*", "output/*"} {

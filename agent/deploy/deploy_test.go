@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/agent/clock/clocktest"
+	"github.com/zos-node/zos/agent/deploy/deploytest"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/guest/wire"
@@ -30,7 +31,7 @@ func TestWholeLife(t *testing.T) {
 	g := b.untilRunning(d)
 	b.drained()
 	b.equal("story", b.story(g.Index), done(phase.Running))
-	b.equal("order of start", b.driver.did(), []string{"start app", "start web"})
+	b.equal("order of start", b.driver.Did(), []string{"start app", "start web"})
 	last := b.ledger.State().Records(g.Index)[len(phase.Order())-1].Record
 	for _, key := range []string{"plan", "guestKey/web", "guestKey/app", "image/web", "spec"} {
 		if !strings.HasPrefix(last.Digests[key], "sha256:") {
@@ -46,7 +47,7 @@ func TestWholeLife(t *testing.T) {
 	}
 	b.drained()
 	b.equal("story", b.story(g.Index), slices.Concat(done(phase.Running), undone(phase.Running)))
-	b.equal("order of stop", b.driver.did(), []string{"start app", "start web", "stop web", "off web", "stop app", "off app"})
+	b.equal("order of stop", b.driver.Did(), []string{"start app", "start web", "stop web", "off web", "stop app", "off app"})
 	s := b.ledger.State()
 	if g := s.Claim(g.Index); g.CloseResult != "stopped" || !strings.Contains(g.CloseReason, "enough") || s.Status(s.Deployment(d.ID)) != ledger.Stopped {
 		t.Errorf("claim %+v, status %s", g, s.Status(s.Deployment(d.ID)))
@@ -91,24 +92,24 @@ func TestFailures(t *testing.T) {
 		incident string
 	}{
 		"memory is used otherwise": {nil, func(b *bench) { b.memory = 100 }, phase.VerifyResources, "100 MiB are free", ""},
-		"manifest is altered":      {nil, func(b *bench) { b.fetcher.manifests = nil }, phase.FetchMetadata, "does not", ""},
+		"manifest is altered":      {nil, func(b *bench) { b.fetcher.Manifests = nil }, phase.FetchMetadata, "does not", ""},
 		"manifest of another image": {nil, func(b *bench) {
-			m := b.fetcher.manifests[ledgertest.Digest("image")]
+			m := b.fetcher.Manifests[ledgertest.Digest("image")]
 			m.OCI.Manifest = ledgertest.Digest("other")
-			b.fetcher.manifests[ledgertest.Digest("image")] = m
+			b.fetcher.Manifests[ledgertest.Digest("image")] = m
 		}, phase.FetchMetadata, "was made of", ""},
-		"kernel is altered":       {nil, func(b *bench) { b.fetcher.err = zimage.ErrMismatch }, phase.FetchContent, "blob sha256", ""},
-		"no bridge":               {nil, func(b *bench) { b.kernel.fail = true }, phase.Network, "no such device", ""},
-		"VM does not start":       {pair, func(b *bench) { b.driver.fail = "web" }, phase.Start, "no KVM", ""},
-		"guest cannot be set up":  {pair, func(b *bench) { b.driver.guests["app"] = behaviour{fatal: true} }, phase.Start, "guest-setup", ""},
-		"guest has another root":  {nil, func(b *bench) { b.driver.guests["web"] = behaviour{badRoot: true} }, phase.Start, "verity table", IncidentMeasurement + " web"},
-		"health check never pass": {nil, func(b *bench) { b.driver.guests["web"] = behaviour{unhealthy: true} }, phase.PostVerify, "unhealthy: still refused", ""},
-		"dependency unhealthy":    {pair, func(b *bench) { b.driver.guests["app"] = behaviour{unhealthy: true} }, phase.Start, "machine app: unhealthy", ""},
+		"kernel is altered":       {nil, func(b *bench) { b.fetcher.Err = zimage.ErrMismatch }, phase.FetchContent, "blob sha256", ""},
+		"no bridge":               {nil, func(b *bench) { b.kernel.Fail = true }, phase.Network, "no such device", ""},
+		"VM does not start":       {pair, func(b *bench) { b.driver.Fail = "web" }, phase.Start, "no KVM", ""},
+		"guest cannot be set up":  {pair, func(b *bench) { b.driver.Guests["app"] = deploytest.Guest{Fatal: true} }, phase.Start, "guest-setup", ""},
+		"guest has another root":  {nil, func(b *bench) { b.driver.Guests["web"] = deploytest.Guest{BadRoot: true} }, phase.Start, "verity table", IncidentMeasurement + " web"},
+		"health check never pass": {nil, func(b *bench) { b.driver.Guests["web"] = deploytest.Guest{Unhealthy: true} }, phase.PostVerify, "unhealthy: still refused", ""},
+		"dependency unhealthy":    {pair, func(b *bench) { b.driver.Guests["app"] = deploytest.Guest{Unhealthy: true} }, phase.Start, "machine app: unhealthy", ""},
 		"hypervisor has another configuration": {nil, func(b *bench) {
-			b.driver.lie = func(_ string, r *vm.Running) { r.MemoryMiB = 1 }
+			b.driver.Lie = func(_ string, r *vm.Running) { r.MemoryMiB = 1 }
 		}, phase.Start, "memoryMiB is 1, planned 512", IncidentMeasurement + " web"},
 		"panic while starting": {nil, func(b *bench) {
-			b.driver.guests["web"] = behaviour{onStart: func(v *fakeVM) { v.emit(vm.EventPanic) }}
+			b.driver.Guests["web"] = deploytest.Guest{OnStart: func(v *deploytest.VM) { v.Emit(vm.EventPanic) }}
 		}, "", "guest-panic", IncidentPanic + " web"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -163,13 +164,13 @@ func TestPanicWhileRunning(t *testing.T) {
 	d := b.register(pair)
 	end := run(New(b.world, d, -1, 0))
 	g := b.untilRunning(d)
-	b.driver.find("app").emit(vm.EventPanic)
+	b.driver.Find("app").Emit(vm.EventPanic)
 	if err := b.wait(end); err != nil {
 		t.Fatal(err)
 	}
 	b.drained()
 	b.equal("incidents", b.incidents(), []string{IncidentPanic + " app"})
-	if did := b.driver.did(); did[2] != "kill app" {
+	if did := b.driver.Did(); did[2] != "kill app" {
 		t.Errorf("the VM was not killed at once: %v", did)
 	}
 	if kept, err := filepath.Glob(b.dir + "/store/quarantine/*"); err != nil || len(kept) != 1 {
@@ -186,7 +187,7 @@ func TestProcessEndsWhileRunning(t *testing.T) {
 	d := b.register(nil)
 	end := run(New(b.world, d, -1, 0))
 	b.untilRunning(d)
-	b.driver.find("web").say(wire.Frame{Exit: &wire.Exit{Code: 7}})
+	b.driver.Find("web").Say(wire.Frame{Exit: &wire.Exit{Code: 7}})
 	if err := b.wait(end); err != nil {
 		t.Fatal(err)
 	}
@@ -207,13 +208,13 @@ func TestRestart(t *testing.T) {
 	end := run(New(b.world, d, -1, 0))
 	g := b.untilRunning(d)
 	for i := 1; i <= 2; i++ {
-		b.driver.find("app").say(wire.Frame{Health: &wire.Health{OK: false, Detail: "ill"}})
+		b.driver.Find("app").Say(wire.Frame{Health: &wire.Health{OK: false, Detail: "ill"}})
 		b.until("running again", func(s *ledger.State) bool {
 			r := s.Records(g.Index)
 			return len(r) == len(phase.Order())+i && strings.Contains(r[len(r)-1].Record.Detail, fmt.Sprintf("ssh-ed25519 app-%d", i+1))
 		})
 	}
-	b.driver.find("app").say(wire.Frame{Health: &wire.Health{OK: false, Detail: "ill"}})
+	b.driver.Find("app").Say(wire.Frame{Health: &wire.Health{OK: false, Detail: "ill"}})
 	if err := b.wait(end); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +246,7 @@ func TestShutdownGivesTheClaimBack(t *testing.T) {
 
 func TestStopWhileStarting(t *testing.T) {
 	b := newBench(t)
-	b.driver.guests["web"] = behaviour{silent: true}
+	b.driver.Guests["web"] = deploytest.Guest{Silent: true}
 	d := b.register(nil)
 	end := run(New(b.world, d, -1, 0))
 	b.until("claimed", func(s *ledger.State) bool { return len(s.Claims(d.ID)) > 0 && s.Claims(d.ID)[0].Phase == "volumes" })
@@ -305,7 +306,7 @@ func TestPartition(t *testing.T) {
 					t.Fatalf("ended: %v", err)
 				default:
 				}
-				if b.driver.running() != 1 {
+				if b.driver.Running() != 1 {
 					t.Error("does not run on")
 				}
 				l.End(&Ending{Result: "failed", Reason: "end of the test", Kill: true})
@@ -326,7 +327,7 @@ func TestPartition(t *testing.T) {
 			if on == "stop" && clk.Now().Sub(stopped) < 30*time.Second {
 				t.Errorf("stopped after %v already", clk.Now().Sub(stopped))
 			}
-			if b.driver.running() != 0 {
+			if b.driver.Running() != 0 {
 				t.Error("runs on")
 			}
 			b.clean()
@@ -369,8 +370,8 @@ func TestContextEndLeavesGuestsRunning(t *testing.T) {
 	if err := b.wait(end); err != nil {
 		t.Fatal(err)
 	}
-	if b.driver.running() != 2 {
-		t.Errorf("%d VMs run: %v", b.driver.running(), b.driver.did())
+	if b.driver.Running() != 2 {
+		t.Errorf("%d VMs run: %v", b.driver.Running(), b.driver.Did())
 	}
 	if s, err := States(b.dir); err != nil || len(s) != 1 || !s[0].Adoptable() {
 		t.Errorf("states %v %v", s, err)

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package deploy
+// Package deploytest is a node without hardware: VMs that are goroutines, whose
+// guests speak the real protocol over real sockets, a network without packets,
+// and mirrors that have everything. They outlive agents, as the real ones do.
+package deploytest
 
 import (
 	"context"
@@ -23,43 +26,46 @@ import (
 	"github.com/zos-node/zos/zimage"
 )
 
-// fakeDriver runs VMs that are goroutines. It outlives agents, as real VMs do.
-type fakeDriver struct {
+// Driver runs VMs that are goroutines. It outlives agents, as real VMs do.
+type Driver struct {
 	mu     sync.Mutex
-	vms    map[string]*fakeVM // by directory
-	log    []string           // "start web", "stop app", in order
-	guests map[string]behaviour
-	starts map[string]int
-	fail   string // machine whose VM does not start
-	lie    func(machine string, r *vm.Running)
+	vms    map[string]*VM   // by directory
+	log    []string         // "start web", "stop app", in order
+	Guests map[string]Guest // by machine
+	Starts map[string]int
+	Fail   string // machine whose VM does not start
+	Lie    func(machine string, r *vm.Running)
 }
 
-// behaviour is how the guest of a machine acts.
-type behaviour struct {
-	fatal     bool
-	silent    bool // never says anything
-	badRoot   bool // its verity root is another one
-	unhealthy bool // its check never passes
-	onStart   func(*fakeVM)
+// Guest is how the guest of a machine acts.
+type Guest struct {
+	Fatal     bool
+	Silent    bool // never says anything
+	BadRoot   bool // its verity root is another one
+	Unhealthy bool // its check never passes
+	OnStart   func(*VM)
 }
 
-func newDriver() *fakeDriver {
-	return &fakeDriver{vms: map[string]*fakeVM{}, guests: map[string]behaviour{}, starts: map[string]int{}}
+// NewDriver has no VMs.
+func NewDriver() *Driver {
+	return &Driver{vms: map[string]*VM{}, Guests: map[string]Guest{}, Starts: map[string]int{}}
 }
 
-func (d *fakeDriver) note(format string, args ...any) {
+func (d *Driver) note(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.log = append(d.log, fmt.Sprintf(format, args...))
 }
 
-func (d *fakeDriver) did() []string {
+// Did is what guests and VMs did, in order.
+func (d *Driver) Did() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.log)
 }
 
-func (d *fakeDriver) running() int {
+// Running counts the VMs that run.
+func (d *Driver) Running() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0
@@ -71,7 +77,8 @@ func (d *fakeDriver) running() int {
 	return n
 }
 
-func (d *fakeDriver) find(machine string) *fakeVM {
+// Find is the running VM of a machine, nil without one.
+func (d *Driver) Find(machine string) *VM {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, v := range d.vms {
@@ -87,23 +94,28 @@ func machineOf(cfg vm.Config) string {
 	return name
 }
 
-func (d *fakeDriver) Name() string                            { return "qemu" }
-func (d *fakeDriver) Version(context.Context) (string, error) { return "10", nil }
+// Name implements vm.Driver.
+func (d *Driver) Name() string { return "qemu" }
+
+// Version implements vm.Driver.
+func (d *Driver) Version(context.Context) (string, error) { return "10", nil }
 
 func socket(cfg vm.Config) string { return filepath.Join(cfg.Dir, "s") }
 
-func (d *fakeDriver) Listen(cfg vm.Config, _ uint32) (net.Listener, error) {
+// Listen implements vm.Driver.
+func (d *Driver) Listen(cfg vm.Config, _ uint32) (net.Listener, error) {
 	if err := os.Remove(socket(cfg)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	return net.Listen("unix", socket(cfg))
 }
 
-func (d *fakeDriver) Start(_ context.Context, cfg vm.Config) (vm.VM, error) {
+// Start implements vm.Driver.
+func (d *Driver) Start(_ context.Context, cfg vm.Config) (vm.VM, error) {
 	m := machineOf(cfg)
 	d.mu.Lock()
-	d.starts[m]++
-	b, fails := d.guests[m], d.fail == m
+	d.Starts[m]++
+	b, fails := d.Guests[m], d.Fail == m
 	d.mu.Unlock()
 	if fails {
 		return nil, errors.New("no KVM")
@@ -112,20 +124,21 @@ func (d *fakeDriver) Start(_ context.Context, cfg vm.Config) (vm.VM, error) {
 		return nil, err
 	}
 	d.mu.Lock()
-	nth := d.starts[m]
+	nth := d.Starts[m]
 	d.mu.Unlock()
-	v := &fakeVM{d: d, cfg: cfg, machine: m, behaviour: b, done: make(chan struct{}), nth: nth}
+	v := &VM{d: d, cfg: cfg, machine: m, Guest: b, done: make(chan struct{}), nth: nth}
 	v.subscribe()
 	d.mu.Lock()
 	d.vms[cfg.Dir] = v
 	d.mu.Unlock()
-	if !b.silent {
+	if !b.Silent {
 		go v.live()
 	}
 	return v, nil
 }
 
-func (d *fakeDriver) Adopt(_ context.Context, cfg vm.Config) (vm.VM, error) {
+// Adopt implements vm.Driver.
+func (d *Driver) Adopt(_ context.Context, cfg vm.Config) (vm.VM, error) {
 	if _, err := os.Stat(filepath.Join(cfg.Dir, "state")); err != nil {
 		return nil, err
 	}
@@ -139,14 +152,14 @@ func (d *fakeDriver) Adopt(_ context.Context, cfg vm.Config) (vm.VM, error) {
 	return v, nil
 }
 
-// fakeVM is a VM and its guest.
-type fakeVM struct {
-	d         *fakeDriver
-	cfg       vm.Config
-	machine   string
-	behaviour behaviour
-	nth       int
-	done      chan struct{}
+// VM is a VM and its guest.
+type VM struct {
+	d       *Driver
+	cfg     vm.Config
+	machine string
+	Guest   Guest
+	nth     int
+	done    chan struct{}
 
 	mu      sync.Mutex
 	events  chan vm.Event
@@ -158,7 +171,7 @@ type fakeVM struct {
 	key     string // overrides the guest's key when set
 }
 
-func (v *fakeVM) alive() bool {
+func (v *VM) alive() bool {
 	select {
 	case <-v.done:
 		return false
@@ -167,7 +180,7 @@ func (v *fakeVM) alive() bool {
 	}
 }
 
-func (v *fakeVM) subscribe() {
+func (v *VM) subscribe() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.events = make(chan vm.Event, 16)
@@ -177,7 +190,8 @@ func (v *fakeVM) subscribe() {
 	}
 }
 
-func (v *fakeVM) emit(k vm.EventKind) {
+// Emit makes the VM say something.
+func (v *VM) Emit(k vm.EventKind) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.alive() {
@@ -185,33 +199,38 @@ func (v *fakeVM) emit(k vm.EventKind) {
 	}
 }
 
-func (v *fakeVM) PID() int { return 42 }
-func (v *fakeVM) Events() <-chan vm.Event {
+// PID implements vm.VM.
+func (v *VM) PID() int { return 42 }
+
+// Events implements vm.VM.
+func (v *VM) Events() <-chan vm.Event {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.events
 }
 
-func (v *fakeVM) Info(context.Context) (vm.Running, error) {
+// Info implements vm.VM.
+func (v *VM) Info(context.Context) (vm.Running, error) {
 	r := vm.Running{VCPUs: v.cfg.VCPUs, MemoryMiB: v.cfg.MemoryMiB, Kernel: v.cfg.Kernel, Initramfs: v.cfg.Initramfs, Cmdline: v.cfg.Cmdline,
 		Disks: v.cfg.Disks, CID: v.cfg.CID, Hardening: map[string]string{"seccomp": "2"}}
 	for _, n := range v.cfg.NICs {
 		n.Tap = nil
 		r.NICs = append(r.NICs, n)
 	}
-	if v.d.lie != nil {
-		v.d.lie(v.machine, &r)
+	if v.d.Lie != nil {
+		v.d.Lie(v.machine, &r)
 	}
 	return r, nil
 }
 
-func (v *fakeVM) Kill(context.Context) error {
-	v.end("kill")
+// Kill implements vm.VM.
+func (v *VM) Kill(context.Context) error {
+	v.End("kill")
 	return errors.Join(os.RemoveAll(filepath.Join(v.cfg.Dir, "state")))
 }
 
-// end is the VMM's end, by whomever.
-func (v *fakeVM) end(how string) {
+// End is the VMM's end, by whomever.
+func (v *VM) End(how string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.alive() {
@@ -222,12 +241,12 @@ func (v *fakeVM) end(how string) {
 	v.events <- vm.Event{Kind: vm.EventExit, Detail: how}
 	close(v.events)
 	if v.conn != nil {
-		_ = v.conn.Close()
+		hangUp(v.conn)
 	}
 }
 
 // live dials the agent, again whenever the line breaks.
-func (v *fakeVM) live() {
+func (v *VM) live() {
 	for v.alive() {
 		conn, err := net.Dial("unix", socket(v.cfg))
 		if err != nil {
@@ -241,13 +260,20 @@ func (v *fakeVM) live() {
 		v.conn = conn
 		v.mu.Unlock()
 		v.talk(conn)
-		_ = conn.Close()
+		hangUp(conn)
 	}
 }
 
-func (v *fakeVM) send(c net.Conn, f wire.Frame) bool { return wire.WriteFrame(c, f) == nil }
+// hangUp closes a line that the agent may have closed already.
+func hangUp(c net.Conn) {
+	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		panic(err)
+	}
+}
 
-func (v *fakeVM) talk(c net.Conn) {
+func (v *VM) send(c net.Conn, f wire.Frame) bool { return wire.WriteFrame(c, f) == nil }
+
+func (v *VM) talk(c net.Conn) {
 	v.mu.Lock()
 	key := v.key
 	if key == "" {
@@ -268,7 +294,7 @@ func (v *fakeVM) talk(c net.Conn) {
 			v.mu.Lock()
 			v.config = f.Config
 			v.mu.Unlock()
-			if v.behaviour.fatal {
+			if v.Guest.Fatal {
 				v.send(c, wire.Frame{Fatal: &wire.Fatal{Phase: "root", Error: "no such device"}})
 				continue
 			}
@@ -284,41 +310,41 @@ func (v *fakeVM) talk(c net.Conn) {
 		case f.Start != nil:
 			v.d.note("start %s", v.machine)
 			v.mu.Lock()
-			v.started, v.healthy = true, !v.behaviour.unhealthy
+			v.started, v.healthy = true, !v.Guest.Unhealthy
 			v.mu.Unlock()
 			v.send(c, wire.Frame{Started: &wire.Started{PID: 2}})
 			v.send(c, wire.Frame{Output: &wire.Output{Seq: 0, Stream: "stdout", Data: []byte("hello from " + v.machine + "\n")}})
 			v.send(c, wire.Frame{Health: &wire.Health{OK: false, Detail: "connection refused"}})
-			if v.behaviour.unhealthy {
+			if v.Guest.Unhealthy {
 				v.send(c, wire.Frame{Health: &wire.Health{OK: false, Detail: "still refused", Final: true}})
 			} else {
 				v.send(c, wire.Frame{Health: &wire.Health{OK: true}})
 			}
-			if v.behaviour.onStart != nil {
-				v.behaviour.onStart(v)
+			if v.Guest.OnStart != nil {
+				v.Guest.OnStart(v)
 			}
 		case f.Stop != nil:
 			v.d.note("stop %s", v.machine)
 			v.send(c, wire.Frame{Exit: &wire.Exit{Code: 0, Requested: true}})
 		case f.ExitOK != nil:
-			v.end("off")
+			v.End("off")
 			return
 		}
 	}
 }
 
-// say sends a frame on the present connection.
-func (v *fakeVM) say(f wire.Frame) {
+// Say sends a frame on the present connection.
+func (v *VM) Say(f wire.Frame) {
 	v.mu.Lock()
 	c := v.conn
 	v.mu.Unlock()
 	v.send(c, f)
 }
 
-func (v *fakeVM) report() *wire.Report {
+func (v *VM) report() *wire.Report {
 	_, word, _ := strings.Cut(v.cfg.Cmdline, "zos.verity=")
 	root, blocks, _ := strings.Cut(word, ",")
-	if v.behaviour.badRoot {
+	if v.Guest.BadRoot {
 		root = strings.Repeat("0", 64)
 	}
 	var n int64
@@ -341,34 +367,40 @@ func (v *fakeVM) report() *wire.Report {
 	return r
 }
 
-// fakeKernel is a network without packets; it outlives agents.
-type fakeKernel struct {
+// Kernel is a network without packets; it outlives agents.
+type Kernel struct {
 	mu    sync.Mutex
 	up    map[string]bool // bridges
-	rules string
-	fail  bool
+	Rules string
+	Fail  bool
 }
 
-func (k *fakeKernel) Apply(r network.Ruleset) error {
+// Apply implements network.Kernel.
+func (k *Kernel) Apply(r network.Ruleset) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.rules = r.String()
+	k.Rules = r.String()
 	return nil
 }
 
-func (k *fakeKernel) Up(p *network.Plan) error {
+// Up implements network.Kernel.
+func (k *Kernel) Up(p *network.Plan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.up == nil {
+		k.up = map[string]bool{}
+	}
 	for _, n := range p.Networks {
 		k.up[n.Bridge] = true
-		if k.fail {
+		if k.Fail {
 			return errors.New("no such device")
 		}
 	}
 	return nil
 }
 
-func (k *fakeKernel) Down(p *network.Plan) error {
+// Down implements network.Kernel.
+func (k *Kernel) Down(p *network.Plan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, n := range p.Networks {
@@ -377,44 +409,70 @@ func (k *fakeKernel) Down(p *network.Plan) error {
 	return nil
 }
 
-func (k *fakeKernel) Open(network.Tap) (*os.File, error) { return os.Open(os.DevNull) }
+// Open implements network.Kernel.
+func (k *Kernel) Open(network.Tap) (*os.File, error) { return os.Open(os.DevNull) }
 
-func (k *fakeKernel) left() int {
+// Left counts the bridges that are there.
+func (k *Kernel) Left() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.up)
 }
 
-// fakeFetcher has every image of the test's spec.
-type fakeFetcher struct {
+// Fetcher has every image of the test's spec.
+type Fetcher struct {
 	mu        sync.Mutex
-	manifests map[string]zimage.Manifest
-	err       error // of Blob
+	Manifests map[string]zimage.Manifest
+	Err       error // of Blob
 }
 
-func (f *fakeFetcher) Manifest(_ context.Context, id string) (zimage.Manifest, error) {
+// Manifest implements content.Fetcher.
+func (f *Fetcher) Manifest(_ context.Context, id string) (zimage.Manifest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	m, ok := f.manifests[id]
+	m, ok := f.Manifests[id]
 	if !ok {
 		return m, zimage.ErrMismatch
 	}
 	return m, nil
 }
 
-func (f *fakeFetcher) Blob(_ context.Context, _, path string) (int64, error) {
+// Blob implements content.Fetcher.
+func (f *Fetcher) Blob(_ context.Context, _, path string) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil {
-		return 0, f.err
+	if f.Err != nil {
+		return 0, f.Err
 	}
 	return 1, os.WriteFile(path, []byte("blob"), 0o600)
 }
 
-func (f *fakeFetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (int64, error) {
+// Image implements content.Fetcher.
+func (f *Fetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (int64, error) {
 	return 2, os.WriteFile(path, []byte("image"), 0o600)
 }
 
-func wireOutput() wire.Frame {
+// Output is a piece of output.
+func Output() wire.Frame {
 	return wire.Frame{Output: &wire.Output{Seq: 1, Stream: "stdout", Data: []byte("more\n")}}
+}
+
+// EndAll ends every VM.
+func (d *Driver) EndAll() {
+	d.mu.Lock()
+	all := make([]*VM, 0, len(d.vms))
+	for _, v := range d.vms {
+		all = append(all, v)
+	}
+	d.mu.Unlock()
+	for _, v := range all {
+		v.End("cleanup")
+	}
+}
+
+// Impersonate makes the guest another one from its next connection on.
+func (v *VM) Impersonate(key string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.key = key
 }

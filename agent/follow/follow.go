@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package follow is the agent's main loop: it keeps up with the ledger, makes
+// the node known there, and starts the life of every deployment that is this
+// node's to run.
+//
+// It believes only what the ledger client has verified. A ledger that lies or
+// cannot be reached is shown on the console once per change; the last good
+// state stays, and what runs goes on. When a good ledger is there again, what
+// the bad one did is reported on it.
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/agent/deploy"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/sign"
+)
+
+// Config is what the loop needs.
+type Config struct {
+	Ledger  *Ledger
+	World   *deploy.World
+	Name    string        // of the node
+	Voucher sign.Envelope // lets it enrol
+	Image   string        // what it booted
+	// Capacity is what the node offers now; its Acted is filled in here.
+	Capacity func() (ledger.Capacity, error)
+	// LedgerTime hears of the ledger's time, for the clock.
+	LedgerTime func(time.Time)
+	Clock      clock.Clock
+	Log        *slog.Logger
+	Moved      func()
+}
+
+// Follower is the loop's state. Only the loop's goroutine touches it, except
+// lives, which the goroutines of the lives end.
+type Follower struct {
+	cfg      Config
+	watching bool // "following the ledger" was said since the last trouble
+	trouble  trouble
+	said     map[int64]string // deployment: why it was not claimed
+	tryAt    map[int64]time.Time
+	tries    map[int64]int
+	enrolAt  time.Time
+	offered  string // capacity as published
+	offerAt  time.Time
+	problem  map[string]string // by what is done: the last error said
+
+	mu    sync.Mutex
+	lives map[int64]*deploy.Life // by deployment
+	wg    sync.WaitGroup
+	err   chan error // a life that could not even be ended
+	down  bool       // the node shuts down: nothing new is begun
+}
+
+const (
+	syncEvery  = time.Second
+	syncMax    = 5 * time.Second // so that a ledger that is back is soon noticed
+	retryFirst = 5 * time.Second
+	retryMax   = 10 * time.Minute
+	askAgain   = 15 * time.Second // after a refused enrolment or capacity
+)
+
+// New makes a follower.
+func New(cfg Config) *Follower {
+	return &Follower{cfg: cfg, said: map[int64]string{}, tryAt: map[int64]time.Time{}, tries: map[int64]int{}, problem: map[string]string{},
+		trouble: trouble{last: map[string]string{}, seen: map[string]bool{}}, lives: map[int64]*deploy.Life{}, err: make(chan error, 1)}
+}
+
+// Adopt takes up what an earlier agent left. It needs no ledger.
+func (f *Follower) Adopt() error {
+	states, err := deploy.States(f.cfg.World.RunDir)
+	if err != nil {
+		return err
+	}
+	for _, s := range states {
+		l := deploy.Resume(f.cfg.World, s)
+		f.cfg.Log.Info("found a deployment of an earlier agent", "deployment", s.Name, "running", s.Adoptable(), "phase", s.Phase)
+		f.live(l, l.RunAgain)
+	}
+	return nil
+}
+
+// live runs a life beside the loop.
+func (f *Follower) live(l *deploy.Life, run func(context.Context) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lives[l.Deployment()] = l
+	f.wg.Go(func() {
+		err := run(context.Background())
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.lives, l.Deployment())
+		switch {
+		case errors.Is(err, deploy.ErrNotClaimed):
+			f.tries[l.Deployment()]++
+			wait := min(retryFirst<<min(f.tries[l.Deployment()]-1, 10), retryMax)
+			f.tryAt[l.Deployment()] = f.cfg.Clock.Now().Add(wait)
+			f.cfg.Log.Info("deployment not claimed", "deployment", l.Deployment(), "err", err, "again", wait)
+		case err != nil:
+			// It is neither running nor properly ended: only a new agent,
+			// which undoes it from its state file, can help.
+			select {
+			case f.err <- fmt.Errorf("deployment %d: %w", l.Deployment(), err):
+			default:
+			}
+		default:
+			delete(f.tries, l.Deployment())
+		}
+	})
+}
+
+// Run follows until ctx is over; an error means that the agent should start
+// anew.
+func (f *Follower) Run(ctx context.Context) error {
+	pause := syncEvery
+	for {
+		f.cfg.Moved()
+		err := f.cfg.Ledger.Sync(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		now := f.cfg.Clock.Now()
+		if err != nil {
+			f.watching = false
+			f.trouble.show(f.cfg.Log, now, f.cfg.Ledger.Refused(), err)
+			pause = min(pause+syncEvery, syncMax)
+		} else {
+			pause = syncEvery
+			f.trouble.show(f.cfg.Log, now, f.cfg.Ledger.Refused(), nil)
+			f.caughtUp(ctx, now)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-f.err:
+			return err
+		case <-f.cfg.Ledger.Kicked():
+		case <-f.cfg.Clock.After(pause):
+		}
+	}
+}
+
+// caughtUp does what the newest state asks for.
+func (f *Follower) caughtUp(ctx context.Context, now time.Time) {
+	s := f.cfg.Ledger.State()
+	if !f.watching {
+		f.watching = true
+		f.cfg.Log.Info("following the ledger", "size", s.Size(), "root", s.RootHash(), "ledgerTime", time.UnixMilli(s.TimeMs()).UTC().Format(time.RFC3339))
+	}
+	f.cfg.LedgerTime(time.UnixMilli(s.TimeMs()))
+	if !f.enrolled(ctx, s, now) {
+		return
+	}
+	f.report()
+	if !f.offer(ctx, s, now) {
+		return
+	}
+	f.mine(s)
+	f.claim(s, now)
+}
+
+// problemOnce logs an error of one kind once per change.
+func (f *Follower) problemOnce(what string, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if f.problem[what] == text {
+		return
+	}
+	f.problem[what] = text
+	if err != nil {
+		f.cfg.Log.Warn(what, "err", err)
+	}
+}
+
+// busy says whether a life of the deployment is there, and what slot a new one
+// could have.
+func (f *Follower) busy(deployment int64) (busy bool, slot int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	used := []int{}
+	for _, l := range f.lives {
+		used = append(used, l.Slot())
+	}
+	for slices.Contains(used, slot) {
+		slot++
+	}
+	_, busy = f.lives[deployment]
+	return busy || f.down, slot
+}
+
+// mine looks at the claims that the ledger says are this node's: one without a
+// life here was granted to an agent that died before it could note it.
+func (f *Follower) mine(s *ledger.State) {
+	for _, g := range s.ClaimsOf(f.cfg.World.Node) {
+		busy, slot := f.busy(g.Deployment)
+		if busy || f.cfg.World.Records.Closed(g.Index) {
+			continue
+		}
+		d := s.Deployment(g.Deployment)
+		verdict := deploy.Verdict(s, g.Deployment, g.Index)
+		if verdict == nil && g.Records == 0 {
+			f.cfg.Log.Info("taking up a claim that was granted to an earlier agent", "deployment", d.Name, "claim", g.Index)
+			l := deploy.New(f.cfg.World, d, g.Index, slot)
+			f.live(l, l.Run)
+			continue
+		}
+		// Nothing of it is on the node any more: its story is closed.
+		if err := f.abandon(g, verdict); err != nil {
+			f.problemOnce("claim cannot be closed", err)
+		}
+	}
+}
+
+func (f *Follower) abandon(g *ledger.Grant, e *deploy.Ending) error {
+	q := f.cfg.World.Records
+	if err := q.Resume(g.Index, g.Records, g.LastRecord); err != nil {
+		return err
+	}
+	if e == nil {
+		e = &deploy.Ending{Result: "failed", Reason: "the node lost what it knew of the deployment", Release: true}
+		if err := q.Release(g.Index, e.Reason); err != nil {
+			return err
+		}
+	}
+	f.cfg.Log.Warn("closing a claim that nothing is left of", "claim", g.Index, "reason", e.Reason)
+	return q.Close(g.Index, e.Result, e.Reason)
+}
+
+// claim starts the lives of deployments that are open, fit, and whose turn is
+// this node's.
+func (f *Follower) claim(s *ledger.State, now time.Time) {
+	for _, d := range s.Deployments() {
+		if s.Open(d) == 0 {
+			delete(f.said, d.ID)
+			continue
+		}
+		busy, slot := f.busy(d.ID)
+		if busy {
+			continue
+		}
+		from, reasons := s.MayClaim(d, f.cfg.World.Node)
+		if len(reasons) > 0 {
+			f.sayOnce(d, fmt.Sprint(reasons))
+			continue
+		}
+		if wait := from - f.cfg.Ledger.NowMs(now); wait > 0 {
+			f.sayOnce(d, "other nodes rank before this one")
+			continue
+		}
+		f.mu.Lock()
+		later := now.Before(f.tryAt[d.ID])
+		f.mu.Unlock()
+		if later || f.again(d, s) {
+			continue
+		}
+		delete(f.said, d.ID)
+		l := deploy.New(f.cfg.World, d, -1, slot)
+		f.live(l, l.Run)
+	}
+}
+
+// again says that the node gave this deployment up before, and that it is too
+// early to try once more.
+func (f *Follower) again(d *ledger.Deployment, s *ledger.State) bool {
+	times := 0
+	for _, p := range d.Past {
+		if p == f.cfg.World.Node {
+			times++
+		}
+	}
+	if times == 0 {
+		return false
+	}
+	wait := min(retryFirst<<min(times-1, 10), retryMax)
+	if since := f.cfg.Ledger.NowMs(f.cfg.Clock.Now()) - d.SinceMs; since < wait.Milliseconds() {
+		f.sayOnce(d, fmt.Sprintf("it was given up here %d times, the next try comes after %s", times, wait))
+		return true
+	}
+	return false
+}
+
+func (f *Follower) sayOnce(d *ledger.Deployment, why string) {
+	if f.said[d.ID] == why {
+		return
+	}
+	f.said[d.ID] = why
+	f.cfg.Log.Info("deployment not claimed", "deployment", d.Name, "entry", d.ID, "err", why)
+}
+
+// Shutdown ends all lives in order and waits until they are, and until what
+// they recorded is on the ledger, or ctx is over.
+func (f *Follower) Shutdown(ctx context.Context, reason string) error {
+	f.mu.Lock()
+	f.down = true
+	n := len(f.lives)
+	for _, l := range f.lives {
+		l.End(&deploy.Ending{Result: "failed", Reason: reason, Release: true})
+	}
+	f.mu.Unlock()
+	f.cfg.Log.Info("ending all deployments", "count", n, "reason", reason)
+	done := make(chan struct{})
+	go func() { f.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return fmt.Errorf("deployments have not ended: %w", ctx.Err())
+	}
+	return f.cfg.World.Records.Drain(ctx)
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package follow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zos-node/zos/ledger"
+)
+
+const submitTimeout = 15 * time.Second
+
+// enrolled makes the node known to the ledger; it says whether it is.
+func (f *Follower) enrolled(ctx context.Context, s *ledger.State, now time.Time) bool {
+	if s.Node(f.cfg.World.Node) != nil {
+		return true
+	}
+	if now.Before(f.enrolAt) {
+		return false
+	}
+	f.enrolAt = now.Add(askAgain)
+	err := f.submit(ctx, ledger.TypeEnrol, ledger.Enrol{Name: f.cfg.Name, Key: f.cfg.World.Signer.PublicKey(), Voucher: f.cfg.Voucher,
+		Image: f.cfg.Image, Acted: s.Acted()})
+	f.problemOnce("the ledger does not enrol this node", err)
+	if err == nil {
+		f.cfg.Log.Info("enrolled", "node", f.cfg.World.Node, "name", f.cfg.Name)
+	}
+	return false // the next Sync shows it
+}
+
+// offer publishes what the node can run, and again when that has changed. It
+// says whether an offer of this agent stands on the ledger.
+func (f *Follower) offer(ctx context.Context, s *ledger.State, now time.Time) bool {
+	c, err := f.cfg.Capacity()
+	if err != nil {
+		f.problemOnce("the node cannot offer capacity yet", err)
+		return false
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		f.problemOnce("capacity", err)
+		return false
+	}
+	if f.offered == string(text) {
+		return s.Node(f.cfg.World.Node).Capacity != nil
+	}
+	if now.Before(f.offerAt) {
+		return f.offered != ""
+	}
+	f.offerAt = now.Add(askAgain)
+	c.Acted = s.Acted()
+	err = f.submit(ctx, ledger.TypeCapacity, c)
+	f.problemOnce("the ledger does not take this node's capacity", err)
+	if err == nil {
+		f.offered, f.offerAt = string(text), time.Time{}
+		f.cfg.Log.Info("capacity", "vcpus", c.VCPUs, "memoryMiB", c.MemoryMiB, "storageMiB", c.StorageMiB, "hypervisor", c.Hypervisor.Name,
+			"version", c.Hypervisor.Version, "source", c.Hypervisor.Source, "addresses", c.Addresses)
+	}
+	return false
+}
+
+func (f *Follower) submit(ctx context.Context, typ string, payload any) error {
+	raw, err := ledger.NewEntry(typ, payload, f.cfg.World.Signer)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, submitTimeout)
+	defer cancel()
+	_, err = f.cfg.Ledger.Submit(ctx, raw)
+	var refused *ledger.Refused
+	if errors.As(err, &refused) {
+		return fmt.Errorf("refused: %w", refused)
+	}
+	return err
+}
