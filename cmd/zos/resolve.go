@@ -10,11 +10,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zos-node/zos/spec"
 	"github.com/zos-node/zos/spec/render"
@@ -23,16 +26,28 @@ import (
 )
 
 // resolver finds files beside the author's document, and images in a chunk
-// store that they were converted into.
+// store that they were converted into, or in a mirror of one.
 type resolver struct {
 	ctx   context.Context // of the one command that this resolver serves
 	dir   string          // relative paths start here
-	store *zimage.Store
+	store string          // "" when there is none
 	note  func(format string, args ...any)
+	cause error // why the last reference was not resolved
+
+	hint     func(digest, platform string) (zimage.Hint, error)
+	manifest func(id string) (zimage.Manifest, error)
 }
 
 func newResolver(ctx context.Context, dir, store string, note func(format string, args ...any)) (*resolver, error) {
-	r := &resolver{ctx: ctx, dir: dir, note: note}
+	r := &resolver{ctx: ctx, dir: dir, store: store, note: note}
+	if strings.HasPrefix(store, "http://") || strings.HasPrefix(store, "https://") {
+		ctx, giveUp := context.WithCancelCause(ctx)
+		f := &zimage.Fetcher{Mirrors: []string{store}, HTTP: &http.Client{Timeout: time.Minute, Transport: impatient{giveUp}}, Log: slog.New(slog.DiscardHandler)}
+		r.hint = func(digest, platform string) (zimage.Hint, error) { return f.Hint(ctx, digest, platform) }
+		r.manifest = func(id string) (zimage.Manifest, error) { return f.Manifest(ctx, id) }
+		note("note: which image a reference became, %s says; convert it yourself to be sure", store)
+		return r, nil
+	}
 	if store == "" {
 		return r, nil
 	}
@@ -44,12 +59,37 @@ func newResolver(ctx context.Context, dir, store string, note func(format string
 	if err != nil {
 		return nil, fmt.Errorf("chunk store: %w", err)
 	}
-	r.store = s
+	r.hint, r.manifest = s.Hint, s.Manifest
 	return r, nil
+}
+
+// impatient gives up at the first failure: a node waits for its mirror to
+// come back, a person wants to hear of it.
+type impatient struct{ giveUp context.CancelCauseFunc }
+
+func (i impatient) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		i.giveUp(err)
+	}
+	return resp, err
+}
+
+// code is the exit code for a document that was refused: it makes a
+// difference to a script whether the document or the world is wrong.
+func (r *resolver) code() int {
+	switch {
+	case errors.Is(r.cause, zimage.ErrUnreachable):
+		return exitUnreachable
+	case errors.Is(r.cause, fs.ErrNotExist), errors.Is(r.cause, zimage.ErrMissing):
+		return exitNotFound
+	}
+	return exitRefused
 }
 
 // File hashes a file.
 func (r *resolver) File(ref string) (digest string, err error) {
+	defer func() { r.cause = err }()
 	f, err := os.Open(r.path(ref))
 	if err != nil {
 		return "", err
@@ -71,22 +111,23 @@ func (r *resolver) path(p string) string {
 
 // Image asks the source for the digest of the image manifest and the store
 // for the Zero-Image that was made of it.
-func (r *resolver) Image(ref, platform string) (render.ResolvedImage, error) {
+func (r *resolver) Image(ref, platform string) (_ render.ResolvedImage, err error) {
+	defer func() { r.cause = err }()
 	none := render.ResolvedImage{}
-	if r.store == nil {
-		return none, errors.New("images are looked up in a chunk store: give --store")
+	if r.store == "" {
+		return none, errors.New("images are looked up in a chunk store: give --store DIR or URL")
 	}
 	digest, err := r.manifestDigest(ref, platform)
 	if err != nil {
 		return none, err
 	}
-	hint, err := r.store.Hint(digest, platform)
-	if errors.Is(err, fs.ErrNotExist) {
-		return none, fmt.Errorf("%s for %s is not in the store %s: convert it first (zos image convert)", digest, platform, r.store.Dir())
+	hint, err := r.hint(digest, platform)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, zimage.ErrMissing) {
+		return none, fmt.Errorf("%s for %s is not in the store %s: convert it first (zos image convert): %w", digest, platform, r.store, err)
 	} else if err != nil {
 		return none, err
 	}
-	m, err := r.store.Manifest(hint.ID)
+	m, err := r.manifest(hint.ID)
 	if err != nil {
 		return none, fmt.Errorf("image %s: %w", hint.ID, err)
 	}
@@ -119,7 +160,7 @@ func (r *resolver) manifestDigest(ref, platform string) (string, error) {
 	_, digest, named := strings.Cut(ref, "@")
 	if named {
 		// What was converted already needs no registry.
-		if _, err := r.store.Hint(digest, platform); err == nil {
+		if _, err := r.hint(digest, platform); err == nil {
 			return digest, nil
 		}
 	}

@@ -39,8 +39,8 @@ in, every image and file becomes a digest. The same input gives the same bytes.
 
 Relative paths start at the folder of APP.
 
-Exit codes: 0 written, 3 refused (with the field and the reason), 4 file not
-found.`,
+Exit codes: 0 written, 3 refused (with the field and the reason), 4 a file or
+image that is named does not exist, 5 mirror not reached.`,
 		Example: `  zos render app.yaml --store store -o app.spec.json
   zos render --defaults`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -61,7 +61,7 @@ found.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&out, "output", "o", "", "spec to write")
-	f.StringVar(&store, "store", os.Getenv("ZOS_STORE"), "chunk store that the images were converted into (ZOS_STORE)")
+	f.StringVar(&store, "store", os.Getenv("ZOS_STORE"), "chunk store that the images were converted into, a folder or a mirror's URL (ZOS_STORE)")
 	f.BoolVar(&defaults, "defaults", false, "list all defaults instead")
 	return cmd
 }
@@ -97,7 +97,7 @@ func (a *app) render(ctx context.Context, app, out, store string) error {
 	}
 	b, err := render.Deployment(in, r)
 	if err != nil {
-		return coded(exitRefused, fmt.Errorf("%s: %w", app, err))
+		return coded(r.code(), fmt.Errorf("%s: %w", app, err))
 	}
 	if err := renameio.WriteFile(out, b, 0o644); err != nil {
 		return fmt.Errorf("write the spec: %w", err)

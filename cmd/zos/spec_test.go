@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -153,6 +154,18 @@ func TestRender(t *testing.T) {
 	if !bytes.Equal(first, get(t, out)) {
 		t.Error("another notation of the same image gives another spec")
 	}
+	// A mirror of the store gives the same, and the author hears whose word it is.
+	opened, err := zimage.OpenStore(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirror := httptest.NewServer(zimage.Handler(opened))
+	defer mirror.Close()
+	_, errs := cli(t, exitOK, "render", app, "--store", mirror.URL, "-o", out)
+	says(t, errs, mirror.URL+" says; convert it yourself")
+	if !bytes.Equal(first, get(t, out)) {
+		t.Error("a mirror gives another spec")
+	}
 	text, _ = cli(t, exitOK, "render", app, "--store", store, "-o", out, "--json")
 	var result struct {
 		Output, Digest string
@@ -173,9 +186,9 @@ func TestRender(t *testing.T) {
 		"no store":        {exitRefused, author, []string{"--store", ""}, "give --store"},
 		"store not there": {exitNotFound, author, []string{"--store", filepath.Join(dir, "nowhere")}, "chunk store"},
 		"broken YAML":     {exitRefused, strings.Replace(author, "\n  - {", "\nplacement: {arch: amd64}\n  - {", 1), nil, "not valid YAML"},
-		"no such image":   {exitRefused, strings.Replace(author, "oci:img", "oci:nowhere", 1), nil, "machines[0].image"},
-		"no such kernel":  {exitRefused, strings.Replace(author, "file:vmlinuz", "file:nowhere", 1), nil, "machines[0].kernel"},
-		"other platform":  {exitRefused, author + "placement: {arch: arm64}\n", nil, "machines[0].image"},
+		"no such image":   {exitNotFound, strings.Replace(author, "oci:img", "oci:nowhere", 1), nil, "machines[0].image"},
+		"no such kernel":  {exitNotFound, strings.Replace(author, "file:vmlinuz", "file:nowhere", 1), nil, "machines[0].kernel"},
+		"other platform":  {exitNotFound, author + "placement: {arch: arm64}\n", nil, "machines[0].image"},
 	} {
 		put(t, app, c.doc)
 		_, errs := cli(t, c.code, append([]string{"render", app, "--store", store, "-o", out}, c.args...)...)
@@ -191,14 +204,26 @@ func TestRender(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, app, author)
-	_, errs := cli(t, exitRefused, "render", app, "--store", empty, "-o", out)
+	_, errs = cli(t, exitNotFound, "render", app, "--store", empty, "-o", out)
 	says(t, errs, "is not in the store", "zos image convert")
+	if opened, err = zimage.OpenStore(empty); err != nil {
+		t.Fatal(err)
+	}
+	bare := httptest.NewServer(zimage.Handler(opened))
+	_, errs = cli(t, exitNotFound, "render", app, "--store", bare.URL, "-o", out)
+	says(t, errs, "is not in the store "+bare.URL)
+	bare.Close()
+	_, errs = cli(t, exitUnreachable, "render", app, "--store", bare.URL, "-o", out)
+	says(t, errs, bare.URL)
 
 	// A hint that names another image's manifest.
-	for _, e := range []string{"verityRoot", "id"} {
-		lie(t, store, e)
+	for _, e := range []struct {
+		field string
+		code  int
+	}{{"verityRoot", exitRefused}, {"id", exitNotFound}} {
+		lie(t, store, e.field)
 		put(t, app, author)
-		cli(t, exitRefused, "render", app, "--store", store, "-o", out)
+		cli(t, e.code, "render", app, "--store", store, "-o", out)
 	}
 	cli(t, exitNotFound, "render", filepath.Join(dir, "nowhere.yaml"), "-o", out)
 	cli(t, exitUsage, "render", app)
