@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/zos-node/zos/spec"
+	"github.com/zos-node/zos/spec/render"
 	"github.com/zos-node/zos/spec/spectest"
 )
 
@@ -157,20 +158,45 @@ func TestAuthorsForm(t *testing.T) {
 			t.Errorf("%s: the schema takes it", name)
 		}
 	}
-	// The YAML of the example, as an editor sees it.
-	text, err := os.ReadFile("../render/testdata/shop.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var doc any
-	if err := yaml.Load(text, &doc); err != nil {
-		t.Fatal(err)
-	}
-	asJSON, err := json.Marshal(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := validate(t, s, string(asJSON)); err != nil {
-		t.Errorf("the example is refused: %v", err)
+}
+
+// anything resolves every reference.
+type anything struct{}
+
+func (anything) File(string) (string, error) { return spectest.Digest("a"), nil }
+
+func (anything) Image(_, platform string) (render.ResolvedImage, error) {
+	return render.ResolvedImage{Args: []string{"/app"}, Image: spec.Image{
+		OCI: spectest.Digest("b"), Platform: platform, ID: spectest.Digest("c"), VerityRoot: strings.Repeat("d", 64)}}, nil
+}
+
+// TestExamples: the documents that people start from satisfy the author's
+// schema as their editor sees them, and what render makes of them satisfies
+// the schema of the signed form.
+func TestExamples(t *testing.T) {
+	before, after := compiled(t, "../schema.author.json"), compiled(t, "../schema.json")
+	for _, path := range []string{"../render/testdata/shop.yaml", "../../examples/shop/app.yaml"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var doc any
+		if err := yaml.Load(text, &doc); err != nil {
+			t.Fatal(err)
+		}
+		asJSON, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := validate(t, before, string(asJSON)); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		signed, err := render.Deployment(text, anything{})
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if err := validate(t, after, string(signed)); err != nil {
+			t.Errorf("%s, rendered: %v", path, err)
+		}
 	}
 }
