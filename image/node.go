@@ -35,6 +35,9 @@ func (n Node) Base() (*Tree, []modules.Module, error) {
 		}
 		sets = append(sets, s)
 	}
+	if n.Hypervisor.Name == "qemu" {
+		sets = append(sets, modules.VsockSet())
+	}
 	chosen, err := n.Linux.Tree.Choose(sets...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("node initramfs: %w", err)

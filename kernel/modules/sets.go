@@ -34,7 +34,7 @@ func Sets() []Set {
 			// The processor's modalias chooses one of the two, and it brings kvm.
 			{Name: "kvm_amd", Why: "guests on AMD processors"},
 			{Name: "kvm_intel", Why: "guests on Intel processors"},
-			{Name: "vhost_vsock", Late: true, Why: "the guest's report to the agent, second driver"},
+			{Name: "vhost_vsock", Why: "the guest's report to the agent, second driver"},
 			{Name: "vhost_net", Optional: true, Why: "faster taps"},
 		}},
 		{"network", []Want{
@@ -113,10 +113,10 @@ func Sets() []Set {
 	}
 }
 
-// VsockSet is loaded at boot where QEMU runs the guests: its vsock is the
+// VsockSet is loaded where QEMU runs the guests: its vsock is the
 // kernel's. Cloud Hypervisor has one of its own.
 func VsockSet() Set {
-	return Set{"vsock", []Want{{Name: "vhost_vsock", Load: true, Why: "the guest's report to the agent"}}}
+	return Set{"vsock", []Want{{Name: "vhost_vsock", Late: true, Why: "the guest's report to the agent"}}}
 }
 
 // GuestSet is what the guest's PID 1 loads, all of it, in this order.
