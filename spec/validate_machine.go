@@ -142,7 +142,6 @@ func (c *checker) files(at string, m Machine) {
 	for i, f := range m.Files {
 		at := strict.Index(at, i)
 		c.place(at+".path", f.Path)
-		c.need(!oneOf(f.Path, guestFiles), at+".path", "is %q, which the guest makes from the spec", f.Path)
 		c.unique(paths, at+".path", f.Path, "the path")
 		for j, other := range m.Files {
 			c.need(!below(other.Path, f.Path), at+".path", "is %q, a file, but files[%d] lies below it", f.Path, j)

@@ -55,9 +55,6 @@ const cmdlineChars = " .,:;=_/-+@%#~!*[]()"
 // reservedDirs hold the kernel's own file systems in every guest.
 const reservedDirs = "/proc /sys /dev"
 
-// guestFiles are made by the guest itself from the spec.
-const guestFiles = "/etc/hosts /etc/hostname"
-
 func oneOf(word, words string) bool { return slices.Contains(strings.Fields(words), word) }
 
 func lower(c byte) bool { return c >= 'a' && c <= 'z' }
