@@ -41,9 +41,6 @@ func (s *State) applyRegister(a at, e *Entry, d *spec.Deployment, keys []string)
 		if err := s.rootAt(old.RootVersion).check("deployment", keys, old.Spec.Security.RequiredRoles); err != nil {
 			return nil, refuse("signatures", "do not satisfy the policy under which version %d was registered (root version %d): %v", old.Version, old.RootVersion, err)
 		}
-		if err := root.check("deployment", keys, old.Spec.Security.RequiredRoles); err != nil {
-			return nil, refuse("signatures", "do not satisfy what version %d required: %v", old.Version, err)
-		}
 	}
 	now := Deployment{
 		ID: a.index, Name: name, Version: version, Digest: spec.Digest(e.Envelope.Payload), RootVersion: root.Version, Roles: roles,

@@ -75,6 +75,9 @@ func TestClientRefusesLies(t *testing.T) {
 	fork.Must(fork.Register("evil", 1, nil))
 	fork.Must(fork.Register("evil2", 1, nil))
 	fork.Must(fork.Register("evil3", 1, nil))
+	same := l.Fork()
+	same.Must(same.Register("evil", 1, nil))
+	same.Must(same.Register("evil2", 1, nil))
 	unlawful := l.Fork()
 	unlawful.Smuggle(l.Sign(ledger.TypeDeployment, l.Spec("unsigned", 1, nil), "author"),
 		l.Sign(ledger.TypeBlock, ledger.Block{Height: 50, TimeMs: ledgertest.Epoch, StateRoot: before.StateRoot()}))
@@ -120,6 +123,7 @@ func TestClientRefusesLies(t *testing.T) {
 		{"oversize checkpoint", liar(t, l, only("/checkpoint", func(b []byte) []byte { return append(b, bytes.Repeat([]byte("x"), 1<<20)...) })), ledger.ErrForged, "more than the 16384 bytes"},
 		{"rolled back", whole(short), ledger.ErrRollback, "were there before"},
 		{"forked", whole(fork), ledger.ErrFork, "another root hash at size"},
+		{"forked, of the same size", whole(same), ledger.ErrFork, "another root hash at size"},
 		{"tile altered", liar(t, l, only("/tile/0", flip(40))), ledger.ErrForged, "inconsistent tile"},
 		{"tile cut", liar(t, l, only("/tile/0", func(b []byte) []byte { return b[:len(b)-1] })), ledger.ErrForged, "TileReader"},
 		{"tile too long", liar(t, l, only("/tile/0", func(b []byte) []byte { return append(b, 0) })), ledger.ErrForged, "TileReader"},
