@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/zos-node/zos/zimage"
+)
+
+// smallLayout is an OCI layout with one small image.
+func smallLayout(t *testing.T, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "a", Mode: 0o644, Size: int64(len(text))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(b.Bytes(), types.OCIUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg = cfg.DeepCopy()
+	cfg.OS, cfg.Architecture, cfg.Config = "linux", "amd64", v1.Config{Cmd: []string{"/a"}}
+	if img, err = mutate.ConfigFile(img, cfg); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	l, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AppendImage(img); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// imageRun runs a command and gives its exit code and output.
+func imageRun(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = run(t.Context(), args, &stdout, &stderr)
+	return code, stdout.String(), stderr.String()
+}
+
+func TestImageCommands(t *testing.T) {
+	ref, other, store := "oci:"+smallLayout(t, "content"), "oci:"+smallLayout(t, "other"), filepath.Join(t.TempDir(), "store")
+	code, out, errs := imageRun(t, "image", "convert", ref, "--store", store, "--json")
+	var r converted
+	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil || r.New.Chunks != int64(r.Chunks) || r.Chunks == 0 {
+		t.Fatalf("convert: %d %s %s %v", code, out, errs, err)
+	}
+	s, err := zimage.OpenStore(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Manifest(r.ID)
+	if err != nil || m.Verity.Root != r.VerityRoot {
+		t.Fatalf("the store has %+v, %v", m, err)
+	}
+	kernel := filepath.Join(t.TempDir(), "kernel")
+	if err := os.WriteFile(kernel, []byte("kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	zeros := "sha256:" + strings.Repeat("0", 64)
+	empty := t.TempDir()
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"convert " + ref + " --store " + store, exitOK, "new 0"},
+		{"convert nginx:latest --store " + store, exitUsage, "is a tag"},
+		{"convert oci:" + empty + " --store " + store, exitNotFound, ""},
+		{"convert " + ref + " --store " + store + " --platform linux/arm64", exitRefused, "linux/arm64"},
+		{"convert " + ref, exitUsage, "--store"},
+		{"convert --store " + store, exitUsage, "image reference"},
+		{"inspect " + r.ID + " --store " + store, exitOK, r.VerityRoot},
+		{"inspect " + ref + " --store " + store, exitOK, r.VerityRoot},
+		{"inspect " + other + " --store " + store, exitNotFound, "was not converted"},
+		{"inspect " + zeros + " --store " + store, exitNotFound, ""},
+		{"inspect " + zeros + " --store " + store + "/none", exitNotFound, ""},
+		{"verify " + r.ID + " --store " + store, exitOK, "good"},
+		{"verify " + r.ID + " --store " + store + " --oci " + ref, exitOK, "the same id"},
+		{"verify " + r.ID + " --store " + store + " --oci " + other, exitRefused, "converts to"},
+		{"verify " + zeros + " --store " + store, exitNotFound, ""},
+		{"verify " + r.ID + " --timeout 300ms --store http://127.0.0.1:1", exitUnreachable, ""},
+		{"blob " + kernel + " --store " + store, exitOK, "sha256:"},
+		{"blob " + kernel + ".none --store " + store, exitNotFound, ""},
+		{"serve " + store + "/none --listen 127.0.0.1:0", exitNotFound, ""},
+	} {
+		code, out, errs := imageRun(t, append([]string{"image"}, strings.Fields(c.args)...)...)
+		if code != c.code || !strings.Contains(out+errs, c.says) {
+			t.Errorf("zos image %s: exit %d, want %d, and %q\n%s%s", c.args, code, c.code, c.says, out, errs)
+		}
+	}
+	// Altered in the store: refused, and said so.
+	chunk := filepath.Join(store, "chunks", m.Chunks[0].ID[:2], m.Chunks[0].ID+".zst")
+	b, err := os.ReadFile(chunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(chunk, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := imageRun(t, "image", "verify", r.ID, "--store", store); code != exitRefused || !strings.Contains(errs, m.Chunks[0].ID) {
+		t.Errorf("altered chunk: exit %d: %s", code, errs)
+	}
+}
+
+// imageLines hands over what a server says first.
+type imageLines chan string
+
+func (w imageLines) Write(b []byte) (int, error) {
+	w <- string(b)
+	return len(b), nil
+}
+
+func TestImageServe(t *testing.T) {
+	ref, store := "oci:"+smallLayout(t, "content"), filepath.Join(t.TempDir(), "store")
+	code, out, errs := imageRun(t, "image", "convert", ref, "--store", store, "--json")
+	var r converted
+	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
+		t.Fatalf("convert: %d %s %s %v", code, out, errs, err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	said, done := make(imageLines, 10), make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"image", "serve", store, "--listen", "127.0.0.1:0", "--json"}, said, said)
+	}()
+	var where struct{ URL string }
+	if line := <-said; json.Unmarshal([]byte(line), &where) != nil || where.URL == "" {
+		t.Fatalf("serve says %q", line)
+	}
+	if code, out, errs := imageRun(t, "image", "verify", r.ID, "--store", where.URL); code != exitOK {
+		t.Errorf("verify at the mirror: %d %s %s", code, out, errs)
+	}
+	if code, out, errs := imageRun(t, "image", "inspect", ref, "--store", where.URL); code != exitOK || !strings.Contains(out, r.VerityRoot) {
+		t.Errorf("inspect at the mirror: %d %s %s", code, out, errs)
+	}
+	stop()
+	if code := <-done; code != exitOK && code != exitInterrupted {
+		t.Errorf("serve ended with %d", code)
+	}
+}
