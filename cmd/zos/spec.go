@@ -6,8 +6,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -191,7 +194,11 @@ func (s summary) write(w io.Writer, path string) {
 		line("", "image %s, OCI %s", m.Image.ID, m.Image.OCI)
 		line("", "verity %s", m.Image.VerityRoot)
 		line("", "kernel %s, initramfs %s", m.Kernel, m.Initramfs)
-		line("", "runs %s as %s in %s", strings.Join(m.Process.Args, " "), m.Process.User, m.Process.Cwd)
+		line("", "cmdline %s", m.Cmdline)
+		line("", "runs %s as %s in %s", words(m.Process.Args), m.Process.User, m.Process.Cwd)
+		for _, name := range slices.Sorted(maps.Keys(m.Process.Env)) {
+			line("", "env %s=%s", name, words([]string{m.Process.Env[name]}))
+		}
 		if len(m.Process.Capabilities) > 0 {
 			line("", "keeps %s", strings.Join(m.Process.Capabilities, " "))
 		}
@@ -199,7 +206,7 @@ func (s summary) write(w io.Writer, path string) {
 			line("", "address %s in %s", i.Address, i.Network)
 		}
 		for _, f := range m.Files {
-			line("", "file %s, %d bytes, mode %s", f.Path, len(f.Content), f.Mode)
+			line("", "file %s, %d bytes as %s, mode %s, owner %d:%d", f.Path, len(f.Content), f.Encoding, f.Mode, f.UID, f.GID)
 		}
 		for _, t := range m.Mounts {
 			line("", "%s at %s", strings.TrimSpace(t.Type+" "+t.Volume), t.Path)
@@ -207,9 +214,26 @@ func (s summary) write(w io.Writer, path string) {
 		if len(m.DependsOn) > 0 {
 			line("", "waits for %s", strings.Join(m.DependsOn, ", "))
 		}
-		line("", "health: %s; on failure: %s", m.Health.Kind, m.Failure.Action)
+		check := m.Health.Kind
+		if len(m.Health.Args) > 0 {
+			check += " " + words(m.Health.Args)
+		}
+		line("", "health: %s; on failure: %s", check, m.Failure.Action)
 	}
 	if len(d.Security.RequiredRoles) > 0 {
 		line("signatures", "beyond the policy: %s", strings.Join(d.Security.RequiredRoles, ", "))
 	}
+}
+
+// words shows texts so that a signer sees where each ends, and so that no
+// control character in one of them can paint over the rest.
+func words(all []string) string {
+	shown := make([]string, len(all))
+	for i, s := range all {
+		shown[i] = s
+		if q := strconv.Quote(s); s == "" || q != `"`+s+`"` || strings.Contains(s, " ") {
+			shown[i] = q
+		}
+	}
+	return strings.Join(shown, " ")
 }

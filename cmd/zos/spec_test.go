@@ -274,6 +274,13 @@ func TestCheck(t *testing.T) {
 	text, _ := cli(t, exitOK, "check", path)
 	says(t, text, "deployment shop, version 3", spec.Digest(full), "2 × amd64 with site=demo", "gateway    http  tcp port 8080 to web:80 over outer",
 		"keeps CAP_NET_BIND_SERVICE", "volume data at /data", "beyond the policy: owner", "waits for app, web")
+	// What is shown cannot be painted over by what is shown.
+	put(t, path, strings.Replace(string(full), `"--listen"`, `"\u001b[2J\rrm -rf"`, 1))
+	text, _ = cli(t, exitOK, "check", path)
+	says(t, text, `runs app "\x1b[2J\rrm -rf" :8000 as 0:0`, "env HOME=/data", "cmdline console=ttyS0 quiet")
+	if strings.ContainsAny(text, "\x1b\r") {
+		t.Errorf("control characters reach the terminal: %q", text)
+	}
 	for name, c := range map[string]struct{ old, new, want string }{
 		"absent":    {`"replicas":2,`, ``, "placement.replicas: is absent"},
 		"unknown":   {`"replicas":2`, `"replicas":2,"x":1`, "placement.x: is an unknown field"},
