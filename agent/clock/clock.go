@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -74,6 +75,22 @@ func Release(path string) Source {
 			}
 		}
 		return time.Time{}, fmt.Errorf("%s has no %s: %w", path, BuildKey, fs.ErrNotExist)
+	}}
+}
+
+// Program is the time of the commit that this program was built from, where
+// the build says so.
+func Program() Source {
+	return Source{Name: "program", Read: func() (time.Time, error) {
+		info, ok := debug.ReadBuildInfo()
+		if ok {
+			for _, s := range info.Settings {
+				if s.Key == "vcs.time" {
+					return time.Parse(time.RFC3339, s.Value)
+				}
+			}
+		}
+		return time.Time{}, fmt.Errorf("no time in the build: %w", fs.ErrNotExist)
 	}}
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package clocktest is a clock that a test moves by hand.
+// Package clocktest is a clock that a test moves by hand: timers fire when the
+// test says that time has passed, never by themselves.
 package clocktest
 
 import (
