@@ -71,8 +71,8 @@ func (s *suite) life() {
 	s.info(m, cfg)
 	m.run()
 	m.until("health", func(f wire.Frame) bool { return f.Health != nil && f.Health.OK })
-	m.says("to stderr\n")
-	s.view(m.output.String())
+	m.says(described()...)
+	s.view(m.stdout.String())
 	s.fetch("10.9.0.2:8080")
 
 	second := s.adopt(m)
@@ -83,8 +83,8 @@ func (s *suite) life() {
 	if e.Code != 7 || e.Signal != "" || !e.Requested || e.OOM || e.EndedMs <= e.StartedMs || e.Dropped != 0 {
 		s.Errorf("exit %+v", *e)
 	}
-	if !strings.HasSuffix(second.output.String(), "bye\n") {
-		s.Errorf("the last output is %q", second.output.String())
+	if !strings.HasSuffix(second.stdout.String(), "bye\n") {
+		s.Errorf("the last output is %q", second.stdout.String())
 	}
 	second.ended()
 }
@@ -211,10 +211,11 @@ func (s *suite) adopt(m *machine) *machine {
 	var report, started, health bool
 	second.until("all that it said before", func(f wire.Frame) bool {
 		report, started, health = report || f.Report != nil, started || f.Started != nil, health || f.Health != nil && f.Health.OK
-		return report && started && health && strings.Contains(second.output.String(), "to stderr\n")
+		return report && started && health
 	})
-	if !strings.HasPrefix(second.output.String(), `{"Args":["app"`) {
-		s.Errorf("output again: %q", second.output.String())
+	second.says(described()...)
+	if !strings.HasPrefix(second.stdout.String(), `{"Args":["app"`) {
+		s.Errorf("output again: %q", second.stdout.String())
 	}
 	s.info(second, m.cfg)
 	// Whoever starts it a second time meanwhile is refused, and harms nothing.
@@ -257,7 +258,7 @@ func (s *suite) powerButton() {
 		})
 		m.run()
 		m.until("health", func(f wire.Frame) bool { return f.Health != nil && f.Health.OK })
-		m.says("to stderr\n")
+		m.says(described()...)
 		if !strings.Contains(m.output.String(), fmt.Sprintf(`"Runs":%d,`, run)) {
 			s.Errorf("run %d: %q", run, m.output.String())
 		}

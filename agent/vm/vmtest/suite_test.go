@@ -74,7 +74,8 @@ type machine struct {
 	vm       vm.VM
 	conn     net.Conn
 	hello    wire.Hello
-	output   strings.Builder
+	output   strings.Builder // both streams, in the order of their arrival
+	stdout   strings.Builder
 	nextSeq  int64
 }
 
@@ -197,6 +198,9 @@ func (m *machine) until(what string, want func(wire.Frame) bool) wire.Frame {
 			}
 			m.nextSeq = o.Seq + 1
 			m.output.Write(o.Data)
+			if o.Stream == "stdout" {
+				m.stdout.Write(o.Data)
+			}
 		}
 		if want(f) {
 			return f
@@ -207,13 +211,19 @@ func (m *machine) until(what string, want func(wire.Frame) bool) wire.Frame {
 	}
 }
 
-// says waits for a text in the output, which may have come already.
-func (m *machine) says(text string) {
+// says waits for texts in the output, which may have come already. Two
+// streams have no order among each other.
+func (m *machine) says(texts ...string) {
 	m.Helper()
-	if !strings.Contains(m.output.String(), text) {
-		m.until("output "+text, func(wire.Frame) bool { return strings.Contains(m.output.String(), text) })
+	for _, text := range texts {
+		if !strings.Contains(m.output.String(), text) {
+			m.until("output "+text, func(wire.Frame) bool { return strings.Contains(m.output.String(), text) })
+		}
 	}
 }
+
+// described ends the workload's first line; the second text goes to stderr.
+func described() []string { return []string{"}\n", "to stderr\n"} }
 
 func (m *machine) send(f wire.Frame) {
 	m.Helper()
