@@ -31,7 +31,7 @@ func Handler(s *Store) http.Handler {
 			http.Error(w, "the store cannot be read", http.StatusInternalServerError)
 			return
 		}
-		defer closeQuietly(root)
+		defer root.Close() // was only read: nothing can be lost
 		f, err := root.Open(name)
 		if isMissing(err) {
 			http.Error(w, "not in this mirror", http.StatusNotFound)
@@ -41,7 +41,7 @@ func Handler(s *Store) http.Handler {
 			http.Error(w, "the store cannot be read", http.StatusInternalServerError)
 			return
 		}
-		defer closeQuietly(f)
+		defer f.Close()
 		info, err := f.Stat()
 		if err != nil || !info.Mode().IsRegular() {
 			http.Error(w, "not in this mirror", http.StatusNotFound)
@@ -82,11 +82,4 @@ func servable(name string) string {
 		}
 	}
 	return ""
-}
-
-// closeQuietly closes what was only read: there is nothing left to lose.
-func closeQuietly(c interface{ Close() error }) {
-	if err := c.Close(); err != nil {
-		return
-	}
 }

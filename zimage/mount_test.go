@@ -105,7 +105,10 @@ func extract(t *testing.T, layers [][]item) string {
 			}
 			targets := []string{filepath.Join(dir, parent, hidden)}
 			if hidden == ".wh..opq" {
-				targets, _ = filepath.Glob(filepath.Join(dir, parent, "*"))
+				var err error
+				if targets, err = filepath.Glob(filepath.Join(dir, parent, "*")); err != nil {
+					t.Fatal(err)
+				}
 			}
 			for _, target := range targets {
 				if err := os.RemoveAll(target); err != nil {

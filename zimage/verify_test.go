@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zimage
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+func TestEveryByteCounts(t *testing.T) {
+	s, m, id := converted(t, ociImage(t, []item{file("a", noise(9000, 1)), file("b", noise(70000, 2))}))
+	path := filepath.Join(t.TempDir(), "disk")
+	f, _ := fetcher(serveStore(t, s, nil).URL)
+	if _, err := f.Image(t.Context(), m, id, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(0); off < m.DiskSize; off += 1009 {
+		flip(t, path, off)
+		if err := VerifyImage(path, m); !errors.Is(err, ErrMismatch) {
+			t.Errorf("byte %d altered: %v", off, err)
+		}
+		flip(t, path, off)
+	}
+	if err := VerifyImage(path, m); err != nil {
+		t.Error(err)
+	}
+	// In transit, a byte may be altered without effect, but never with one.
+	c := m.Chunks[0]
+	wire, err := s.read(chunkName(c.ID), maxWire)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := s.codec.unpack(wire, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range wire {
+		wire[i] ^= 0x55
+		if got, err := s.codec.unpack(wire, c); err == nil && !bytes.Equal(got, plain) {
+			t.Errorf("byte %d of the wire form altered: accepted other bytes", i)
+		}
+		wire[i] ^= 0x55
+	}
+}
+
+// TestVerityRootIsHeldAgainstData: chunks that are all right by their hashes,
+// under a manifest whose root is not theirs.
+func TestVerityRootIsHeldAgainstData(t *testing.T) {
+	s, m, _ := converted(t, sample(t))
+	path := filepath.Join(t.TempDir(), "disk")
+	put(t, path, assemble(t, s, m))
+	other := m
+	other.Verity.Root = strings.Repeat("0", 64)
+	if err := VerifyImage(path, other); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "verity root") {
+		t.Errorf("another root: %v", err)
+	}
+	// A tree that is not the data's, and chunks that agree with that tree.
+	disk := assemble(t, s, m)
+	disk[m.DataSize] ^= 1
+	put(t, path, disk)
+	other = m
+	other.Chunks = append([]Chunk(nil), m.Chunks...)
+	for i, c := range other.Chunks {
+		other.Chunks[i].ID = strings.TrimPrefix(digestOf(disk[c.Off:][:c.Size]), "sha256:")
+	}
+	if err := VerifyImage(path, other); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "hash tree") {
+		t.Errorf("another tree: %v", err)
+	}
+}
+
+func TestWireFormIsBounded(t *testing.T) {
+	c, err := newCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(c.pack(noise(MaxChunk, 1))); n > maxWire {
+		t.Errorf("noise packs to %d bytes, limit %d", n, maxWire)
+	}
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := noise(MaxChunk, 2)
+	want := Chunk{ID: strings.TrimPrefix(digestOf(b), "sha256:"), Size: MaxChunk}
+	if _, err := c.unpack(enc.EncodeAll(b, nil), want); err != nil {
+		t.Errorf("another mirror's compressor: %v", err)
+	}
+}
+
+func flip(t *testing.T, path string, off int64) {
+	t.Helper()
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, off)
+	b[0] ^= 1
+	_, err2 := f.WriteAt(b, off)
+	if err := errors.Join(err, err2, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func truncate(t *testing.T, path string, n int64) {
+	t.Helper()
+	if err := os.Truncate(path, n); err != nil {
+		t.Fatal(err)
+	}
+}
