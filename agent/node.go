@@ -4,47 +4,221 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/agent/deploy"
+	"github.com/zos-node/zos/agent/follow"
 	"github.com/zos-node/zos/agent/initlink"
+	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/agent/uplink"
+	"github.com/zos-node/zos/agent/wait"
 )
 
 const (
 	// initFD is where init put its end of the line.
 	initFD = 3
-	// stateDir holds what a restarted agent needs; it is a tmpfs.
-	stateDir = "/run/zos"
+	// runDir holds what a restarted agent needs; it is a tmpfs.
+	runDir     = "/run/zos"
+	resolvConf = "/etc/resolv.conf"
+	// driversReady appears when init has loaded what guests need.
+	driversReady = "/run/drivers-ready"
+
+	// Limits after which a silent loop costs the agent its heartbeat. Waits in
+	// a loop are far shorter.
+	followLimit = 5 * time.Minute
+	recordLimit = 5 * time.Minute
+	uplinkLimit = 2 * time.Minute
+	// endTime is within the 90 s that init gives.
+	endTime      = 75 * time.Second
+	saveClock    = time.Minute
+	pollEvery    = 100 * time.Millisecond
+	dialTimeout  = 5 * time.Second
+	replyTimeout = 15 * time.Second
 )
 
-// run is the life of the agent: clock, line to init, and then whatever the
-// ledger says until init wants the node down.
+// node is the agent, put together.
+type node struct {
+	log      *slog.Logger
+	link     *initlink.Link
+	progress *initlink.Progress
+	seed     *seed.Seed
+	manager  *network.Manager
+	web      *http.Client
+
+	mu    sync.Mutex
+	up    uplink.Up
+	saved time.Time // of the clock
+}
+
+// run is the life of the agent: clock, seed, network, what an earlier agent
+// left, and then whatever the ledger says until init wants the node down.
 func run(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	link, err := initlink.Open(initFD, log.With("part", "init"))
+	part := func(name string) *slog.Logger { return log.With("part", name) }
+	n := &node{log: part("agent"), progress: initlink.NewProgress(time.Now), manager: network.NewManager(network.Linux{}),
+		web: &http.Client{Transport: transport()}}
+	var err error
+	if n.link, err = initlink.Open(initFD, part("init")); err != nil {
+		return err
+	}
+	words := n.link.Words(ctx)
+	go n.link.Beat(ctx, initlink.Every, n.progress.Healthy)
+	if err := os.MkdirAll(filepath.Join(runDir, "state"), 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", runDir, err)
+	}
+	n.floor()
+	if n.seed, err = seed.Load(ctx, part("seed"), runDir); err != nil {
+		return err
+	}
+	if err := n.keep(); err != nil {
+		return err
+	}
+	u := &uplink.Uplink{Config: n.seed.Network, Host: n.seed.Name, Resolv: resolvConf, Clock: clock.System{}, Log: part("uplink"),
+		Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }}
+	go u.Run(ctx)
+	f, err := n.assemble(ctx, part)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(stateDir, 0o700); err != nil {
-		return fmt.Errorf("make %s: %w", stateDir, err)
-	}
-	floor, from := clock.Floor(log, clock.Release(seed.ReleasePath), clock.File("saved", stateDir+"/clock"), clock.File("rtc", clock.RTCPath))
-	if err := clock.Forward(log, time.Now(), floor, from, clock.Set); err != nil {
-		log.Error("clock", "err", err)
-	}
-	progress := initlink.NewProgress(time.Now)
-	words := link.Words(ctx)
-	go link.Beat(ctx, initlink.Every, progress.Healthy)
-	for w := range words {
-		if w == initlink.Shutdown {
-			return link.Send(initlink.PowerOff)
+	ended := make(chan error, 1)
+	go func() { ended <- n.follow(ctx, f) }()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case s := <-signals:
+			n.down(f, "the agent was told to end by "+s.String())
+			return nil
+		case w := <-words:
+			if w != initlink.Shutdown {
+				n.log.Warn("unknown word from init", "word", w)
+				continue
+			}
+			n.down(f, "the node shuts down")
+			// init ends this process when the machine goes down; until then
+			// the heart beats.
+			if err := n.link.Send(initlink.PowerOff); err != nil {
+				return err
+			}
 		}
-		log.Warn("unknown word from init", "word", w)
 	}
-	return nil
+}
+
+func transport() http.RoundTripper {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy = nil
+	t.DialContext = dialer()
+	t.ResponseHeaderTimeout = replyTimeout
+	t.MaxConnsPerHost = 8
+	return t
+}
+
+// floor sets the clock forward to the latest time that is known to have
+// passed. A clock that cannot be set must not stop the boot.
+func (n *node) floor() {
+	floor, from := clock.Floor(n.log, clock.Release(seed.ReleasePath), clock.Program(), clock.File("saved", n.clockPath()), clock.File("rtc", clock.RTCPath))
+	if err := clock.Forward(n.log, time.Now(), floor, from, clock.Set); err != nil {
+		n.log.Error("clock", "err", err)
+	}
+}
+
+func (n *node) clockPath() string { return filepath.Join(runDir, "state", "clock") }
+
+// ledgerTime hears of the ledger's time with each Sync.
+func (n *node) ledgerTime(t time.Time) {
+	now := time.Now()
+	if err := clock.Forward(n.log, now, t, "ledger", clock.Set); err != nil {
+		n.log.Error("clock", "err", err)
+	}
+	if now.Sub(n.saved).Abs() < saveClock {
+		return
+	}
+	n.saved = now
+	if err := clock.Save(n.clockPath(), time.Now()); err != nil {
+		n.log.Error("clock", "err", err)
+	}
+}
+
+// changed hears of the uplink.
+func (n *node) changed(up uplink.Up) {
+	n.mu.Lock()
+	n.up = up
+	n.mu.Unlock()
+	if err := n.manager.SetUplink(up.Link, up.Addresses); err != nil {
+		n.log.Error("uplink", "err", err)
+	}
+	if err := os.WriteFile(n.uplinkPath(), []byte(up.Link), 0o600); err != nil {
+		n.log.Error("uplink", "err", err)
+	}
+}
+
+func (n *node) uplinkPath() string { return filepath.Join(runDir, "state", "uplink") }
+
+func (n *node) uplink() uplink.Up {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.up
+}
+
+// keep tells the network manager what an earlier agent left running, so that
+// putting the rules in force does not cut it off.
+func (n *node) keep() error {
+	states, err := deploy.States(runDir)
+	if err != nil {
+		return err
+	}
+	for _, s := range states {
+		if s.Adoptable() {
+			n.manager.Keep(s.Deployment, &s.Plan.Network)
+		}
+	}
+	b, err := os.ReadFile(n.uplinkPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("uplink: %w", err)
+	}
+	return n.manager.SetUplink(string(b), nil)
+}
+
+// follow takes up what is left, and follows the ledger when there is a network.
+func (n *node) follow(ctx context.Context, f *follow.Follower) error {
+	moved := func() { n.progress.Moved("follow", followLimit) }
+	if err := f.Adopt(); err != nil {
+		return err
+	}
+	err := wait.Until(ctx, n.log, "the network", "an address on the uplink", pollEvery, func() (bool, error) {
+		moved()
+		return len(n.uplink().Addresses) > 0, nil
+	})
+	if err != nil {
+		return err
+	}
+	return f.Run(ctx)
+}
+
+// down ends everything in order, within the time that init gives.
+func (n *node) down(f *follow.Follower, reason string) {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	if err := f.Shutdown(ctx, reason); err != nil {
+		n.log.Error("not everything ended in order", "err", err)
+	}
 }

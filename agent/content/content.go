@@ -21,7 +21,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/zos-node/zos/agent/volumes"
 	"github.com/zos-node/zos/zimage"
 )
 
@@ -55,14 +54,14 @@ const (
 	reserveMiB = 64
 )
 
-// Open makes a store of a folder.
-func Open(dir string, f Fetcher, log *slog.Logger) (*Store, error) {
+// Open makes a store of a folder; free tells how many MiB it may still take.
+func Open(dir string, f Fetcher, free func(dir string) (int64, error), log *slog.Logger) (*Store, error) {
 	for _, d := range []string{blobsDir, imagesDir, quarantineDir} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}
-	return &Store{dir: dir, fetch: f, log: log, free: volumes.FreeMiB, pins: map[string]int{}, busy: map[string]chan struct{}{}}, nil
+	return &Store{dir: dir, fetch: f, log: log, free: free, pins: map[string]int{}, busy: map[string]chan struct{}{}}, nil
 }
 
 func bare(digest string) string { return strings.TrimPrefix(digest, "sha256:") }

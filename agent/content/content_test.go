@@ -40,11 +40,10 @@ func (f *fakeFetcher) Image(_ context.Context, _ zimage.Manifest, _, path string
 
 func newStore(t *testing.T, f *fakeFetcher) *Store {
 	t.Helper()
-	s, err := Open(t.TempDir(), f, slog.New(slog.DiscardHandler))
+	s, err := Open(t.TempDir(), f, func(string) (int64, error) { return 10000, nil }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.free = func(string) (int64, error) { return 10000, nil }
 	return s
 }
 

@@ -127,11 +127,14 @@ func (b *bench) boot() {
 	done := make(chan struct{})
 	go func() { defer close(done); q.Run(ctx) }()
 	b.stop = func() { cancel(); <-done }
-	store, err := content.Open(filepath.Join(b.dir, "store"), b.fetcher, log)
+	store, err := content.Open(filepath.Join(b.dir, "store"), b.fetcher, func(string) (int64, error) { return 10000, nil }, log)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	net := network.NewManager(b.kernel)
+	if err := net.Base(); err != nil {
+		b.t.Fatal(err)
+	}
 	if err := net.SetUplink("eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}); err != nil {
 		b.t.Fatal(err)
 	}

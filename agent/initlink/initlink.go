@@ -118,3 +118,6 @@ func (l *Link) Beat(ctx context.Context, every time.Duration, healthy func() err
 		}
 	}
 }
+
+// Present says whether init is at the other end.
+func (l *Link) Present() bool { return l.f != nil }

@@ -41,20 +41,29 @@ func (Linux) Open(t Tap) (*os.File, error) { return t.Open() }
 type Manager struct {
 	kernel  Kernel
 	mu      sync.Mutex
+	armed   bool // Base was called: from here on, changes take effect
 	uplink  string
 	address []netip.Prefix
 	plans   map[int64]*Plan
 }
 
-// NewManager starts with no deployment and no uplink. Base must be called
-// before the node does anything else.
+// NewManager starts with no deployment and no uplink, and changes nothing
+// before Base.
 func NewManager(k Kernel) *Manager { return &Manager{kernel: k, plans: map[int64]*Plan{}} }
 
-// Base puts the rules in force that stand on a node without deployments, or
-// with those that were adopted.
+// Keep notes a deployment that runs already, so that Base does not cut it off.
+func (m *Manager) Keep(deployment int64, p *Plan) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.plans[deployment] = p
+}
+
+// Base puts the rules in force: those of a node without deployments, or with
+// the ones that were kept.
 func (m *Manager) Base() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.armed = true
 	return m.apply()
 }
 
@@ -153,6 +162,9 @@ func (m *Manager) Open(deployment int64, name string) (*os.File, error) {
 }
 
 func (m *Manager) apply() error {
+	if !m.armed {
+		return nil
+	}
 	var plans []*Plan
 	for _, id := range slices.SortedFunc(maps.Keys(m.plans), cmp.Compare[int64]) {
 		plans = append(plans, m.plans[id])

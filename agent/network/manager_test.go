@@ -40,6 +40,14 @@ func (f *fakeKernel) wants(t *testing.T, w ...string) {
 func TestManager(t *testing.T) {
 	k := &fakeKernel{}
 	m := NewManager(k)
+	m.Keep(9, neighbour())
+	if err := errors.Join(m.SetUplink("up0", nil), m.SetUplink("", nil)); err != nil || len(k.log) != 0 {
+		t.Errorf("did something before the base: %v %v", k.log, err)
+	}
+	if err := errors.Join(m.Base(), m.Remove(9, neighbour())); err != nil {
+		t.Error(err)
+	}
+	k.wants(t, "apply", "down", "apply")
 	if err := m.Set(1, shop()); err == nil {
 		t.Error("gateways without an uplink")
 	}

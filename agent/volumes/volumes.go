@@ -73,12 +73,3 @@ func (v Volume) Delete() error {
 	}
 	return nil
 }
-
-// FreeMiB is how much the file system at path has left.
-func FreeMiB(path string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return 0, fmt.Errorf("free space of %s: %w", path, err)
-	}
-	return int64(st.Bavail) * st.Bsize / mib, nil
-}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/zos-node/zos/agent/capacity"
+	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/agent/content"
+	"github.com/zos-node/zos/agent/deploy"
+	"github.com/zos-node/zos/agent/follow"
+	"github.com/zos-node/zos/agent/record"
+	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/agent/vm"
+	"github.com/zos-node/zos/agent/vm/ch"
+	"github.com/zos-node/zos/agent/vm/qemu"
+	"github.com/zos-node/zos/agent/wait"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/zimage"
+)
+
+const (
+	hypervisorPath = "/etc/zos/hypervisor.json"
+	cgroups        = "/sys/fs/cgroup/zos"
+)
+
+func dialer() func(context.Context, string, string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: dialTimeout}).DialContext
+}
+
+// assemble makes the parts and joins them.
+func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) (*follow.Follower, error) {
+	signer, err := nodeKey(filepath.Join(runDir, "node.key"))
+	if err != nil {
+		return nil, err
+	}
+	n.log.Info("node", "name", n.seed.Name, "id", signer.KeyID())
+	led, err := follow.NewLedger(clock.System{}, filepath.Join(runDir, "state", "acted"))
+	if err != nil {
+		return nil, err
+	}
+	root, err := seed.Root(seed.RootPath)
+	if err != nil {
+		return nil, err
+	}
+	client, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: n.seed.Ledger, StateFile: filepath.Join(runDir, "state", "checkpoint"),
+		HTTP: n.web, OnRefused: led.OnRefused})
+	if err != nil {
+		return nil, err
+	}
+	led.Use(client)
+	queue, err := record.Open(record.Config{Dir: filepath.Join(runDir, "records"), Ledger: led, Signer: signer, Clock: clock.System{}, Log: part("record"),
+		Moved: func() { n.progress.Moved("record", recordLimit) }})
+	if err != nil {
+		return nil, err
+	}
+	if err := n.drivers(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.manager.Base(); err != nil {
+		return nil, err
+	}
+	division, err := capacity.Load(filepath.Join(runDir, "state", "capacity"), runDir)
+	if err != nil {
+		return nil, err
+	}
+	mirrors := &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
+	store, err := content.Open(filepath.Join(runDir, "store"), &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: mirrors.Report},
+		division.Free, part("store"))
+	if err != nil {
+		return nil, err
+	}
+	hyper, err := capacity.ReadHypervisor(hypervisorPath)
+	if err != nil {
+		return nil, err
+	}
+	driver, err := driverOf(hyper, n.log)
+	if err != nil {
+		return nil, err
+	}
+	if hyper.Version, err = driver.Version(ctx); err != nil {
+		return nil, fmt.Errorf("hypervisor: %w", err)
+	}
+	n.log.Info("hypervisor", "name", hyper.Name, "version", hyper.Version, "source", hyper.Source, "digest", hyper.Digest)
+	world := &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store, Driver: driver, Hypervisor: hyper.Hypervisor,
+		Network: n.manager, Clock: clock.System{}, Log: n.log, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
+	go queue.Run(ctx)
+	return follow.New(follow.Config{Ledger: led, World: world, Name: n.seed.Name, Voucher: n.seed.Voucher, Image: imageName(seed.ReleasePath),
+		Capacity: func() (ledger.Capacity, error) { return n.capacity(division, hyper) }, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"),
+		Moved: func() { n.progress.Moved("follow", followLimit) }}), nil
+}
+
+// drivers waits until init has loaded what guests and packet filter need.
+func (n *node) drivers(ctx context.Context) error {
+	if !n.link.Present() {
+		return nil
+	}
+	return wait.Until(ctx, n.log, "the drivers", "init loads what guests need", pollEvery, func() (bool, error) {
+		n.progress.Moved("follow", followLimit)
+		_, err := os.Stat(driversReady)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+func driverOf(h capacity.Hypervisor, log *slog.Logger) (vm.Driver, error) {
+	switch h.Name {
+	case ch.Name:
+		return ch.New(h.Path, log), nil
+	case qemu.Name:
+		return qemu.New(h.Path, "", log), nil
+	}
+	return nil, fmt.Errorf("hypervisor: no driver for %q", h.Name)
+}
+
+// capacity is what the node offers: the division of its memory, and the
+// addresses at which gateways are reached now.
+func (n *node) capacity(d capacity.Division, h capacity.Hypervisor) (ledger.Capacity, error) {
+	if err := capacity.KVM(); err != nil {
+		return ledger.Capacity{}, err
+	}
+	c := ledger.Capacity{Arch: capacity.Arch(), VCPUs: capacity.VCPUs(), MemoryMiB: d.MemoryMiB, StorageMiB: d.StorageMiB, Hypervisor: h.Hypervisor, Addresses: []string{}}
+	for _, a := range n.uplink().Addresses {
+		c.Addresses = append(c.Addresses, a.Addr().String())
+	}
+	return c, nil
+}
+
+// nodeKey is the node's identity. It lives as long as the machine is up.
+func nodeKey(path string) (sign.Signer, error) {
+	none := func() ([]byte, error) { return nil, errors.New("the node's key has no passphrase") }
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		_, pem, err := sign.GenerateSigner()
+		if err != nil {
+			return nil, fmt.Errorf("make the node's key: %w", err)
+		}
+		if err := renameio.WriteFile(path, pem, 0o600); err != nil {
+			return nil, fmt.Errorf("keep the node's key: %w", err)
+		}
+	}
+	s, err := sign.LoadSigner(path, none)
+	if err != nil {
+		return nil, fmt.Errorf("node's key: %w", err)
+	}
+	return s, nil
+}
+
+// imageName is what os-release says that this image is.
+func imageName(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "unknown: " + err.Error()
+	}
+	for scan := bufio.NewScanner(bytes.NewReader(b)); scan.Scan(); {
+		if v, ok := strings.CutPrefix(scan.Text(), "PRETTY_NAME="); ok {
+			return strings.Trim(v, `"`)
+		}
+	}
+	return "unknown: no PRETTY_NAME in " + path
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package capacity measures what a node can give to guests.
+//
+// Everything lives in memory here: the guests, and the tmpfs with images and
+// volumes. What is there when the node is up and empty is divided once: a
+// reserve for the node, a part for storage, the rest for guests. The division
+// is kept, so that an agent that starts while guests run offers the same.
+package capacity
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/ledger"
+)
+
+const (
+	mib = 1 << 20
+	// reserveMiB stays with the node: agent, init and kernel at work.
+	reserveMiB = 128
+	// storagePart of what is left is for images and volumes.
+	storagePart = 3
+	// vmmPart of the guests' memory is for their hypervisors' own need.
+	vmmPart = 8
+	kvmPath = "/dev/kvm"
+)
+
+// Division is how the node's memory is used.
+type Division struct {
+	MemoryMiB  int64 `json:"memoryMiB"`
+	StorageMiB int64 `json:"storageMiB"`
+}
+
+// Divide divides what is available on an empty node; tmpfs is what the file
+// system for storage can hold at most.
+func Divide(availableMiB, tmpfsMiB int64) Division {
+	usable := max(availableMiB-reserveMiB, 0)
+	storage := min(usable/storagePart, tmpfsMiB)
+	guests := usable - storage
+	return Division{MemoryMiB: guests - guests/vmmPart, StorageMiB: storage}
+}
+
+// Load gives the division of this boot: the one at path, or one measured now.
+func Load(path, tmpfs string) (Division, error) {
+	var d Division
+	b, err := os.ReadFile(path)
+	if err == nil {
+		if err := json.Unmarshal(b, &d); err != nil {
+			return d, fmt.Errorf("capacity: %w", err)
+		}
+		return d, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return d, fmt.Errorf("capacity: %w", err)
+	}
+	available, err := AvailableMiB()
+	if err != nil {
+		return d, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(tmpfs, &st); err != nil {
+		return d, fmt.Errorf("capacity: size of %s: %w", tmpfs, err)
+	}
+	d = Divide(available, int64(st.Blocks)*st.Bsize/mib)
+	if b, err = json.Marshal(d); err == nil {
+		err = renameio.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		return d, fmt.Errorf("capacity: %w", err)
+	}
+	return d, nil
+}
+
+// AvailableMiB is what the kernel says could be used without swapping.
+func AvailableMiB() (int64, error) {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0, fmt.Errorf("memory: %w", err)
+	}
+	kib, err := field(f, "MemAvailable:")
+	if err := errors.Join(err, f.Close()); err != nil {
+		return 0, fmt.Errorf("memory: %w", err)
+	}
+	return kib / 1024, nil
+}
+
+func field(r io.Reader, name string) (int64, error) {
+	for scan := bufio.NewScanner(r); scan.Scan(); {
+		if f := strings.Fields(scan.Text()); len(f) == 3 && f[0] == name && f[2] == "kB" {
+			return strconv.ParseInt(f[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("no %s", name)
+}
+
+// Free tells how much of the division's storage is left in a tmpfs.
+func (d Division) Free(tmpfs string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(tmpfs, &st); err != nil {
+		return 0, fmt.Errorf("storage: %s: %w", tmpfs, err)
+	}
+	used := int64(st.Blocks-st.Bfree) * st.Bsize / mib
+	return max(d.StorageMiB-used, 0), nil
+}
+
+// KVM says why guests cannot run here, nil when they can.
+func KVM() error {
+	f, err := os.OpenFile(kvmPath, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("no hardware virtualisation: %w", err)
+	}
+	return f.Close()
+}
+
+// Hypervisor is the description that the image carries of its hypervisor.
+type Hypervisor struct {
+	ledger.Hypervisor
+	Path string `json:"path"`
+}
+
+// ReadHypervisor reads the description and holds the program against it: the
+// digest on the ledger is that of the file that runs.
+func ReadHypervisor(path string) (Hypervisor, error) {
+	var h Hypervisor
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return h, fmt.Errorf("hypervisor: %w", err)
+	}
+	if err := json.Unmarshal(b, &h); err != nil {
+		return h, fmt.Errorf("hypervisor: %s: %w", path, err)
+	}
+	f, err := os.Open(h.Path)
+	if err != nil {
+		return h, fmt.Errorf("hypervisor: %w", err)
+	}
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return h, fmt.Errorf("hypervisor: %w", err)
+	}
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != h.Digest {
+		return h, fmt.Errorf("hypervisor: %s has digest %s, the image says %s", h.Path, got, h.Digest)
+	}
+	return h, nil
+}
+
+// Arch is the machine's, as specs name it.
+func Arch() string { return runtime.GOARCH }
+
+// VCPUs is how many processors guests may count on.
+func VCPUs() int64 { return int64(runtime.NumCPU()) }

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capacity
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestDivide(t *testing.T) {
+	for _, c := range []struct{ available, tmpfs, memory, storage int64 }{
+		{1800, 1600, 976, 557}, {100, 1600, 0, 0}, {8128, 1000, 6125, 1000}, {400, 1600, 160, 90},
+	} {
+		d := Divide(c.available, c.tmpfs)
+		if d.MemoryMiB != c.memory || d.StorageMiB != c.storage {
+			t.Errorf("%d and %d: %+v, want %d and %d", c.available, c.tmpfs, d, c.memory, c.storage)
+		}
+		if d.MemoryMiB+d.StorageMiB > max(c.available-reserveMiB, 0) {
+			t.Errorf("%+v gives away more than there is", d)
+		}
+	}
+}
+
+func TestDivisionIsKept(t *testing.T) {
+	dir := t.TempDir()
+	a, err := Load(dir+"/c", dir)
+	if err != nil || a.MemoryMiB == 0 {
+		t.Fatal(a, err)
+	}
+	if err := os.WriteFile(dir+"/c", []byte(`{"memoryMiB":7,"storageMiB":8}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := Load(dir+"/c", dir); err != nil || b.MemoryMiB != 7 || b.StorageMiB != 8 {
+		t.Error(b, err)
+	}
+}
+
+func TestMeminfo(t *testing.T) {
+	if n, err := field(strings.NewReader("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), "MemAvailable:"); err != nil || n != 2048 {
+		t.Error(n, err)
+	}
+	if _, err := field(strings.NewReader("x"), "MemAvailable:"); err == nil {
+		t.Error("found nothing, said nothing")
+	}
+}
+
+func TestHypervisorIsHeldAgainstItsDescription(t *testing.T) {
+	dir := t.TempDir()
+	program, about := filepath.Join(dir, "vmm"), filepath.Join(dir, "hypervisor.json")
+	if err := os.WriteFile(program, []byte("vmm"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte("vmm"))
+	text := fmt.Sprintf(`{"name":"qemu","version":"10","digest":"sha256:%s","source":"debian","path":%q}`, hex.EncodeToString(sum[:]), program)
+	if err := os.WriteFile(about, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := ReadHypervisor(about); err != nil || h.Name != "qemu" || h.Path != program {
+		t.Fatal(h, err)
+	}
+	if err := os.WriteFile(program, []byte("VMM"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadHypervisor(about); err == nil {
+		t.Error("another program was taken")
+	}
+}
