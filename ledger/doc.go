@@ -3,5 +3,40 @@
 // Package ledger says what was agreed, in which order: entries, the one
 // deterministic Apply that decides what may enter, static tiles and cosigned
 // checkpoints (C2SP tlog-tiles), and the client that believes nothing that it
-// did not check. Sub-package bft holds the engine that orders entries.
+// did not check. Sub-package bft holds the engine that orders entries, tiles
+// the files, audit the replay of one deployment, ledgertest ledgers for tests.
+//
+// # The life of a deployment
+//
+// A register entry makes it known; nodes that fit are ranked, and the one
+// whose turn it is claims it (rank.go). Claiming reserves what it needs. While
+// it holds the claim the node renews the lease and writes records, each
+// chained to the one before. A claim ends in one of three ways:
+//
+//   - close: nothing of it runs any more. "failed" is final for the deployment:
+//     what is known not to work is not tried again. "stopped" and "replaced"
+//     answer a stop entry and a next version.
+//   - release: the node gives it back, and another may try (attempt+1; the node
+//     itself ranks last).
+//   - the lease runs out: as with a release, and the node gets nothing new
+//     until it is heard from.
+//
+// After a release or a lost lease the node may still write records, and close,
+// so that its part of the story has an end. A new version does not evict the
+// old one: the node that has the old one closes it as "replaced", which frees
+// its place.
+//
+// # Saying the same again
+//
+// An entry is known by its type and payload, whoever wraps or signs it. The
+// same again is not a second entry: the server answers with the old receipt. A
+// renewal therefore has to act on a newer state than the one before it, and
+// while leases run there always is one (expire.go).
+//
+// # What one operator can do
+//
+// With one validator the operator can show different logs to clients that have
+// seen nothing yet. Whoever has seen a checkpoint notices (ErrFork), also after
+// a restart (StateFile), and every entry of a node names the state that it
+// acted on, which the other log refuses.
 package ledger
