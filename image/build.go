@@ -11,11 +11,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/kernel"
@@ -43,7 +42,6 @@ type Request struct {
 	Faults bool   // a test image: init supervises the fault program
 	Out    string // folder for the node's files
 	Guest  string // folder for the guest's files
-	Cache  string // folder for compressed parts
 	// Hypervisor chooses; nil takes Cloud Hypervisor, else Debian's QEMU.
 	Hypervisor func(context.Context, *kernel.Source) (kernel.Hypervisor, error)
 	Log        *slog.Logger
@@ -207,88 +205,45 @@ func (b *builder) build(ctx context.Context) error {
 	return writeFile(filepath.Join(b.Out, "build.json"), append(text, '\n'))
 }
 
-// programs compiles ours, all at once: go itself bounds what runs together.
+// programs compiles ours. A test image differs from production in init alone:
+// agent and guest are the same bytes.
 func (b *builder) programs(ctx context.Context) (map[string][]byte, error) {
-	tags := ""
-	want := []string{pkgInit, pkgAgent, pkgGuest}
+	runs := []Programs{{Packages: []string{pkgInit, pkgAgent, pkgGuest}, Arch: b.Board.Arch}}
 	if b.Faults {
-		tags = "faults"
-		want = append(want, pkgFault)
-	}
-	out := make([][]byte, len(want))
-	g, ctx := errgroup.WithContext(ctx)
-	for i, p := range want {
-		g.Go(func() error {
-			var err error
-			prog := Program{Package: p, Arch: b.Board.Arch}
-			if p == pkgInit {
-				prog.Tags = tags
-			}
-			out[i], err = prog.Build(ctx, b.Source)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+		runs = []Programs{
+			{Packages: []string{pkgAgent, pkgGuest}, Arch: b.Board.Arch},
+			{Packages: []string{pkgInit, pkgFault}, Tags: "faults", Arch: b.Board.Arch},
+		}
 	}
 	all := map[string][]byte{}
-	for i, p := range want {
-		all[p] = out[i]
-		b.res.Programs[filepath.Base(p)] = item(out[i])
+	for _, r := range runs {
+		built, err := r.Build(ctx, b.Source)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, built)
+	}
+	for p, content := range all {
+		b.res.Programs[filepath.Base(p)] = item(content)
 	}
 	return all, nil
 }
 
-// initramfs is two archives in a row: the base, whose compression takes
-// longest and is kept in the cache, and our own part.
+// initramfs puts the node's file system together.
 func (b *builder) initramfs(k *kernel.Linux, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
-	n := Node{
+	tree, chosen, err := Node{
 		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
 		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name),
-	}
-	base, chosen, err := n.Base()
+	}.Tree()
 	if err != nil {
 		return nil, err
 	}
 	b.res.Modules = names(chosen)
-	first, err := base.CPIO()
+	plain, err := tree.CPIO()
 	if err != nil {
 		return nil, err
 	}
-	second, err := n.Own().CPIO()
-	if err != nil {
-		return nil, err
-	}
-	var out []byte
-	if out, err = b.compressed(first); err != nil {
-		return nil, err
-	}
-	for len(out)%4 != 0 {
-		out = append(out, 0)
-	}
-	z, err := Zstd(second)
-	if err != nil {
-		return nil, err
-	}
-	return append(out, z...), nil
-}
-
-// compressed is Zstd with a memory: the same input gave this output before.
-func (b *builder) compressed(part []byte) ([]byte, error) {
-	if b.Cache == "" {
-		return Zstd(part)
-	}
-	kept := filepath.Join(b.Cache, "zstd-"+item(part).Digest[len("sha256:"):])
-	if z, err := os.ReadFile(kept); err == nil {
-		return z, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	z, err := Zstd(part)
-	if err != nil {
-		return nil, err
-	}
-	return z, writeFile(kept, z)
+	return Zstd(plain)
 }
 
 func (b *builder) write(name string, content []byte) error {

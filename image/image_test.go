@@ -19,6 +19,7 @@ import (
 
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/kernel/modules"
 )
 
 // judge skips a test whose foreign tool is not there.
@@ -194,33 +195,6 @@ func TestZstd(t *testing.T) {
 	}
 }
 
-// TestNodeTree: what a production image holds, and what it never holds.
-func TestNodeTree(t *testing.T) {
-	n := Node{Init: []byte("i"), Agent: []byte("a"), Root: []byte("r"), OSRelease: OSRelease("1", "b")}
-	b, err := n.Own().CPIO()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := records(t, b)
-	for _, never := range []string{"bin/fault", "bin/sh", "etc/zos/seed.json"} {
-		if _, ok := got[never]; ok {
-			t.Errorf("a production image has %s", never)
-		}
-	}
-	for _, must := range []string{"init", "bin/agent", "etc/zos/root.json", "etc/os-release"} {
-		if _, ok := got[must]; !ok {
-			t.Errorf("no %s", must)
-		}
-	}
-	n.Fault, n.Seed = []byte("f"), []byte("s")
-	if b, err = n.Own().CPIO(); err != nil {
-		t.Fatal(err)
-	}
-	if got = records(t, b); got["bin/fault"].Name == "" || got["etc/zos/seed.json"].Mode&0o777 != 0o600 {
-		t.Error("fault program or seed did not get in")
-	}
-}
-
 // TestProductionInitKnowsNoFaults: the word is not even in the program.
 func TestProductionInitKnowsNoFaults(t *testing.T) {
 	for tags, want := range map[string]bool{"": false, "faults": true} {
@@ -237,7 +211,8 @@ func TestProductionInitKnowsNoFaults(t *testing.T) {
 	}
 }
 
-// TestRealNode builds the base of the QEMU board from Debian's kernel.
+// TestRealNode builds the node and the guest of the QEMU board from Debian's
+// kernel: what a production image holds, and what it never holds.
 func TestRealNode(t *testing.T) {
 	k, err := parts(t).Linux(context.Background(), "linux-image-cloud-amd64")
 	if err != nil {
@@ -247,9 +222,21 @@ func TestRealNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, chosen, err := Node{Linux: k, Sets: board.Modules}.Base()
-	if err != nil {
-		t.Fatal(err)
+	n := Node{Linux: k, Sets: board.Modules, Init: []byte("i"), Agent: []byte("a"), Root: []byte("r"), OSRelease: OSRelease("1", "b"), Hypervisor: kernel.Hypervisor{Name: "qemu"}}
+	got, chosen := files(t, n)
+	for _, never := range []string{"bin/fault", "bin/sh", "etc/zos/seed.json"} {
+		if _, ok := got[never]; ok {
+			t.Errorf("a production image has %s", never)
+		}
+	}
+	dir := "lib/modules/" + k.Release + "/"
+	for _, must := range []string{
+		"init", "bin/agent", "etc/zos/root.json", "etc/os-release", "etc/zos/hypervisor.json",
+		dir + "modules.dep", dir + "modules.alias", dir + "modules.load", dir + "modules.late", dir + "modules.softdep", dir + "modules.builtin",
+	} {
+		if _, ok := got[must]; !ok {
+			t.Errorf("no %s", must)
+		}
 	}
 	place := map[string]int{}
 	for i, m := range chosen {
@@ -265,28 +252,41 @@ func TestRealNode(t *testing.T) {
 			t.Errorf("no module %s", must)
 		}
 	}
-	for _, f := range []string{"modules.dep", "modules.alias", "modules.load", "modules.softdep", "modules.builtin"} {
-		if !tree.Has("/lib/modules/" + k.Release + "/" + f) {
-			t.Errorf("no %s", f)
-		}
+	if late := text(t, got[dir+"modules.late"]); !strings.Contains(late, "vhost_vsock\n") {
+		t.Errorf("QEMU's guests have no vsock: %q", late)
 	}
+
+	n.Fault, n.Seed, n.Hypervisor.Name = []byte("f"), []byte("s"), "cloud-hypervisor"
+	if got, _ = files(t, n); got["bin/fault"].Name == "" || got["etc/zos/seed.json"].Mode&0o777 != 0o600 {
+		t.Error("fault program or seed did not get in")
+	}
+	if strings.Contains(text(t, got[dir+"modules.late"]), "vhost_vsock") {
+		t.Error("Cloud Hypervisor's node loads a vsock that it has no use for")
+	}
+	if _, _, err := (Node{Linux: k, Sets: []string{"no such set"}}).Tree(); err == nil {
+		t.Error("an unknown module set was accepted")
+	}
+
 	guest, chosen, err := Guest(k, []byte("program"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := records(t, guest)
-	if _, ok := got["modules/000-"+chosen[0].Name+".ko"]; !ok || got["init"].Name == "" {
+	if got = records(t, guest); got["modules/000-"+chosen[0].Name+".ko"].Name == "" || got["init"].Name == "" {
 		t.Error("guest initramfs has no /init or no first module")
-	}
-	if _, err := (Node{Linux: k, Sets: []string{"no such set"}}).OwnAndBase(); err == nil {
-		t.Error("an unknown module set was accepted")
 	}
 }
 
-// OwnAndBase shortens the test above.
-func (n Node) OwnAndBase() (*Tree, error) {
-	t, _, err := n.Base()
-	return t, err
+func files(t *testing.T, n Node) (map[string]cpio.Record, []modules.Module) {
+	t.Helper()
+	tree, chosen, err := n.Tree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := tree.CPIO()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records(t, b), chosen
 }
 
 func TestProgramRefusesNonsense(t *testing.T) {
@@ -294,7 +294,7 @@ func TestProgramRefusesNonsense(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "nothing/here") {
 		t.Errorf("%v", err)
 	}
-	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "zos-program-*")); err != nil || len(left) > 8 {
+	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "zos-programs-*")); err != nil || len(left) > 8 {
 		t.Errorf("temporary folders stay behind: %v, %v", left, err)
 	}
 }

@@ -24,9 +24,8 @@ type Node struct {
 	OSRelease  []byte
 }
 
-// Base is the part that changes only with a kernel or a hypervisor: modules
-// and VMM. It is compressed apart, and the result can be kept.
-func (n Node) Base() (*Tree, []modules.Module, error) {
+// Tree is all of it, and the modules among it in load order.
+func (n Node) Tree() (*Tree, []modules.Module, error) {
 	var sets []modules.Set
 	for _, name := range n.Sets {
 		s, ok := modules.Named(name)
@@ -66,12 +65,6 @@ func (n Node) Base() (*Tree, []modules.Module, error) {
 		return nil, nil, fmt.Errorf("node initramfs: %w", err)
 	}
 	t.File(kernel.HypervisorPath[1:], 0o644, append(about, '\n'))
-	return t, chosen, nil
-}
-
-// Own is our part: programs, trust root and seed.
-func (n Node) Own() *Tree {
-	t := Patch()
 	t.File("init", 0o755, n.Init)
 	t.File("bin/agent", 0o755, n.Agent)
 	if n.Fault != nil {
@@ -82,7 +75,7 @@ func (n Node) Own() *Tree {
 	if n.Seed != nil {
 		t.File("etc/zos/seed.json", 0o600, n.Seed)
 	}
-	return t
+	return t, chosen, nil
 }
 
 // OSRelease is the os-release text of an image.

@@ -102,7 +102,7 @@ func (a *app) nodeBuild() *cobra.Command {
 			}
 			res, err := image.Build(cmd.Context(), image.Request{
 				Board: b, Source: parts.source, Parts: source, Root: envelope, Seed: s, Faults: faults, Out: out, Guest: parts.guest,
-				Cache: parts.cache, Log: a.nodeLog(), Progress: a.progress,
+				Log: a.nodeLog(), Progress: a.progress,
 			})
 			if err != nil {
 				return err
