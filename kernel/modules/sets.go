@@ -66,11 +66,13 @@ func Sets() []Set {
 			{Name: "nls_utf8", Load: true, Optional: true, Why: "the boot medium"},
 			{Name: "loop", Why: "volumes and images as block devices"},
 			{Name: "erofs", Why: "Zero-Images"},
+			{Name: "nvme", Optional: true, Why: "NVMe disks"},
+		}},
+		{"sata", []Want{
 			{Name: "sd_mod", Optional: true, Why: "SCSI and SATA disks"},
 			{Name: "sr_mod", Optional: true, Why: "an ISO as the boot medium"},
 			{Name: "isofs", Optional: true, Why: "an ISO as the boot medium"},
 			{Name: "ahci", Optional: true, Why: "SATA disks"},
-			{Name: "nvme", Optional: true, Why: "NVMe disks"},
 		}},
 		{"crypt", []Want{
 			{Name: "dm_mod", Why: "encrypted volumes"},
