@@ -120,7 +120,8 @@ func prepare(cfg vm.Config) (*os.File, error) {
 	return proc.ListenInherited(filepath.Join(cfg.Dir, apiSocket))
 }
 
-// Adopt implements vm.Driver.
+// Adopt implements vm.Driver. A VMM that runs and does not answer is ended:
+// nobody could say what it does, and it would stand in the way of the next.
 func (d *Driver) Adopt(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 	p, err := proc.Adopt(cfg.Dir, Name, parse, removed(), d.log)
 	if err != nil {
@@ -128,10 +129,8 @@ func (d *Driver) Adopt(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 	}
 	v := d.machine(p, cfg)
 	if p.Alive() {
-		// One that does not answer is not one that we could hold to its word;
-		// unless it ended meanwhile, which its events tell.
 		if err := v.api.ping(ctx); err != nil && p.Alive() {
-			return nil, fmt.Errorf("adopt: %w", err)
+			return nil, errors.Join(fmt.Errorf("adopt: %w", err), v.abandon())
 		}
 	}
 	return v, nil

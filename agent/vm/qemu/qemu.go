@@ -108,7 +108,8 @@ func prepare(cfg vm.Config) (*os.File, error) {
 	return proc.ListenInherited(filepath.Join(cfg.Dir, qmpSocket))
 }
 
-// Adopt implements vm.Driver.
+// Adopt implements vm.Driver. A VMM that runs and does not answer is ended:
+// nobody could say what it does, and it would stand in the way of the next.
 func (d *Driver) Adopt(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 	p, err := proc.Adopt(cfg.Dir, Name, parse, removed(), d.log)
 	if err != nil {
@@ -117,7 +118,7 @@ func (d *Driver) Adopt(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 	m := d.machine(p, cfg)
 	if p.Alive() {
 		if _, err := m.status(ctx); err != nil && p.Alive() {
-			return nil, fmt.Errorf("adopt: %w", err)
+			return nil, errors.Join(fmt.Errorf("adopt: %w", err), m.abandon())
 		}
 	}
 	return m, nil

@@ -5,6 +5,7 @@ package vmtest
 import (
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ func TestDrivers(t *testing.T) {
 		t.Skip("SKIP drivers: they run inside the machine that TestNested boots")
 	}
 	p := loadParts(t)
+	var cids atomic.Uint32
 	for _, h := range hypervisors() {
 		t.Run(h.name, func(t *testing.T) {
 			if _, err := os.Stat(h.path); err != nil {
@@ -63,7 +65,7 @@ func TestDrivers(t *testing.T) {
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					begun := time.Now()
-					c.run(&suite{T: t, parts: p, hypervisor: h})
+					c.run(&suite{T: t, parts: p, hypervisor: h, cids: &cids})
 					t.Logf("took %s", time.Since(begun).Round(10*time.Millisecond))
 				})
 			}

@@ -46,6 +46,7 @@ type suite struct {
 	*testing.T
 	parts
 	hypervisor
+	cids *atomic.Uint32 // counts: every VM has a context id of its own
 }
 
 // limit of anything that is waited for: emulated twice over, a guest's boot
@@ -79,16 +80,13 @@ type machine struct {
 	nextSeq  int64
 }
 
-// Every VM has its own context id, also after another with the same name.
-var lastCID atomic.Uint32
-
 func (s *suite) config(name string) vm.Config {
 	s.Helper()
 	dir := filepath.Join("/run/zos/vm", name)
 	s.must(os.MkdirAll(dir, 0o700))
 	return vm.Config{ID: name, Dir: dir, VCPUs: 1, MemoryMiB: 192, Kernel: partsDir + "/vmlinuz", Initramfs: partsDir + "/initramfs",
 		Cmdline: "console=ttyS0 quiet loglevel=4 panic=0 reboot=t random.trust_cpu=on " + s.verityWord(s.Verity),
-		Disks:   []vm.Disk{{Path: partsDir + "/root.img", ReadOnly: true, Serial: "root"}}, CID: lastCID.Add(1) + 2}
+		Disks:   []vm.Disk{{Path: partsDir + "/root.img", ReadOnly: true, Serial: "root"}}, CID: s.cids.Add(1) + 2}
 }
 
 func (s *suite) verityWord(root string) string {
