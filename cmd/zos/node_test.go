@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/sign"
+)
+
+// voucherFile is a signed envelope; what it says is the ledger's to judge.
+func voucherFile(t *testing.T) string {
+	t.Helper()
+	s, _, err := sign.GenerateSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &sign.Envelope{PayloadType: "application/vnd.zos.voucher.v1+json", Payload: []byte("{}"), Signatures: []sign.Signature{}}
+	if err := env.Add(s); err != nil {
+		t.Fatal(err)
+	}
+	b, err := env.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := filepath.Join(t.TempDir(), "voucher.json")
+	if err := os.WriteFile(p, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestNodeCommands(t *testing.T) {
+	voucher, dir := voucherFile(t), t.TempDir()
+	junk := filepath.Join(dir, "junk.json")
+	if err := os.WriteFile(junk, []byte(`{"a":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "seed.json")
+	base := []string{"node", "seed", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", out}
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"seed":                    {append(base, "--name", "n1", "--mirror", "http://10.0.2.2:8480"), exitOK, "network dhcp"},
+		"seed, static":            {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1", "--dns", "192.0.2.53"), exitOK, "network static"},
+		"seed, JSON":              {append(base, "--name", "n1", "--json"), exitOK, `"bytes":`},
+		"seed, bad name":          {append(base, "--name", "N_1"), exitRefused, "name"},
+		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitRefused, "network.address"},
+		"seed, no voucher file":   {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", filepath.Join(dir, "none")}, exitNotFound, "voucher"},
+		"seed, no envelope":       {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", junk}, exitRefused, "junk.json"},
+		"build, no such board":    {[]string{"node", "build", "--board", "pdp-11", "--root", voucher, "-o", dir}, exitNotFound, "qemu-x86_64"},
+		"build, no root":          {[]string{"node", "build", "--root", filepath.Join(dir, "none"), "-o", dir}, exitNotFound, "none"},
+		"build, root is junk":     {[]string{"node", "build", "--root", junk, "-o", dir}, exitRefused, "junk.json"},
+		"build, seed is junk":     {[]string{"node", "build", "--root", voucher, "--seed", junk, "-o", dir}, exitRefused, "seed"},
+		"run, no image":           {[]string{"node", "run", filepath.Join(dir, "none.img")}, exitNotFound, "none.img"},
+		"run, bad forward":        {[]string{"node", "run", junk, "--forward", "80"}, exitUsage, "HOSTPORT:PORT"},
+		"capacity, no root":       {[]string{"node", "capacity", "--ledger", dir}, exitUsage, "--root"},
+		"capacity, root is wrong": {[]string{"node", "capacity", "--ledger", dir, "--root", voucher}, exitRefused, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("ZOS_ROOT", "")
+			var stdout, stderr bytes.Buffer
+			code := run(context.Background(), c.args, &stdout, &stderr)
+			if all := stdout.String() + stderr.String(); code != c.code || !strings.Contains(all, c.says) {
+				t.Errorf("exit %d, want %d and %q:\n%s", code, c.code, c.says, all)
+			}
+			if strings.HasPrefix(name, "seed") && code == exitOK {
+				b, err := os.ReadFile(out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := seed.Decode(b); err != nil {
+					t.Errorf("what was written is no seed: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestParseForward(t *testing.T) {
+	got, err := parseForward([]string{"8080:80", "8443:443"})
+	if err != nil || len(got) != 2 || got[8080] != 80 {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"80", "a:80", "80:", "0:80", "80:65536", "1:2:3", "-1:2"} {
+		if _, err := parseForward([]string{bad}); err == nil {
+			t.Errorf("%q: accepted", bad)
+		}
+	}
+}
