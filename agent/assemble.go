@@ -57,12 +57,9 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) (*f
 	if err != nil {
 		return nil, err
 	}
-	client, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: n.seed.Ledger, StateFile: filepath.Join(runDir, "state", "checkpoint"),
-		HTTP: n.web, OnRefused: led.OnRefused})
-	if err != nil {
+	if err := led.Open(ledger.ClientConfig{Root: root, Ledgers: n.seed.Ledger, StateFile: filepath.Join(runDir, "state", "checkpoint"), HTTP: n.web}); err != nil {
 		return nil, err
 	}
-	led.Use(client)
 	queue, err := record.Open(record.Config{Dir: filepath.Join(runDir, "records"), Ledger: led, Signer: signer, Clock: clock.System{}, Log: part("record"),
 		Moved: func() { n.progress.Moved("record", recordLimit) }})
 	if err != nil {
@@ -99,8 +96,8 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) (*f
 	world := &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store, Driver: driver, Hypervisor: hyper.Hypervisor,
 		Network: n.manager, Clock: clock.System{}, Log: n.log, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
 	go queue.Run(ctx)
-	return follow.New(follow.Config{Ledger: led, World: world, Name: n.seed.Name, Voucher: n.seed.Voucher, Image: imageName(seed.ReleasePath),
-		Capacity: func() (ledger.Capacity, error) { return n.capacity(division, hyper) }, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"),
+	return follow.New(ctx, follow.Config{Ledger: led, World: world, Name: n.seed.Name, Voucher: n.seed.Voucher, Image: imageName(seed.ReleasePath),
+		Capacity: func() (ledger.Capacity, error) { return n.capacity(division, hyper) }, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
 		Moved: func() { n.progress.Moved("follow", followLimit) }}), nil
 }
 

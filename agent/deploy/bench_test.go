@@ -49,6 +49,15 @@ func (l *testLedger) Submit(ctx context.Context, raw []byte) (ledger.Receipt, er
 	return r, err
 }
 
+func (l *testLedger) Has(raw []byte) bool {
+	e, err := ledger.Decode(raw)
+	if err != nil {
+		return false
+	}
+	_, ok := l.State().Indexed(e)
+	return ok
+}
+
 func (l *testLedger) Changed() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -4,8 +4,8 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"time"
 
 	"github.com/zos-node/zos/ledger"
 )
@@ -20,14 +20,28 @@ func (l *Life) watch(ctx context.Context) {
 	l.mu.Unlock()
 	margin := min(lease/marginPart, maxMargin)
 	renewAt := until.Add(-lease).Add(lease / renewPart)
-	last := "" // what was said about not renewing
+	var sent time.Time     // of a renewal that is not seen on the ledger yet
+	var expires int64 = -1 // of the claim, in the newest verified state
+	last := ""             // what was said about not renewing
 	for {
 		changed := w.Ledger.Changed()
-		if e := Verdict(w.Ledger.State(), deployment, claim); e != nil {
+		s := w.Ledger.State()
+		if e := Verdict(s, deployment, claim); e != nil {
 			l.End(e)
 			return
 		}
 		now := w.Clock.Now()
+		if g := s.Claim(claim); g != nil && g.ExpiresMs != expires {
+			// A receipt is a server's word. Only the verified state prolongs a
+			// lease, and only from when the renewal was sent.
+			if expires >= 0 && !sent.IsZero() {
+				until, renewAt, sent, last = sent.Add(lease), sent.Add(lease/renewPart), time.Time{}, ""
+				if err := l.update(func(st *State) { st.LeaseUntil = until }); err != nil {
+					l.log.Error("lease", "err", err)
+				}
+			}
+			expires = g.ExpiresMs
+		}
 		stopAt := until.Add(-margin)
 		if onPartition == "stop" && !now.Before(stopAt) {
 			l.log.Error("the lease could not be renewed in time, and the spec wants at most one", "until", until)
@@ -38,19 +52,13 @@ func (l *Life) watch(ctx context.Context) {
 			return
 		}
 		if !now.Before(renewAt) {
+			renewAt = now.Add(renewRetry)
 			err := l.renew(ctx, claim)
-			switch {
-			case err == nil:
-				until, renewAt, last = now.Add(lease), now.Add(lease/renewPart), ""
-				if err := l.update(func(s *State) { s.LeaseUntil = until }); err != nil {
-					l.log.Error("lease", "err", err)
-				}
-			default:
-				if s := err.Error(); s != last {
-					l.log.Warn("lease not renewed", "until", until, "onPartition", onPartition, "err", err)
-					last = s
-				}
-				renewAt = w.Clock.Now().Add(renewRetry)
+			if err == nil {
+				sent, renewAt = now, now.Add(max(lease/renewPart/renewPart, renewRetry))
+			} else if text := err.Error(); text != last {
+				l.log.Warn("lease not renewed", "until", until, "onPartition", onPartition, "err", err)
+				last = text
 			}
 		}
 		next := renewAt
@@ -74,10 +82,6 @@ func (l *Life) renew(ctx context.Context, claim int64) error {
 	ctx, cancel := context.WithTimeout(ctx, submitTimeout)
 	defer cancel()
 	_, err = l.world.Ledger.Submit(ctx, raw)
-	var refused *ledger.Refused
-	if errors.As(err, &refused) {
-		return fmt.Errorf("refused: %w", err) // the next Sync shows why
-	}
 	return err
 }
 

@@ -39,6 +39,7 @@ type Config struct {
 	Clock      clock.Clock
 	Log        *slog.Logger
 	Moved      func()
+	Every      time.Duration // between two Syncs while all is well
 }
 
 // Follower is the loop's state. Only the loop's goroutine touches it, except
@@ -51,10 +52,12 @@ type Follower struct {
 	tryAt    map[int64]time.Time
 	tries    map[int64]int
 	enrolAt  time.Time
-	offered  string // capacity as published
 	offerAt  time.Time
 	problem  map[string]string // by what is done: the last error said
 
+	// agent is over when the agent ends without the node: lives then let go of
+	// what runs.
+	agent context.Context
 	mu    sync.Mutex
 	lives map[int64]*deploy.Life // by deployment
 	wg    sync.WaitGroup
@@ -62,17 +65,19 @@ type Follower struct {
 	down  bool       // the node shuts down: nothing new is begun
 }
 
+// SyncEvery is how often a node looks at the ledger.
+const SyncEvery = time.Second
+
 const (
-	syncEvery  = time.Second
-	syncMax    = 5 * time.Second // so that a ledger that is back is soon noticed
+	slower     = 5 // times Every is the pause while no ledger can be used: one that is back is soon noticed
 	retryFirst = 5 * time.Second
 	retryMax   = 10 * time.Minute
 	askAgain   = 15 * time.Second // after a refused enrolment or capacity
 )
 
-// New makes a follower.
-func New(cfg Config) *Follower {
-	return &Follower{cfg: cfg, said: map[int64]string{}, tryAt: map[int64]time.Time{}, tries: map[int64]int{}, problem: map[string]string{},
+// New makes a follower; agent is the context of everything that it starts.
+func New(agent context.Context, cfg Config) *Follower {
+	return &Follower{agent: agent, cfg: cfg, said: map[int64]string{}, tryAt: map[int64]time.Time{}, tries: map[int64]int{}, problem: map[string]string{},
 		trouble: trouble{last: map[string]string{}, seen: map[string]bool{}}, lives: map[int64]*deploy.Life{}, err: make(chan error, 1)}
 }
 
@@ -96,7 +101,7 @@ func (f *Follower) live(l *deploy.Life, run func(context.Context) error) {
 	defer f.mu.Unlock()
 	f.lives[l.Deployment()] = l
 	f.wg.Go(func() {
-		err := run(context.Background())
+		err := run(f.agent)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		delete(f.lives, l.Deployment())
@@ -122,7 +127,7 @@ func (f *Follower) live(l *deploy.Life, run func(context.Context) error) {
 // Run follows until ctx is over; an error means that the agent should start
 // anew.
 func (f *Follower) Run(ctx context.Context) error {
-	pause := syncEvery
+	pause := f.cfg.Every
 	for {
 		f.cfg.Moved()
 		err := f.cfg.Ledger.Sync(ctx)
@@ -133,9 +138,9 @@ func (f *Follower) Run(ctx context.Context) error {
 		if err != nil {
 			f.watching = false
 			f.trouble.show(f.cfg.Log, now, f.cfg.Ledger.Refused(), err)
-			pause = min(pause+syncEvery, syncMax)
+			pause = min(pause+f.cfg.Every, slower*f.cfg.Every)
 		} else {
-			pause = syncEvery
+			pause = f.cfg.Every
 			f.trouble.show(f.cfg.Log, now, f.cfg.Ledger.Refused(), nil)
 			f.caughtUp(ctx, now)
 		}
@@ -298,6 +303,9 @@ func (f *Follower) sayOnce(d *ledger.Deployment, why string) {
 	f.said[d.ID] = why
 	f.cfg.Log.Info("deployment not claimed", "deployment", d.Name, "entry", d.ID, "err", why)
 }
+
+// Wait blocks until no life is left.
+func (f *Follower) Wait() { f.wg.Wait() }
 
 // Shutdown ends all lives in order and waits until they are, and until what
 // they recorded is on the ledger, or ctx is over.

@@ -4,9 +4,8 @@ package follow
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/zos-node/zos/ledger"
@@ -40,27 +39,28 @@ func (f *Follower) offer(ctx context.Context, s *ledger.State, now time.Time) bo
 		f.problemOnce("the node cannot offer capacity yet", err)
 		return false
 	}
-	text, err := json.Marshal(c)
-	if err != nil {
-		f.problemOnce("capacity", err)
-		return false
-	}
-	if f.offered == string(text) {
-		return s.Node(f.cfg.World.Node).Capacity != nil
+	if have := s.Node(f.cfg.World.Node).Capacity; have != nil && same(*have, c) {
+		return true
 	}
 	if now.Before(f.offerAt) {
-		return f.offered != ""
+		return false
 	}
 	f.offerAt = now.Add(askAgain)
 	c.Acted = s.Acted()
 	err = f.submit(ctx, ledger.TypeCapacity, c)
 	f.problemOnce("the ledger does not take this node's capacity", err)
 	if err == nil {
-		f.offered, f.offerAt = string(text), time.Time{}
 		f.cfg.Log.Info("capacity", "vcpus", c.VCPUs, "memoryMiB", c.MemoryMiB, "storageMiB", c.StorageMiB, "hypervisor", c.Hypervisor.Name,
 			"version", c.Hypervisor.Version, "source", c.Hypervisor.Source, "addresses", c.Addresses)
 	}
-	return false
+	return false // the next Sync shows it
+}
+
+// same compares two offers, whatever was acted on.
+func same(a, b ledger.Capacity) bool {
+	addresses := slices.Equal(a.Addresses, b.Addresses)
+	a.Addresses, b.Addresses, a.Acted, b.Acted = nil, nil, ledger.Acted{}, ledger.Acted{}
+	return addresses && reflect.DeepEqual(a, b)
 }
 
 func (f *Follower) submit(ctx context.Context, typ string, payload any) error {
@@ -71,9 +71,5 @@ func (f *Follower) submit(ctx context.Context, typ string, payload any) error {
 	ctx, cancel := context.WithTimeout(ctx, submitTimeout)
 	defer cancel()
 	_, err = f.cfg.Ledger.Submit(ctx, raw)
-	var refused *ledger.Refused
-	if errors.As(err, &refused) {
-		return fmt.Errorf("refused: %w", refused)
-	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +23,13 @@ import (
 type Client interface {
 	Sync(ctx context.Context) error
 	State() *ledger.State
-	Submit(ctx context.Context, entry []byte) (ledger.Receipt, error)
+}
+
+// Submitter is one ledger that takes entries; a ledger.Client of that ledger
+// alone is one.
+type Submitter struct {
+	URL    string
+	Submit func(ctx context.Context, entry []byte) (ledger.Receipt, error)
 }
 
 // Ledger is a client that others can wait on. It also remembers over restarts
@@ -30,6 +37,7 @@ type Client interface {
 // record something before the ledger is reached again.
 type Ledger struct {
 	client Client
+	takers []Submitter
 	clock  clock.Clock
 	path   string // of the remembered Acted
 
@@ -40,6 +48,7 @@ type Ledger struct {
 	size    int64
 	heard   time.Time // when size last changed
 	refused []Refusal
+	liars   map[string]bool // ledgers that the last Sync did not take from
 }
 
 // Refusal is a ledger that the client did not take anything from.
@@ -48,8 +57,8 @@ type Refusal struct {
 	Err    error
 }
 
-// NewLedger wraps a client. The client's OnRefused must be OnRefused of the
-// result, so the client is made second and given by Use.
+// NewLedger starts without a client; Open gives it one. path is where it
+// remembers the state that was acted on.
 func NewLedger(clk clock.Clock, path string) (*Ledger, error) {
 	l := &Ledger{clock: clk, path: path, changed: make(chan struct{}), kick: make(chan struct{}, 1)}
 	b, err := os.ReadFile(path)
@@ -65,14 +74,37 @@ func NewLedger(clk clock.Clock, path string) (*Ledger, error) {
 	return l, nil
 }
 
-// Use sets the client, before anything else is called.
-func (l *Ledger) Use(c Client) { l.client = c }
+// Use sets the client, and who takes entries, before anything else is called.
+func (l *Ledger) Use(c Client, takers []Submitter) { l.client, l.takers = c, takers }
+
+// Open opens a client of the ledgers of cfg and uses it.
+func (l *Ledger) Open(cfg ledger.ClientConfig) error {
+	cfg.OnRefused = l.OnRefused
+	c, err := ledger.OpenClient(cfg)
+	if err != nil {
+		return err
+	}
+	var takers []Submitter
+	for _, url := range cfg.Ledgers {
+		one, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{url}, HTTP: cfg.HTTP})
+		if err != nil {
+			return err
+		}
+		takers = append(takers, Submitter{url, one.Submit})
+	}
+	l.Use(c, takers)
+	return nil
+}
 
 // OnRefused is for ledger.ClientConfig.
 func (l *Ledger) OnRefused(url string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refused = append(l.refused, Refusal{url, err})
+	if l.liars == nil {
+		l.liars = map[string]bool{}
+	}
+	l.liars[url] = true
 }
 
 // Refused gives and forgets what OnRefused heard.
@@ -94,6 +126,9 @@ func (l *Ledger) Sync(ctx context.Context) error {
 	defer l.mu.Unlock()
 	if s.Size() == l.size {
 		return nil
+	}
+	if len(l.refused) == 0 {
+		l.liars = nil // every ledger that was asked was believed
 	}
 	l.size, l.heard, l.acted = s.Size(), l.clock.Now(), s.Acted()
 	close(l.changed)
@@ -125,17 +160,65 @@ func (l *Ledger) Changed() <-chan struct{} {
 	return l.changed
 }
 
-// Submit implements deploy.Ledger and record.Ledger. What was accepted will be
-// seen at once: the loop is woken.
+// Submit implements deploy.Ledger and record.Ledger. What a ledger answers is
+// its word and no more: a refusal counts only when the verified state refuses
+// the entry too, else the next ledger is asked. What was accepted will be seen
+// at once: the loop is woken.
 func (l *Ledger) Submit(ctx context.Context, entry []byte) (ledger.Receipt, error) {
-	r, err := l.client.Submit(ctx, entry)
-	if err == nil {
-		select {
-		case l.kick <- struct{}{}:
-		default:
+	var errs []error
+	for _, t := range l.order() {
+		r, err := t.Submit(ctx, entry)
+		if err == nil {
+			select {
+			case l.kick <- struct{}{}:
+			default:
+			}
+			return r, nil
+		}
+		var refused *ledger.Refused
+		if errors.As(err, &refused) {
+			own := l.client.State().Check(l.NowMs(l.clock.Now()), entry)
+			if errors.As(own, &refused) {
+				if refused.Index >= 0 { // it stands there already
+					return ledger.Receipt{Index: refused.Index}, nil
+				}
+				return r, own
+			}
+			err = fmt.Errorf("%w: %s refuses what the verified state allows: %s", ledger.ErrUnreachable, t.URL, err)
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return r, err
+	return ledger.Receipt{}, errors.Join(errs...)
+}
+
+// order has the ledgers that are not known to lie first.
+func (l *Ledger) order() []Submitter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := slices.Clone(l.takers)
+	slices.SortStableFunc(out, func(a, b Submitter) int {
+		switch {
+		case l.liars[a.URL] == l.liars[b.URL]:
+			return 0
+		case l.liars[b.URL]:
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// Has implements record.Ledger.
+func (l *Ledger) Has(entry []byte) bool {
+	e, err := ledger.Decode(entry)
+	if err != nil {
+		return false
+	}
+	_, ok := l.client.State().Indexed(e)
+	return ok
 }
 
 // Kicked delivers when something was submitted.

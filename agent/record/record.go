@@ -5,9 +5,11 @@
 //
 // What is put into the queue is signed at once, with the number and the hash
 // of the record before it, and written to a file; then it is submitted, one
-// after the other, for as long as it takes. An agent that dies finds its files
-// again, so a record that was made is never lost while the node lives, and a
-// retry sends the same bytes, which the ledger takes only once.
+// after the other, for as long as it takes. A receipt is a server's word: a
+// file goes only when its entry is seen in the verified state. An agent that
+// dies finds its files again, so a record that was made is never lost while
+// the node lives, and a retry sends the same bytes, which the ledger takes
+// only once.
 package record
 
 import (
@@ -34,9 +36,15 @@ import (
 
 // Ledger is what the queue needs of one.
 type Ledger interface {
+	// Submit hands an entry over. A *ledger.Refused is what the node's own
+	// verified state says too; everything else may be tried again.
 	Submit(ctx context.Context, entry []byte) (ledger.Receipt, error)
 	// Acted is the newest log state that was verified.
 	Acted() ledger.Acted
+	// Has says whether an entry stands in the newest verified state.
+	Has(entry []byte) bool
+	// Changed is closed when there is a newer state than at the call.
+	Changed() <-chan struct{}
 }
 
 // Config says where and how.
@@ -56,6 +64,7 @@ type Queue struct {
 	mu     sync.Mutex
 	chains map[int64]chain
 	files  []string // names, in order
+	sent   int      // how many of the first files have a receipt
 	next   int64
 	more   chan struct{}
 	empty  chan struct{} // closed while nothing waits
@@ -261,7 +270,7 @@ func (q *Queue) Forget(claim int64) error {
 	return nil
 }
 
-// Waiting is how many entries are not on the ledger yet.
+// Waiting is how many entries are not yet seen on the ledger.
 func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -334,7 +343,7 @@ func (q *Queue) pop(refused bool) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	path := filepath.Join(q.cfg.Dir, q.files[0])
-	q.files = slices.Delete(q.files, 0, 1)
+	q.files, q.sent = slices.Delete(q.files, 0, 1), max(q.sent-1, 0)
 	if len(q.files) == 0 {
 		close(q.empty)
 	}

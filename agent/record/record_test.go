@@ -3,12 +3,15 @@
 package record
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +27,8 @@ type fakeLedger struct {
 	mu      sync.Mutex
 	down    bool
 	refuse  string // phase that is refused
+	liar    bool   // gives receipts for what it does not take
+	changed chan struct{}
 	entries [][]byte
 	tries   chan struct{}
 }
@@ -49,8 +54,32 @@ func (f *fakeLedger) Submit(_ context.Context, raw []byte) (ledger.Receipt, erro
 	if r, ok := e.Payload.(*ledger.Record); ok && r.Phase == f.refuse {
 		return ledger.Receipt{}, &ledger.Refused{Reason: "no"}
 	}
-	f.entries = append(f.entries, raw)
+	if f.liar {
+		return ledger.Receipt{Index: 77}, nil
+	}
+	if !slices.ContainsFunc(f.entries, func(e []byte) bool { return bytes.Equal(e, raw) }) {
+		f.entries = append(f.entries, raw)
+	}
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
 	return ledger.Receipt{Index: int64(len(f.entries))}, nil
+}
+
+func (f *fakeLedger) Has(raw []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.entries, func(e []byte) bool { return bytes.Equal(e, raw) })
+}
+
+func (f *fakeLedger) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
+	return f.changed
 }
 
 func (f *fakeLedger) set(down bool) {
@@ -190,12 +219,36 @@ func TestRetryUntilTheLedgerIsBack(t *testing.T) {
 	f.set(false)
 	for q.Waiting() > 0 {
 		clk.Advance(lastRetry)
-		select {
-		case <-f.tries:
-		case <-time.After(time.Millisecond):
-		}
+		runtime.Gosched()
 	}
 	chained(t, f, 1)
+}
+
+func TestReceiptIsNotBelieved(t *testing.T) {
+	f, clk := &fakeLedger{liar: true, tries: make(chan struct{}, 100)}, clocktest.New(time.Unix(0, 0))
+	dir := t.TempDir()
+	q := open(t, dir, f, clk)
+	for _, n := range []phase.Name{phase.Detect, phase.Match} {
+		if err := q.Record(3, report(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go q.Run(ctx)
+	<-f.tries
+	<-f.tries
+	if q.Waiting() != 2 {
+		t.Error("a receipt was believed")
+	}
+	f.mu.Lock()
+	f.liar = false
+	f.mu.Unlock()
+	for q.Waiting() > 0 {
+		clk.Await(1)
+		clk.Advance(lastRetry)
+	}
+	chained(t, f, 2)
 }
 
 func TestRefusedIsSetAside(t *testing.T) {

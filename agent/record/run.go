@@ -12,67 +12,131 @@ import (
 	"github.com/zos-node/zos/ledger"
 )
 
+// seenTimeout is how long an entry with a receipt may take to show up in the
+// verified state before it is submitted again.
+const seenTimeout = 20 * time.Second
+
 // Run submits what is queued until ctx is over.
 func (q *Queue) Run(ctx context.Context) {
+	s := submitter{Queue: q, retry: firstRetry}
 	for ctx.Err() == nil {
 		q.cfg.Moved()
+		changed := q.cfg.Ledger.Changed()
+		s.confirm()
+		pause := s.step(ctx)
 		select {
 		case <-ctx.Done():
-			return
-		case <-q.cfg.Clock.After(lastRetry): // shows that the loop lives
 		case <-q.more:
-			q.drain(ctx)
+		case <-changed:
+		case <-q.cfg.Clock.After(pause):
 		}
 	}
 }
 
-// drain submits until nothing is left. A ledger that cannot be reached is
-// tried again for as long as it takes; one that refuses an entry will refuse
-// it for ever, so it is set aside, loudly.
-func (q *Queue) drain(ctx context.Context) {
-	retry := firstRetry
-	var since time.Time
-	for q.Waiting() > 0 && ctx.Err() == nil {
-		q.cfg.Moved()
+// submitter is what Run knows beyond the queue.
+type submitter struct {
+	*Queue
+	retry  time.Duration
+	notNow time.Time // no submission before this
+	since  time.Time // of the present trouble with the ledger
+	seenBy time.Time // when the first that has a receipt must have been seen
+}
+
+// confirm drops the first files that are seen on the ledger. When one that has
+// a receipt is not seen in time, the receipt was a lie or its server lost it:
+// all are submitted again.
+func (s *submitter) confirm() {
+	now := s.cfg.Clock.Now()
+	for {
+		name, raw, ok := s.front(0)
+		if !ok || !s.cfg.Ledger.Has(raw) {
+			break
+		}
+		s.cfg.Log.Debug("on the ledger", "file", name)
+		s.seenBy = now.Add(seenTimeout)
+		s.popped(false)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sent > 0 && now.After(s.seenBy) {
+		s.cfg.Log.Error("the ledger gave receipts for records that it does not have, they are submitted again", "count", s.sent)
+		s.sent = 0
+	}
+}
+
+// front reads the nth waiting entry. A file that cannot be read is dropped.
+func (q *Queue) front(n int) (name string, raw []byte, ok bool) {
+	for {
 		q.mu.Lock()
-		name := q.files[0]
+		if len(q.files) <= n {
+			q.mu.Unlock()
+			return "", nil, false
+		}
+		name = q.files[n]
 		q.mu.Unlock()
 		raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, name))
-		if err != nil {
-			q.cfg.Log.Error("record cannot be read", "file", name, "err", err)
-			q.popped(false)
-			continue
+		if err == nil {
+			return name, raw, true
 		}
-		receipt, err := q.cfg.Ledger.Submit(ctx, raw)
+		q.cfg.Log.Error("record cannot be read", "file", name, "err", err)
+		if n > 0 {
+			return "", nil, false
+		}
+		q.popped(false)
+	}
+}
+
+// step submits what has no receipt yet, and tells how long to wait then. A
+// ledger that cannot be reached is tried again for as long as it takes. What
+// is refused will be refused for ever, so it is set aside, loudly.
+func (s *submitter) step(ctx context.Context) time.Duration {
+	for ctx.Err() == nil {
+		s.cfg.Moved()
+		now := s.cfg.Clock.Now()
+		if wait := s.notNow.Sub(now); wait > 0 {
+			return wait
+		}
+		s.mu.Lock()
+		n := s.sent
+		s.mu.Unlock()
+		name, raw, ok := s.front(n)
+		if !ok {
+			return lastRetry
+		}
+		receipt, err := s.cfg.Ledger.Submit(ctx, raw)
 		var refused *ledger.Refused
 		switch {
 		case err == nil:
-			q.cfg.Log.Debug("on the ledger", "file", name, "index", receipt.Index)
-			if !since.IsZero() {
-				q.cfg.Log.Info("the ledger takes records again", "waiting", q.Waiting())
-				since = time.Time{}
+			s.cfg.Log.Debug("receipt", "file", name, "index", receipt.Index)
+			if !s.since.IsZero() {
+				s.cfg.Log.Info("the ledger takes records again", "waiting", s.Waiting())
 			}
-			retry = firstRetry
-			q.popped(false)
+			s.since, s.retry = time.Time{}, firstRetry
+			s.mu.Lock()
+			if s.sent == 0 {
+				s.seenBy = s.cfg.Clock.Now().Add(seenTimeout)
+			}
+			s.sent++
+			s.mu.Unlock()
+		case errors.As(err, &refused) && n == 0:
+			s.cfg.Log.Error("the ledger refuses a record", "file", name, "err", err)
+			s.popped(true)
 		case errors.As(err, &refused):
-			q.cfg.Log.Error("the ledger refuses a record", "file", name, "err", err)
-			q.popped(true)
+			// The verified state does not have those before it yet, so that
+			// its word on this one does not count.
+			return firstRetry
 		case ctx.Err() != nil:
-			return
+			return 0
 		default:
-			now := q.cfg.Clock.Now()
-			if since.IsZero() {
-				since = now
+			if s.since.IsZero() {
+				s.since = now
 			}
-			q.cfg.Log.Warn("waiting for the ledger to take records", "for", "submit", "waiting", q.Waiting(), "elapsed", now.Sub(since).Round(time.Second), "err", err)
-			select {
-			case <-ctx.Done():
-				return
-			case <-q.cfg.Clock.After(retry):
-			}
-			retry = min(2*retry, lastRetry)
+			s.cfg.Log.Warn("waiting for the ledger to take records", "for", "submit", "waiting", s.Waiting(), "elapsed", now.Sub(s.since).Round(time.Second), "err", err)
+			s.notNow = s.cfg.Clock.Now().Add(s.retry)
+			s.retry = min(2*s.retry, lastRetry)
 		}
 	}
+	return 0
 }
 
 func (q *Queue) popped(refused bool) {
