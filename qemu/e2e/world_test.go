@@ -317,7 +317,7 @@ func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
 	}
 	res, err := image.Build(context.Background(), image.Request{
 		Board: board, Source: repo, Parts: parts, Root: root, Seed: seed, Faults: true, Out: out, Guest: filepath.Join(out, "guest"),
-		Cache: filepath.Join(repo, "build/cache"), Log: log,
+		Log: log,
 		Hypervisor: func(ctx context.Context, s *kernel.Source) (kernel.Hypervisor, error) {
 			if driver == "qemu" {
 				return s.DebianQEMU(ctx)
