@@ -22,9 +22,9 @@ const memoryLimit = 40 << 20
 
 func main() {
 	debug.SetMemoryLimit(memoryLimit)
-	log := slog.New(slog.NewTextHandler(os.Stdout, nil)).With("part", "agent")
+	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
 	if err := run(context.Background(), log); err != nil {
-		log.Error("agent ends", "err", err)
+		log.Error("agent ends", "part", "agent", "err", err)
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
 	}

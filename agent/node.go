@@ -44,7 +44,7 @@ const (
 	// endTime is within the 90 s that init gives.
 	endTime      = 75 * time.Second
 	saveClock    = time.Minute
-	pollEvery    = 100 * time.Millisecond
+	pollEvery    = 20 * time.Millisecond
 	dialTimeout  = 5 * time.Second
 	replyTimeout = 15 * time.Second
 )
@@ -61,6 +61,7 @@ type node struct {
 	mu    sync.Mutex
 	up    uplink.Up
 	saved time.Time // of the clock
+	stuck bool      // the clock cannot be set, and that was said
 }
 
 // run is the life of the agent: clock, seed, network, what an earlier agent
@@ -143,9 +144,11 @@ func (n *node) clockPath() string { return filepath.Join(runDir, "state", "clock
 // ledgerTime hears of the ledger's time with each Sync.
 func (n *node) ledgerTime(t time.Time) {
 	now := time.Now()
-	if err := clock.Forward(n.log, now, t, "ledger", clock.Set); err != nil {
+	err := clock.Forward(n.log, now, t, "ledger", clock.Set)
+	if err != nil && !n.stuck {
 		n.log.Error("clock", "err", err)
 	}
+	n.stuck = err != nil
 	if now.Sub(n.saved).Abs() < saveClock {
 		return
 	}

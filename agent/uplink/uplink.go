@@ -38,7 +38,7 @@ type Uplink struct {
 }
 
 const (
-	linkEvery  = 100 * time.Millisecond
+	linkEvery  = 20 * time.Millisecond
 	againAfter = time.Second
 	againMax   = 30 * time.Second
 )
@@ -187,7 +187,7 @@ func (u *Uplink) choose(ctx context.Context) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	u.Log.Info("link", "link", found.Attrs().Name, "mac", found.Attrs().HardwareAddr, "mtu", found.Attrs().MTU)
+	u.Log.Info("link", "link", found.Attrs().Name, "mac", found.Attrs().HardwareAddr.String(), "mtu", found.Attrs().MTU)
 	return found, nil
 }
 
