@@ -85,7 +85,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) (*f
 	if err != nil {
 		return nil, err
 	}
-	driver, err := driverOf(hyper, n.log)
+	driver, err := driverOf(hyper, n.all)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) (*f
 	}
 	n.log.Info("hypervisor", "name", hyper.Name, "version", hyper.Version, "source", hyper.Source, "digest", hyper.Digest)
 	world := &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store, Driver: driver, Hypervisor: hyper.Hypervisor,
-		Network: n.manager, Clock: clock.System{}, Log: n.log, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
+		Network: n.manager, Clock: clock.System{}, Log: n.all, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
 	go queue.Run(ctx)
 	return follow.New(ctx, follow.Config{Ledger: led, World: world, Name: n.seed.Name, Voucher: n.seed.Voucher, Image: imageName(seed.ReleasePath),
 		Capacity: func() (ledger.Capacity, error) { return n.capacity(division, hyper) }, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,

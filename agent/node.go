@@ -51,6 +51,7 @@ const (
 
 // node is the agent, put together.
 type node struct {
+	all      *slog.Logger // without a part
 	log      *slog.Logger
 	link     *initlink.Link
 	progress *initlink.Progress
@@ -70,7 +71,7 @@ func run(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	part := func(name string) *slog.Logger { return log.With("part", name) }
-	n := &node{log: part("agent"), progress: initlink.NewProgress(time.Now), manager: network.NewManager(network.Linux{}),
+	n := &node{all: log, log: part("agent"), progress: initlink.NewProgress(time.Now), manager: network.NewManager(network.Linux{}),
 		web: &http.Client{Transport: transport()}}
 	var err error
 	if n.link, err = initlink.Open(initFD, part("init")); err != nil {
