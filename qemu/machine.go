@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -87,7 +88,7 @@ func (m *Machine) args(o Options) ([]string, error) {
 	}
 	args := append(slices.Clone(o.Accel.Args), "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
-		"-qmp", "unix:"+m.qmp+",server=on,wait=off", "-device", "virtio-rng-pci",
+		"-qmp", "unix:"+quoted(m.qmp)+",server=on,wait=off", "-device", "virtio-rng-pci",
 		"-device", "i6300esb", "-action", "watchdog=reset")
 	net := "user,id=n0"
 	for _, host := range sortedPorts(o.Forward) {
@@ -99,11 +100,11 @@ func (m *Machine) args(o Options) ([]string, error) {
 		if err := os.WriteFile(f, []byte(s), 0o600); err != nil {
 			return nil, fmt.Errorf("SMBIOS string: %w", err)
 		}
-		args = append(args, "-smbios", "type=11,path="+f)
+		args = append(args, "-smbios", "type=11,path="+quoted(f))
 	}
 	if o.Faults {
 		m.port = filepath.Join(m.dir, "fault")
-		args = append(args, "-device", "virtio-serial-pci", "-chardev", "socket,id=fault,server=on,wait=off,path="+m.port,
+		args = append(args, "-device", "virtio-serial-pci", "-chardev", "socket,id=fault,server=on,wait=off,path="+quoted(m.port),
 			"-device", "virtserialport,chardev=fault,name=zos.fault")
 	}
 	if o.Kernel != "" {
@@ -122,13 +123,16 @@ func (m *Machine) args(o Options) ([]string, error) {
 			return nil, fmt.Errorf("OVMF variables: %w", err)
 		}
 		return append(args,
-			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+pair[0],
-			"-drive", "if=pflash,format=raw,unit=1,file="+own,
-			"-drive", "if=none,id=boot,format=raw,snapshot=on,file="+o.Disk,
+			"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+quoted(pair[0]),
+			"-drive", "if=pflash,format=raw,unit=1,file="+quoted(own),
+			"-drive", "if=none,id=boot,format=raw,snapshot=on,file="+quoted(o.Disk),
 			"-device", "virtio-blk-pci,drive=boot,bootindex=0"), nil
 	}
 	return nil, errors.New("no OVMF firmware under /usr/share/OVMF: install Debian's package ovmf")
 }
+
+// quoted lets a path stand in an option of QEMU, which ends values at commas.
+func quoted(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 
 func sortedPorts(m map[int]int) []int {
 	var ports []int

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/zos-node/zos/boards"
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/qemu"
+)
+
+// initLimitKiB is the budget of PID 1's resident memory.
+const initLimitKiB = 12 << 10
+
+// TestInit boots the node's image with a stand-in for the agent.
+func TestInit(t *testing.T) {
+	dir := initImage(t)
+	t.Run("the UKI boots from its disk, a crashing agent gets a back-off, the button ends the machine", func(t *testing.T) {
+		agentFails(t, standinNode(t, dir, "crash", "", true))
+	})
+	t.Run("the button lets the agent end its guests first", func(t *testing.T) {
+		endsInOrder(t, standinNode(t, dir, "obey", "", false))
+	})
+	t.Run("the agent asks for a new start", func(t *testing.T) {
+		n := standinNode(t, dir, "reboot", "", false)
+		_, m := n.says(t, 0, `msg="agent asks for the end".*how=reboot`)
+		n.says(t, m, `msg="the machine ends now".*how=reboot`)
+		n.ended(t)
+	})
+	t.Run("a panic of the agent is on the console", func(t *testing.T) {
+		n := standinNode(t, dir, "panic", "", false)
+		_, m := n.says(t, 0, `panic: standin: a panic on purpose`)
+		n.says(t, m, `msg="program ended; it is started again".*why="exit code 2"`)
+	})
+	t.Run("words on the command line that nobody allowed", func(t *testing.T) {
+		n := standinNode(t, dir, "obey", " init=/bin/sh rescue", false)
+		_, m := n.says(t, 0, `ZOS STOPPED  \[CMDLINE\]`)
+		_, m = n.says(t, m, `init=/bin/sh rescue`)
+		n.says(t, m, `what to do`)
+		for _, l := range n.Console.Lines(0) {
+			if l.Text == "standin: started" {
+				t.Error("the agent was started all the same")
+			}
+		}
+	})
+}
+
+// initImage builds a test image once, without a hypervisor.
+func initImage(t *testing.T) string {
+	t.Helper()
+	board, err := boards.Load("qemu-x86_64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	parts, err := kernel.Open(kernel.Options{
+		Cache: filepath.Join(repo, "build/cache/debian"), Lock: filepath.Join(repo, "kernel/debian.lock"),
+		WorkLock: filepath.Join(repo, "build/debian.lock"), Arch: board.Arch, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	_, err = image.Build(context.Background(), image.Request{
+		Board: board, Source: repo, Parts: parts, Root: []byte("{}"), Faults: true, Out: dir, Guest: filepath.Join(dir, "guest"), Log: log,
+		Hypervisor: func(context.Context, *kernel.Source) (kernel.Hypervisor, error) {
+			return kernel.Hypervisor{Name: "none", Source: "test"}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// standinNode boots the image of dir with the stand-in as its agent, from the
+// disk or, which is faster, without firmware.
+func standinNode(t *testing.T, dir, behaviour, words string, disk bool) *node {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "node.uki"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	uki, err := image.ReadUKI(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	standin, err := image.Program{Package: "github.com/zos-node/zos/qemu/standin"}.Build(context.Background(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch := image.Patch()
+	patch.File("bin/agent", 0o755, standin)
+	patch.File("etc/zos/standin", 0o644, []byte(behaviour))
+	if uki.Initrd, err = image.Appended(uki.Initrd, patch); err != nil {
+		t.Fatal(err)
+	}
+	own := t.TempDir()
+	o := qemu.Options{Accel: qemu.Probe(context.Background(), qemu.Binary), MemoryMiB: 1024, Faults: true}
+	if disk {
+		o.Disk = filepath.Join(own, "node.img")
+		diskFrom(t, b, uki, o.Disk)
+	} else {
+		o.Kernel, o.Initrd, o.Cmdline = filepath.Join(dir, "vmlinuz"), filepath.Join(own, "initrd"), uki.Cmdline+words
+		if err := os.WriteFile(o.Initrd, uki.Initrd, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := &node{t: t}
+	if n.Machine, err = qemu.Start(o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := syscall.Kill(n.PID(), 0); !errors.Is(err, syscall.ESRCH) {
+			t.Errorf("QEMU is still there after Close: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("end of the console:\n%s", n.Console.Tail(60))
+		}
+		if n.EmulatorFault() {
+			t.Log("EMULATOR FAULT: the outer kernel died of a race in the emulator, not of zos")
+		}
+	})
+	return n
+}
+
+// diskFrom makes a disk image of a changed UKI. Its stub is the image's own.
+func diskFrom(t *testing.T, built []byte, uki image.UKI, name string) {
+	t.Helper()
+	parts, err := kernel.Open(kernel.Options{
+		Cache: filepath.Join(repo, "build/cache/debian"), Lock: filepath.Join(repo, "kernel/debian.lock"),
+		WorkLock: filepath.Join(repo, "build/debian.lock"), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uki.Stub, _, err = parts.Stub(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := uki.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(b) <= len(built) {
+		t.Fatalf("the changed UKI is not larger: %d and %d bytes", len(b), len(built))
+	}
+	if err := (image.Disk{ESPMiB: 64, UKI: b}).Write(name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ended waits for the machine to be off.
+func (n *node) ended(t *testing.T) {
+	t.Helper()
+	if err := n.Wait(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func agentFails(t *testing.T, n *node) {
+	_, m := n.says(t, 0, `msg="program started".*program=/bin/agent`)
+	_, m = n.says(t, m, `^standin: the reason is that I was told to`)
+	for _, wait := range []string{"1s", "2s", "4s"} {
+		_, m = n.says(t, m, `msg="program ended; it is started again".*program=/bin/agent.*why="exit code 7".*wait=`+wait)
+		_, m = n.says(t, m, `msg="its last words".*the reason is that I was told to`)
+	}
+	// The button works once its driver is loaded, which the watchdog's line follows.
+	n.says(t, 0, `msg="watchdog armed"`)
+	found := false
+	for _, p := range n.stat(t).Processes {
+		if p.PID == 1 {
+			found = true
+			t.Logf("init: %d KiB resident", p.RSSKiB)
+			if p.RSSKiB > initLimitKiB {
+				t.Errorf("init takes %d KiB, limit %d", p.RSSKiB, initLimitKiB)
+			}
+		}
+	}
+	if !found {
+		t.Error("the fault program does not see PID 1")
+	}
+	if err := n.PowerButton(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	_, m = n.says(t, m, `msg="power button pressed"`)
+	n.says(t, m, `msg="the machine ends now".*how=poweroff`)
+	n.ended(t)
+}
+
+func endsInOrder(t *testing.T, n *node) {
+	_, m := n.says(t, 0, `^standin: started`)
+	_, m = n.says(t, m, `msg="watchdog armed"`)
+	if err := n.PowerButton(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`msg="power button pressed"`, `^standin: init says shutdown`, `^standin: guests have ended`, `msg="the machine ends now".*how=poweroff`,
+	} {
+		_, m = n.says(t, m, line)
+	}
+	n.ended(t)
+}
