@@ -3,10 +3,12 @@
 package follow
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/zos-node/zos/agent/wait"
@@ -52,7 +54,7 @@ func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, faile
 		bad[r.Ledger] = true
 		if text := r.Err.Error(); t.last[r.Ledger] != text {
 			t.last[r.Ledger] = text
-			log.Warn("ledger refused", "ledger", r.Ledger, "err", r.Err)
+			log.Warn("ledger refused", "kind", strings.TrimPrefix(cmp.Or(kind(r.Err), "checkpoint-unreachable"), "checkpoint-"), "ledger", r.Ledger, "err", r.Err)
 		}
 		if k := kind(r.Err); k != "" && !t.seen[r.Ledger+" "+k] {
 			t.seen[r.Ledger+" "+k] = true
