@@ -70,7 +70,7 @@ func (l *Life) adopt(run context.Context) error {
 			return l.takeDown(run, &Ending{Result: resultFailed, Reason: errors.Join(f, ierr).Error()})
 		}
 	}
-	l.log.Info("adopted", "claim", l.claimed(), "machines", len(p.Machines))
+	l.log.Info("deployment adopted", "claim", l.claimed(), "machines", len(p.Machines))
 	if l.world.Records.LastPhase(l.claimed()) != string(phase.Running) {
 		l.servesAgain() // the agent died before this was recorded
 	}
@@ -97,6 +97,6 @@ func (l *Life) adoptMachine(ctx context.Context, m *machine) error {
 		return err
 	}
 	l.pump(m)
-	m.log.Info("VM adopted", "pid", v.PID())
+	m.log.Info("adopted", "pid", v.PID())
 	return nil
 }

@@ -303,7 +303,7 @@ func TestAgentDiesAndAdopts(t *testing.T) {
 	h.status(id, ledger.Running)
 	h.halt()
 	h.boot()
-	h.until("adopted", func(*ledger.State) bool { return h.console.count("msg=adopted") == 1 })
+	h.until("adopted", func(*ledger.State) bool { return h.console.count("msg=\"deployment adopted\"") == 1 })
 	if h.driver.Starts["web"] != 1 || h.console.count(`msg=enrolled`) != 1 {
 		t.Errorf("started %d times, enrolled %d times", h.driver.Starts["web"], h.console.count(`msg=enrolled`))
 	}
