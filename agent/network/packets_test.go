@@ -34,7 +34,11 @@ func (l *lab) serve(space, addr string) {
 		if err != nil {
 			return err
 		}
-		l.t.Cleanup(func() { _ = ln.Close() })
+		l.t.Cleanup(func() {
+			if err := ln.Close(); err != nil {
+				l.t.Error(err)
+			}
+		})
 		go func() {
 			for {
 				c, err := ln.Accept()
@@ -297,7 +301,11 @@ func (l *lab) packetSocket(space string) (fd int) {
 		}
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Attrs().Index})
 	})
-	l.t.Cleanup(func() { _ = unix.Close(fd) })
+	l.t.Cleanup(func() {
+		if err := unix.Close(fd); err != nil {
+			l.t.Error(err)
+		}
+	})
 	return fd
 }
 

@@ -5,6 +5,7 @@ package uplink
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -132,12 +133,12 @@ func realLink(ctx context.Context, t *testing.T, resolv string, got chan<- Up, r
 	if err != nil {
 		return err
 	}
-	defer func() { _ = server.Close() }()
+	defer closing(t, &server)
 	client, err := netns.New()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = client.Close() }()
+	defer closing(t, &client)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "up0"
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "srv0", PeerNamespace: netlink.NsFd(server)}); err != nil {
@@ -182,8 +183,12 @@ func realLink(ctx context.Context, t *testing.T, resolv string, got chan<- Up, r
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	go func() { _ = s.Serve() }()
-	defer func() { _ = s.Close() }()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	defer func() {
+		closing(t, s)
+		<-served // ends with the socket
+	}()
 	if err := netns.Set(client); err != nil {
 		return err
 	}
@@ -202,6 +207,12 @@ func realLink(ctx context.Context, t *testing.T, resolv string, got chan<- Up, r
 	return fmt.Errorf("no default route: %v", routes)
 }
 
+func closing(t *testing.T, c io.Closer) {
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStaticAddress(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIP TestStaticAddress: needs root for network namespaces")
@@ -215,7 +226,7 @@ func TestStaticAddress(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer func() { _ = ns.Close() }()
+			defer closing(t, &ns)
 			attrs := netlink.NewLinkAttrs()
 			attrs.Name = "up0"
 			attrs.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 0, 7}
