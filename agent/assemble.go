@@ -42,63 +42,91 @@ func dialer() func(context.Context, string, string) (net.Conn, error) {
 	return (&net.Dialer{Timeout: dialTimeout}).DialContext
 }
 
-// assemble makes the parts and joins them.
-func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) (*follow.Follower, error) {
+// assemble makes the parts that need no driver yet, and joins them.
+func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) error {
 	signer, err := nodeKey(filepath.Join(runDir, "node.key"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	n.log.Info("node", "name", n.seed.Name, "id", signer.KeyID())
 	led, err := follow.NewLedger(clock.System{}, filepath.Join(runDir, "state", "acted"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	root, err := seed.Root(seed.RootPath)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := led.Open(ledger.ClientConfig{Root: root, Ledgers: n.seed.Ledger, StateFile: filepath.Join(runDir, "state", "checkpoint"), HTTP: n.web}); err != nil {
-		return nil, err
+		return err
 	}
 	queue, err := record.Open(record.Config{Dir: filepath.Join(runDir, "records"), Ledger: led, Signer: signer, Clock: clock.System{}, Log: part("record"),
 		Moved: func() { n.progress.Moved("record", recordLimit) }})
 	if err != nil {
-		return nil, err
-	}
-	if err := n.drivers(ctx); err != nil {
-		return nil, err
-	}
-	if err := n.manager.Base(); err != nil {
-		return nil, err
-	}
-	division, err := capacity.Load(filepath.Join(runDir, "state", "capacity"), runDir)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	mirrors := &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	store, err := content.Open(filepath.Join(runDir, "store"), &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: mirrors.Report},
-		division.Free, part("store"))
+		func(dir string) (int64, error) { return n.guests().division.Free(dir) }, part("store"))
 	if err != nil {
-		return nil, err
+		return err
+	}
+	n.world = &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store,
+		Network: n.manager, Clock: clock.System{}, Log: n.all, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
+	n.follower = follow.New(ctx, follow.Config{Ledger: led, World: n.world, Name: n.seed.Name, Voucher: n.seed.Voucher, Image: imageName(seed.ReleasePath),
+		Capacity: n.capacity, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
+		Moved: func() { n.progress.Moved("follow", followLimit) }})
+	go queue.Run(ctx)
+	return nil
+}
+
+// guests is what the node knows about running guests, once it can.
+type guests struct {
+	ready    bool
+	division capacity.Division
+	hyper    capacity.Hypervisor
+}
+
+func (n *node) guests() guests {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.can
+}
+
+// prepare makes the node able to run guests, while the rest catches up with
+// the ledger already: packet filter, hypervisor, and what an earlier agent
+// left. Nothing is offered or claimed before.
+func (n *node) prepare(ctx context.Context) error {
+	if err := n.drivers(ctx); err != nil {
+		return err
+	}
+	if err := n.manager.Base(); err != nil {
+		return err
+	}
+	division, err := capacity.Load(filepath.Join(runDir, "state", "capacity"), runDir)
+	if err != nil {
+		return err
 	}
 	hyper, err := capacity.ReadHypervisor(hypervisorPath)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	driver, err := driverOf(hyper, n.all)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if hyper.Version, err = driver.Version(ctx); err != nil {
-		return nil, fmt.Errorf("hypervisor: %w", err)
+		return fmt.Errorf("hypervisor: %w", err)
 	}
 	n.log.Info("hypervisor", "name", hyper.Name, "version", hyper.Version, "source", hyper.Source, "digest", hyper.Digest)
-	world := &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store, Driver: driver, Hypervisor: hyper.Hypervisor,
-		Network: n.manager, Clock: clock.System{}, Log: n.all, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
-	go queue.Run(ctx)
-	return follow.New(ctx, follow.Config{Ledger: led, World: world, Name: n.seed.Name, Voucher: n.seed.Voucher, Image: imageName(seed.ReleasePath),
-		Capacity: func() (ledger.Capacity, error) { return n.capacity(division, hyper) }, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
-		Moved: func() { n.progress.Moved("follow", followLimit) }}), nil
+	n.world.Driver, n.world.Hypervisor = driver, hyper.Hypervisor
+	if err := n.follower.Adopt(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.can = guests{true, division, hyper}
+	return nil
 }
 
 // drivers waits until init has loaded what guests and packet filter need.
@@ -107,7 +135,6 @@ func (n *node) drivers(ctx context.Context) error {
 		return nil
 	}
 	return wait.Until(ctx, n.log, "the drivers", "init loads what guests need", pollEvery, func() (bool, error) {
-		n.progress.Moved("follow", followLimit)
 		_, err := os.Stat(driversReady)
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
@@ -128,11 +155,16 @@ func driverOf(h capacity.Hypervisor, log *slog.Logger) (vm.Driver, error) {
 
 // capacity is what the node offers: the division of its memory, and the
 // addresses at which gateways are reached now.
-func (n *node) capacity(d capacity.Division, h capacity.Hypervisor) (ledger.Capacity, error) {
+func (n *node) capacity() (ledger.Capacity, error) {
+	g := n.guests()
+	if !g.ready {
+		return ledger.Capacity{}, errors.New("its drivers are still loading")
+	}
 	if err := capacity.KVM(); err != nil {
 		return ledger.Capacity{}, err
 	}
-	c := ledger.Capacity{Arch: capacity.Arch(), VCPUs: capacity.VCPUs(), MemoryMiB: d.MemoryMiB, StorageMiB: d.StorageMiB, Hypervisor: h.Hypervisor, Addresses: []string{}}
+	c := ledger.Capacity{Arch: capacity.Arch(), VCPUs: capacity.VCPUs(), MemoryMiB: g.division.MemoryMiB, StorageMiB: g.division.StorageMiB,
+		Hypervisor: g.hyper.Hypervisor, Addresses: []string{}}
 	for _, a := range n.uplink().Addresses {
 		c.Addresses = append(c.Addresses, a.Addr().String())
 	}

@@ -58,8 +58,11 @@ type node struct {
 	seed     *seed.Seed
 	manager  *network.Manager
 	web      *http.Client
+	world    *deploy.World
+	follower *follow.Follower
 
 	mu    sync.Mutex
+	can   guests
 	up    uplink.Up
 	saved time.Time // of the clock
 	stuck bool      // the clock cannot be set, and that was said
@@ -92,12 +95,16 @@ func run(ctx context.Context, log *slog.Logger) error {
 	u := &uplink.Uplink{Config: n.seed.Network, Host: n.seed.Name, Resolv: resolvConf, Clock: clock.System{}, Log: part("uplink"),
 		Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }}
 	go u.Run(ctx)
-	f, err := n.assemble(ctx, part)
-	if err != nil {
+	if err := n.assemble(ctx, part); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- n.follow(ctx, f) }()
+	ended := make(chan error, 2)
+	go func() { ended <- n.follow(ctx) }()
+	go func() {
+		if err := n.prepare(ctx); err != nil {
+			ended <- err
+		}
+	}()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
 	for {
@@ -105,14 +112,14 @@ func run(ctx context.Context, log *slog.Logger) error {
 		case err := <-ended:
 			return err
 		case s := <-signals:
-			n.down(f, "the agent was told to end by "+s.String())
+			n.down("the agent was told to end by " + s.String())
 			return nil
 		case w := <-words:
 			if w != initlink.Shutdown {
 				n.log.Warn("unknown word from init", "word", w)
 				continue
 			}
-			n.down(f, "the node shuts down")
+			n.down("the node shuts down")
 			// init ends this process when the machine goes down; until then
 			// the heart beats.
 			if err := n.link.Send(initlink.PowerOff); err != nil {
@@ -202,27 +209,23 @@ func (n *node) keep() error {
 	return n.manager.SetUplink(string(b), nil)
 }
 
-// follow takes up what is left, and follows the ledger when there is a network.
-func (n *node) follow(ctx context.Context, f *follow.Follower) error {
-	moved := func() { n.progress.Moved("follow", followLimit) }
-	if err := f.Adopt(); err != nil {
-		return err
-	}
+// follow follows the ledger as soon as there is a network.
+func (n *node) follow(ctx context.Context) error {
 	err := wait.Until(ctx, n.log, "the network", "an address on the uplink", pollEvery, func() (bool, error) {
-		moved()
+		n.progress.Moved("follow", followLimit)
 		return len(n.uplink().Addresses) > 0, nil
 	})
 	if err != nil {
 		return err
 	}
-	return f.Run(ctx)
+	return n.follower.Run(ctx)
 }
 
 // down ends everything in order, within the time that init gives.
-func (n *node) down(f *follow.Follower, reason string) {
+func (n *node) down(reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
-	if err := f.Shutdown(ctx, reason); err != nil {
+	if err := n.follower.Shutdown(ctx, reason); err != nil {
 		n.log.Error("not everything ended in order", "err", err)
 	}
 }

@@ -132,9 +132,13 @@ func Floor(log *slog.Logger, sources ...Source) (floor time.Time, from string) {
 	return floor, from
 }
 
+// slack is how far the clock may be behind without being set: no two clocks
+// agree to the millisecond.
+const slack = time.Second
+
 // Forward sets the clock to floor when now is before it, and says so.
 func Forward(log *slog.Logger, now, floor time.Time, from string, set Setter) error {
-	if !floor.After(now) {
+	if floor.Sub(now) <= slack {
 		return nil
 	}
 	if err := set(floor); err != nil {

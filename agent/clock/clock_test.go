@@ -36,7 +36,7 @@ func TestForwardOnly(t *testing.T) {
 	for _, c := range []struct {
 		now, floor int64
 		set        bool
-	}{{1000, 2000, true}, {2000, 2000, false}, {3000, 2000, false}} {
+	}{{1000, 2000, true}, {1999, 2000, false}, {2000, 2000, false}, {3000, 2000, false}} {
 		var got time.Time
 		err := Forward(log, time.Unix(c.now, 0), time.Unix(c.floor, 0), "test", func(x time.Time) error { got = x; return nil })
 		if err != nil || got.IsZero() == c.set || (c.set && got.Unix() != c.floor) {
