@@ -145,12 +145,18 @@ func (l *Life) until(ctx context.Context, what string, lacks func(*machine) stri
 // use, and both are reported. What the machine said last is shown.
 func (l *Life) failed(f *failure) error {
 	m := f.machine
+	words := lastWords(m) // killing removes what the console said
+	errs := []error{f}
+	if f.hard {
+		errs = append(errs, l.kill(m))
+	}
 	m.log.Error("machine failed", "kind", f.kind, "err", f.detail)
-	l.lastWords(m)
+	for _, w := range words {
+		m.log.Info("last words", "from", w.from, "line", w.line)
+	}
 	if !f.hard {
 		return f
 	}
-	errs := []error{f, l.kill(m)}
 	detail := f.detail
 	if f.kind == IncidentPanic {
 		to, err := l.world.Content.Quarantine(m.plan.VM.Disks[0].Path)
@@ -163,21 +169,25 @@ func (l *Life) failed(f *failure) error {
 	return errors.Join(errs...)
 }
 
-// lastWords prints the end of the process's output and of the guest's console.
-func (l *Life) lastWords(m *machine) {
+type word struct{ from, line string }
+
+// lastWords is the end of the process's output and of the guest's console.
+func lastWords(m *machine) []word {
 	const lines = 12
-	show := func(from, text string) {
-		all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	var out []word
+	add := func(from, text string) {
+		all := strings.Split(strings.TrimRight(text, "\r\n"), "\n")
 		for _, line := range all[max(0, len(all)-lines):] {
-			if line != "" {
-				m.log.Info("last words", "from", from, "line", line)
+			if line = strings.TrimRight(line, "\r"); line != "" {
+				out = append(out, word{from, line})
 			}
 		}
 	}
 	if m.link != nil {
-		show("process", m.link.Tail())
+		add("process", m.link.Tail())
 	}
 	if c, ok := m.vm.(interface{ Console() string }); ok {
-		show("console", c.Console())
+		add("console", c.Console())
 	}
+	return out
 }
