@@ -25,6 +25,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "guest: this is PID 1 of a workload VM; it does nothing anywhere else")
 		os.Exit(2)
 	}
+	// The first sign of life, on the serial console.
+	fmt.Fprintln(os.Stderr, "guest: PID 1 started")
 	// Two threads are plenty for what happens here, and leave the processors
 	// to the workload; so does a small heap.
 	runtime.GOMAXPROCS(2)

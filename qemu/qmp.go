@@ -13,7 +13,7 @@ import (
 )
 
 // callLimit bounds one exchange over a socket of the machine.
-const callLimit = 30 * time.Second
+const callLimit = 2 * time.Minute
 
 // Monitor runs one QMP command without arguments.
 func (m *Machine) Monitor(ctx context.Context, command string) error {

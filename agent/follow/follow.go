@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/ledger"
@@ -160,7 +162,8 @@ func (f *Follower) caughtUp(ctx context.Context, now time.Time) {
 	s := f.cfg.Ledger.State()
 	if !f.watching {
 		f.watching = true
-		f.cfg.Log.Info("following the ledger", "size", s.Size(), "root", s.RootHash(), "ledgerTime", time.UnixMilli(s.TimeMs()).UTC().Format(time.RFC3339))
+		f.cfg.Log.Info("following the ledger", "size", s.Size(), "root", s.RootHash(), "ledgerTime", time.UnixMilli(s.TimeMs()).UTC().Format(time.RFC3339),
+			"uptime", uptime())
 	}
 	f.cfg.LedgerTime(time.UnixMilli(s.TimeMs()))
 	if !f.enrolled(ctx, s, now) {
@@ -326,4 +329,13 @@ func (f *Follower) Shutdown(ctx context.Context, reason string) error {
 		return fmt.Errorf("deployments have not ended: %w", ctx.Err())
 	}
 	return f.cfg.World.Records.Drain(ctx)
+}
+
+// uptime is how long the kernel has been running; 0 when it does not say.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano()).Round(time.Millisecond)
 }

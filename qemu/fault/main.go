@@ -19,6 +19,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,6 +34,9 @@ type command struct {
 	File    string `json:"file"`    // flip, list: a glob
 	Pattern string `json:"pattern"` // flip: hex bytes to look for; the first of them is changed
 	Name    string `json:"name"`    // kill, stop, cont: base name of the program
+
+	Argv  []string `json:"argv"`  // hand: what to start
+	Until string   `json:"until"` // hand: text in File that ends the measurement
 }
 
 func main() {
@@ -102,16 +106,19 @@ func do(c command) (any, error) {
 		return map[string]any{"files": files}, err
 	case "stat":
 		return stat()
+	case "hand":
+		return hand(c)
 	}
 	return nil, fmt.Errorf("unknown command %q", c.Do)
 }
 
 // process is one that runs.
 type process struct {
-	PID    int    `json:"pid"`
-	Name   string `json:"name"`
-	RSSKiB int64  `json:"rssKiB"`
-	Cgroup string `json:"cgroup"`
+	PID    int      `json:"pid"`
+	Name   string   `json:"name"`
+	RSSKiB int64    `json:"rssKiB"`
+	Cgroup string   `json:"cgroup"`
+	Args   []string `json:"args"`
 }
 
 func processes() ([]process, error) {
@@ -137,7 +144,14 @@ func processes() ([]process, error) {
 		if err != nil {
 			continue
 		}
-		all = append(all, process{pid, filepath.Base(exe), field(status, "VmRSS:"), strings.TrimSpace(string(cgroup))})
+		args, err := os.ReadFile(d + "/cmdline")
+		if err != nil {
+			continue
+		}
+		all = append(all, process{
+			pid, filepath.Base(exe), field(status, "VmRSS:"), strings.TrimSpace(string(cgroup)),
+			strings.Split(strings.TrimRight(string(args), "\x00"), "\x00"),
+		})
 	}
 	return all, nil
 }
@@ -254,5 +268,47 @@ func find(name string, want []byte) (int64, error) {
 		copy(buf, buf[keep+n-len(want):keep+n])
 		at += int64(keep + n - len(want))
 		keep = len(want)
+	}
+}
+
+// handLimit bounds one start by hand.
+const handLimit = 90 * time.Second
+
+// hand starts a program as a person would, without anything of zos round it,
+// measures how long it takes until a text stands in a file, and ends it.
+func hand(c command) (any, error) {
+	if err := os.Remove(c.File); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	start := time.Now()
+	cmd := exec.Command(c.Argv[0], c.Argv[1:]...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for {
+		b, err := os.ReadFile(c.File)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		took := time.Since(start)
+		if bytes.Contains(b, []byte(c.Until)) {
+			if err := cmd.Process.Kill(); err != nil {
+				return nil, err
+			}
+			<-done
+			return map[string]any{"ms": took.Milliseconds()}, nil
+		}
+		if took > handLimit {
+			return nil, errors.Join(fmt.Errorf("nothing after %s: %s%s", handLimit, b, said.String()), cmd.Process.Kill())
+		}
+		select {
+		case err := <-done:
+			return nil, fmt.Errorf("it ended: %v: %s", err, said.String())
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
