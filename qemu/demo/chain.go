@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 type chain struct {
 	board           string
 	imageOnly, stay bool
+	benchFile       string // measure, and write the results there
 	dir             string // build/
 	zos             string // path of the zos command
 	steps           steps
@@ -25,7 +27,6 @@ type chain struct {
 	ledgerURL, mirrorURL      string
 	ledger, mirror, node      *server
 	gatewayPort               int
-	deployment                int64
 	roots                     map[string]string // image to verity root
 	build                     buildInfo
 	history                   historyInfo
@@ -38,11 +39,22 @@ type chain struct {
 type buildInfo struct {
 	Hypervisor struct {
 		Name, Version, Source string
+		Path                  string
 	} `json:"hypervisor"`
-	Files map[string]struct {
+	Cmdline string `json:"cmdline"`
+	Files   map[string]struct {
 		Size   int64  `json:"size"`
 		Digest string `json:"digest"`
 	} `json:"files"`
+	Programs map[string]struct {
+		Size int64 `json:"size"`
+	} `json:"programs"`
+}
+
+// step is one of the steps, with its name for people.
+type step struct {
+	name string
+	f    func(context.Context) ([]string, error)
 }
 
 // images of the example, in the order in which they are made.
@@ -54,15 +66,24 @@ func (c *chain) path(parts ...string) string {
 
 func (c *chain) run(ctx context.Context) error {
 	c.run1 = c.path("run")
-	type step struct {
-		name string
-		f    func(context.Context) ([]string, error)
+	b := &bench{chain: c}
+	build := c.buildNode
+	if c.benchFile != "" {
+		build = b.image
 	}
 	todo := []step{
 		{"trust: keys, policy and ledger", c.makeTrust},
-		{"node image: kernel, init, agent, hypervisor", c.buildNode},
+		{"node image: kernel, init, agent, hypervisor", build},
 	}
-	if !c.imageOnly {
+	switch {
+	case c.imageOnly:
+	case c.benchFile != "":
+		todo = append(todo,
+			step{"ledger and mirror on loopback", c.startServers},
+			step{"OCI images: app and web", c.makeImages},
+			step{"Zero-Images, twice", c.convertImages})
+		todo = append(todo, b.steps()...)
+	default:
 		todo = append(todo,
 			step{"ledger and mirror on loopback", c.startServers},
 			step{"OCI images: app and web", c.makeImages},
@@ -80,11 +101,14 @@ func (c *chain) run(ctx context.Context) error {
 	c.steps.total = len(todo)
 	for _, s := range todo {
 		if err := c.steps.do(ctx, s.name, s.f); err != nil {
-			return err
+			return errors.Join(err, b.end())
 		}
 	}
+	if err := b.end(); err != nil {
+		return err
+	}
 	c.summary()
-	if c.imageOnly || !c.stay {
+	if c.imageOnly || c.benchFile != "" || !c.stay {
 		return nil
 	}
 	c.lookAround()
@@ -148,18 +172,25 @@ func (c *chain) buildNode(ctx context.Context) ([]string, error) {
 	if _, err := command(ctx, c.zos, args...); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(out, "build.json"))
-	if err != nil {
-		return nil, fmt.Errorf("what was built: %w", err)
-	}
-	if err := json.Unmarshal(b, &c.build); err != nil {
-		return nil, fmt.Errorf("decode build.json: %w", err)
+	if err := c.loadBuild(out); err != nil {
+		return nil, err
 	}
 	notes := []string{fmt.Sprintf("hypervisor: %s %s (%s)", c.build.Hypervisor.Name, c.build.Hypervisor.Version, c.build.Hypervisor.Source)}
 	for _, f := range []string{"node.uki", "node.img"} {
 		notes = append(notes, fmt.Sprintf("%-9s %6.1f MB  %s", f, float64(c.build.Files[f].Size)/1e6, c.build.Files[f].Digest))
 	}
 	return notes, nil
+}
+
+func (c *chain) loadBuild(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "build.json"))
+	if err != nil {
+		return fmt.Errorf("what was built: %w", err)
+	}
+	if err := json.Unmarshal(b, &c.build); err != nil {
+		return fmt.Errorf("decode build.json: %w", err)
+	}
+	return nil
 }
 
 // makeSeed says on the boot partition where ledger and mirror will be.
@@ -255,30 +286,41 @@ func (c *chain) render(ctx context.Context) ([]string, error) {
 }
 
 func (c *chain) sign(ctx context.Context) ([]string, error) {
-	in := filepath.Join(c.run1, "shop.spec.json")
 	c.envelopePath = filepath.Join(c.run1, "shop.envelope.json")
-	for _, k := range []struct{ key, role string }{{"author", "author"}, {"security1", "security"}, {"security2", "security"}} {
-		_, err := command(ctx, c.zos, "sign", "--key", filepath.Join(c.run1, "keys", k.key), "--role", k.role, "--root", c.root, in, "-o", c.envelopePath)
-		if err != nil {
-			return nil, err
-		}
-		in = c.envelopePath
+	if err := c.signAs(ctx, filepath.Join(c.run1, "shop.spec.json"), c.envelopePath); err != nil {
+		return nil, err
 	}
 	out, err := command(ctx, c.zos, "verify", c.envelopePath, "--root", c.root)
 	return []string{out}, err
 }
 
+// signAs signs a spec with the three keys of the two roles.
+func (c *chain) signAs(ctx context.Context, in, out string) error {
+	for _, k := range []struct{ key, role string }{{"author", "author"}, {"security1", "security"}, {"security2", "security"}} {
+		if _, err := command(ctx, c.zos, "sign", "--key", filepath.Join(c.run1, "keys", k.key), "--role", k.role, "--root", c.root, in, "-o", out); err != nil {
+			return err
+		}
+		in = out
+	}
+	return nil
+}
+
 func (c *chain) submit(ctx context.Context) ([]string, error) {
-	out, err := command(ctx, c.zos, "submit", "--ledger", c.ledgerURL, "--root", c.root, "--json", c.envelopePath)
+	index, err := c.submitFile(ctx, c.envelopePath)
+	return []string{fmt.Sprintf("receipt: log index %d", index)}, err
+}
+
+// submitFile returns the log index of the receipt.
+func (c *chain) submitFile(ctx context.Context, envelope string) (int64, error) {
+	out, err := command(ctx, c.zos, "submit", "--ledger", c.ledgerURL, "--root", c.root, "--json", envelope)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	var r struct {
 		Index int64 `json:"index"`
 	}
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
-		return nil, fmt.Errorf("decode the receipt: %w", err)
+		return 0, fmt.Errorf("decode the receipt: %w", err)
 	}
-	c.deployment = r.Index
-	return []string{fmt.Sprintf("receipt: log index %d", r.Index)}, nil
+	return r.Index, nil
 }

@@ -32,6 +32,7 @@ func run(ctx context.Context) int {
 	flag.StringVar(&c.board, "board", "qemu-x86_64", "kind of machine to build the image for")
 	flag.BoolVar(&c.imageOnly, "image-only", false, "build the node image into build/images and stop")
 	flag.BoolVar(&c.stay, "stay", term.IsTerminal(int(os.Stdout.Fd())) && term.IsTerminal(int(os.Stdin.Fd())), "leave everything running until Ctrl-C")
+	flag.StringVar(&c.benchFile, "bench", "", "measure instead, and write the results to this file")
 	flag.StringVar(&c.dir, "dir", "build", "where to write")
 	flag.Parse()
 
@@ -41,10 +42,7 @@ func run(ctx context.Context) int {
 		return 1
 	}
 	c.zos = filepath.Join(filepath.Dir(self), "zos")
-	c.steps = steps{out: os.Stdout, total: 13}
-	if c.imageOnly {
-		c.steps.total = 2
-	}
+	c.steps = steps{out: os.Stdout}
 	err = c.run(ctx)
 	c.close()
 	switch {

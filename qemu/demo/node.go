@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +29,7 @@ type historyInfo struct {
 	Status string `json:"status"`
 	Items  []struct {
 		Index      int64  `json:"index"`
+		TimeMs     int64  `json:"timeMs"`
 		Kind       string `json:"kind"`
 		Phase      string `json:"phase"`
 		Result     string `json:"result"`
@@ -95,17 +95,9 @@ func (c *chain) wait(ctx context.Context) ([]string, error) {
 	}
 }
 
-func (c *chain) loadHistory(ctx context.Context) error {
-	out, err := command(ctx, c.zos, "history", "shop", "--ledger", c.ledgerURL, "--root", c.root, "--json")
-	if err != nil {
-		return err
-	}
-	var h historyInfo
-	if err := json.Unmarshal([]byte(out), &h); err != nil {
-		return fmt.Errorf("decode the history: %w", err)
-	}
-	c.history = h
-	return nil
+func (c *chain) loadHistory(ctx context.Context) (err error) {
+	c.history, err = c.historyOf(ctx, "shop")
+	return err
 }
 
 // fetch asks for the page as anybody outside would. nginx passes the request

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// benchApp is one machine of the example behind the gateway.
+const benchApp = `metadata:
+  name: %s
+placement:
+  arch: amd64
+networks:
+  - name: inside
+    subnet: 10.43.0.0/24
+gateways:
+  - name: http
+    port: 8000
+    machine: app
+    targetPort: 8080
+machines:
+  - name: app
+    memoryMiB: 192
+    kernel: file:%[2]s/guest/vmlinuz
+    initramfs: file:%[2]s/guest/initramfs.cpio
+    image: oci:%[2]s/oci/app
+    interfaces:
+      - network: inside
+        address: 10.43.0.10
+    health:
+      kind: http
+      port: 8080
+      path: /healthz
+`
+
+// starts measures pairs: claim committed to first byte from the workload,
+// with everything local, against the same hypervisor with the same kernel,
+// initramfs, command line and disk, started by hand, to the guest's first
+// sign of life.
+func (b *bench) starts(ctx context.Context) ([]string, error) {
+	b.res.Start = pair{What: "claim committed to first byte from the workload, image local",
+		Than: "the same hypervisor, kernel, initramfs and disk by hand, to the guest's PID 1", Goal: 1.3}
+	var argv []string
+	for round := range rounds + 1 {
+		name := fmt.Sprintf("bench-%d", round)
+		id, err := b.deploy(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		claimed, err := b.claimed(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		limited, cancel := context.WithTimeout(ctx, runLimit)
+		err = firstByte(limited, fmt.Sprintf("http://127.0.0.1:%d/", b.port))
+		ours := time.Since(claimed)
+		cancel()
+		if err != nil {
+			return nil, &problem{what: "first byte of " + name, expected: "a page", todo: "read " + filepath.Join(b.run1, "bench-console.log"), err: err}
+		}
+		if argv == nil {
+			if argv, err = b.byHand(ctx); err != nil {
+				return nil, err
+			}
+		}
+		if err := b.finish(ctx, name, id); err != nil {
+			return nil, err
+		}
+		if round == 0 {
+			continue // it fetched the image
+		}
+		var took struct{ Ms int64 }
+		if err := b.m.Fault(ctx, map[string]any{"do": "hand", "argv": argv, "file": "/tmp/hand.log", "until": "guest: PID 1 started"}, &took); err != nil {
+			return nil, err
+		}
+		b.res.Start.OursMs, b.res.Start.BaseMs = append(b.res.Start.OursMs, ours.Milliseconds()), append(b.res.Start.BaseMs, took.Ms)
+	}
+	b.res.Start.finish()
+	return []string{fmt.Sprintf("%v ms against %v ms: %.2f times (goal %.1f)", b.res.Start.OursMs, b.res.Start.BaseMs, b.res.Start.Ratio, b.res.Start.Goal)}, nil
+}
+
+// deploy renders, signs and submits one deployment and returns its index.
+func (b *bench) deploy(ctx context.Context, name string) (int64, error) {
+	abs, err := filepath.Abs(b.dir)
+	if err != nil {
+		return 0, err
+	}
+	file := func(ext string) string { return filepath.Join(b.run1, name+ext) }
+	if err := os.WriteFile(file(".yaml"), fmt.Appendf(nil, benchApp, name, abs), 0o644); err != nil {
+		return 0, fmt.Errorf("deployment: %w", err)
+	}
+	if _, err := command(ctx, b.zos, "render", file(".yaml"), "--store", b.path("store"), "-o", file(".json")); err != nil {
+		return 0, err
+	}
+	if err := b.signAs(ctx, file(".json"), file(".envelope")); err != nil {
+		return 0, err
+	}
+	return b.submitFile(ctx, file(".envelope"))
+}
+
+// claimed waits for the claim and returns the ledger's time of it.
+func (b *bench) claimed(ctx context.Context, name string) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	for {
+		h, err := b.historyOf(ctx, name)
+		if err != nil {
+			return time.Time{}, err
+		}
+		for _, it := range h.Items {
+			if it.Kind == "claim" {
+				return time.UnixMilli(it.TimeMs), nil
+			}
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("%s was not claimed: %w", name, ctx.Err())
+		}
+	}
+}
+
+// finish waits until all of a deployment is recorded, keeps its phases, and
+// stops it.
+func (b *bench) finish(ctx context.Context, name string, id int64) error {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	if err := b.until(ctx, name, "running"); err != nil {
+		return err
+	}
+	h, err := b.historyOf(ctx, name)
+	if err != nil {
+		return err
+	}
+	b.res.Phases = nil
+	for _, it := range h.Items {
+		if it.Kind == "record" {
+			b.res.Phases = append(b.res.Phases, phaseTime{it.Phase, it.DurationMs, it.Bytes})
+		}
+	}
+	if _, err := command(ctx, b.zos, "stop", "--ledger", b.ledgerURL, "--root", b.root, "--key", filepath.Join(b.run1, "keys", "author"),
+		"--reason", "measured", name); err != nil {
+		return err
+	}
+	return b.until(ctx, name, "stopped")
+}
+
+func (b *bench) until(ctx context.Context, name, status string) error {
+	for {
+		h, err := b.historyOf(ctx, name)
+		if err != nil {
+			return err
+		}
+		if h.Status == status {
+			return nil
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s is %s, not %s: %w", name, h.Status, status, ctx.Err())
+		}
+	}
+}
+
+func (c *chain) historyOf(ctx context.Context, name string) (historyInfo, error) {
+	var h historyInfo
+	out, err := command(ctx, c.zos, "history", name, "--ledger", c.ledgerURL, "--root", c.root, "--json")
+	if err != nil {
+		return h, err
+	}
+	if err := json.Unmarshal([]byte(out), &h); err != nil {
+		return h, fmt.Errorf("decode the history: %w", err)
+	}
+	return h, nil
+}
+
+// kept are the options of a running hypervisor that a start by hand takes
+// over: what the guest is made of. The others (sockets, network, events) are
+// of the agent's making.
+var kept = map[string][]string{
+	"cloud-hypervisor": {"--kernel", "--initramfs", "--cmdline", "--cpus", "--memory", "--rng", "--disk"},
+	"qemu":             {"-M", "-accel", "-cpu", "-smp", "-m", "-display", "-kernel", "-initrd", "-append", "-L", "-blockdev"},
+}
+
+// byHand turns the arguments of the running hypervisor into what a person
+// would type.
+func (b *bench) byHand(ctx context.Context) ([]string, error) {
+	var in inside
+	if err := b.m.Fault(ctx, map[string]any{"do": "stat"}, &in); err != nil {
+		return nil, err
+	}
+	for _, p := range in.Processes {
+		name, ok := map[string]string{"cloud-hypervisor": "cloud-hypervisor", "qemu-system-x86_64": "qemu"}[p.Name]
+		if !ok {
+			continue
+		}
+		program := b.build.Hypervisor.Path
+		argv := []string{program}
+		for i := 1; i < len(p.Args)-1; i++ {
+			if slices.Contains(kept[name], p.Args[i]) {
+				argv = append(argv, p.Args[i], p.Args[i+1])
+			}
+			if p.Args[i] == "-device" && strings.HasPrefix(p.Args[i+1], "virtio-blk-pci") {
+				argv = append(argv, p.Args[i], p.Args[i+1])
+			}
+		}
+		if name == "qemu" {
+			return append(argv, "-nodefaults", "-no-user-config", "-serial", "file:/tmp/hand.log"), nil
+		}
+		return append(argv, "--serial", "file=/tmp/hand.log", "--console", "off"), nil
+	}
+	return nil, errors.New("no hypervisor runs in the node")
+}
