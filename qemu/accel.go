@@ -22,8 +22,10 @@ type Accel struct {
 }
 
 // tcgArgs emulate an AMD processor with nested paging, so that KVM works
-// inside the machine on any host.
-var tcgArgs = []string{"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt"}
+// inside the machine on any host. The features that are taken away are those
+// that no emulator has: QEMU would warn of each at every start.
+var tcgArgs = []string{"-M", "q35", "-accel", "tcg,thread=multi", "-cpu",
+	"EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"}
 
 var kvmArgs = []string{"-M", "q35", "-accel", "kvm", "-cpu", "host"}
 
