@@ -42,6 +42,7 @@ type Options struct {
 type Machine struct {
 	Console *Console
 	Started time.Time
+	Retries int // how many emulator faults came before this boot
 
 	cmd  *exec.Cmd
 	dir  string

@@ -65,7 +65,7 @@ func (a *app) nodeRun() *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVar(&forward, "forward", nil, "HOSTPORT:PORT, from this machine's loopback to the node (repeat)")
 	f.IntVar(&memory, "memory", 2048, "MiB")
-	f.IntVar(&cpus, "cpus", 2, "processors")
+	f.IntVar(&cpus, "cpus", 0, "processors; 2 when 0")
 	f.StringVar(&seedFile, "seed", "", "seed to hand over by SMBIOS")
 	f.StringVar(&log, "log", "", "file for a copy of the console")
 	return cmd
@@ -73,9 +73,12 @@ func (a *app) nodeRun() *cobra.Command {
 
 // runMachine boots and stays until the machine is off or Ctrl-C.
 func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
-	m, err := qemu.Start(o)
+	m, err := qemu.Boot(ctx, o, qemu.Up)
 	if err != nil {
 		return err
+	}
+	if m.Retries > 0 {
+		fmt.Fprintln(a.err, "an earlier boot died of a fault of the emulator, not of zos; this is the second one")
 	}
 	defer func() {
 		if cerr := m.Close(); err == nil {

@@ -115,8 +115,11 @@ func standinNode(t *testing.T, dir, behaviour, words string, disk bool) *node {
 		}
 	}
 	n := &node{t: t}
-	if n.Machine, err = qemu.Start(o); err != nil {
+	if n.Machine, err = qemu.Boot(deadline(t), o, qemu.Up); err != nil {
 		t.Fatal(err)
+	}
+	if n.Retries > 0 {
+		t.Logf("EMULATOR FAULT in %d earlier boot", n.Retries)
 	}
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {

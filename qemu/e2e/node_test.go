@@ -56,8 +56,11 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 		o.Kernel, o.Initrd, o.Cmdline = filepath.Join(out, "vmlinuz"), w.path(name+".initrd"), res.Cmdline
 	}
 	var err error
-	if n.Machine, err = qemu.Start(o); err != nil {
+	if n.Machine, err = qemu.Boot(deadline(w.t), o, qemu.Up); err != nil {
 		w.t.Fatal(err)
+	}
+	if n.Retries > 0 {
+		w.t.Logf("EMULATOR FAULT in %d earlier boot", n.Retries)
 	}
 	w.t.Cleanup(func() {
 		if err := n.Close(); err != nil {
