@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestConsoleExpect(t *testing.T) {
+	c := newConsole()
+	r, w := io.Pipe()
+	var kept bytes.Buffer
+	go c.copyFrom(r, &kept)
+	go func() {
+		for _, s := range []string{"first li", "ne\r\n\x1b[2J\x1b[01;01Hsecond 42\r\n", "third\nno end"} {
+			if _, err := io.WriteString(w, s); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	line, _, m, err := c.Expect(soon(t), 0, regexp.MustCompile(`^first line$`))
+	if err != nil || line.Text != "first line" {
+		t.Fatalf("%q, %v", line.Text, err)
+	}
+	_, groups, m, err := c.Expect(soon(t), m, regexp.MustCompile(`^second (\d+)$`))
+	if err != nil || !slices.Equal(groups, []string{"second 42", "42"}) {
+		t.Fatalf("%v, %v", groups, err)
+	}
+	// What stands before the mark is not seen again, and the end is told.
+	if _, _, _, err = c.Expect(soon(t), m, regexp.MustCompile(`second`)); !errors.Is(err, ErrConsoleEnded) || !strings.Contains(err.Error(), "no end") {
+		t.Errorf("%v", err)
+	}
+	if len(c.Lines(0)) != 3 || c.Mark() != 3 {
+		t.Errorf("%d lines", len(c.Lines(0)))
+	}
+}
+
+func TestConsoleDeadline(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, _, _, err := newConsole().Expect(ctx, 0, regexp.MustCompile("x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestEmulatorFault(t *testing.T) {
+	for text, want := range map[string]bool{
+		"[    3.7] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n":                     true,
+		"[    3.7] Kernel panic - not syncing: Fatal exception in interrupt\n":    true,
+		"[    3.7] Kernel panic - not syncing: Attempted to kill init!\n":         false,
+		"panic: runtime error: invalid memory address or nil pointer dereference": false,
+	} {
+		m := &Machine{Console: newConsole()}
+		m.Console.add([]byte(text))
+		if got := m.EmulatorFault(); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+// TestProbe: whatever this machine has, the answer is one of the two with a
+// reason, and tcg where the binary is missing.
+func TestProbe(t *testing.T) {
+	if a := Probe(soon(t), filepath.Join(t.TempDir(), "no-qemu")); a.Name != "tcg" || a.Why == "" || len(a.Args) == 0 {
+		t.Errorf("%+v", a)
+	}
+	a := Probe(soon(t), Binary)
+	if (a.Name != "tcg" && a.Name != "kvm") || a.Why == "" {
+		t.Errorf("%+v", a)
+	}
+	t.Logf("%s: %s", a.Name, a.Why)
+}
+
+func TestQuoted(t *testing.T) {
+	if got := quoted("/a,b/c"); got != "/a,,b/c" {
+		t.Error(got)
+	}
+}
+
+// TestMachine starts a machine that cannot boot: its words are kept, and
+// nothing stays behind.
+func TestMachine(t *testing.T) {
+	if _, err := exec.LookPath(Binary); err != nil {
+		t.Skipf("SKIP rig: no %s", Binary)
+	}
+	o := Options{
+		Accel: Accel{Name: "tcg", Args: tcgArgs}, MemoryMiB: 64, CPUs: 1, Faults: true, SMBIOS: []string{"zos.seed=e30="},
+		// A "kernel" that is none: QEMU says so and ends.
+		Kernel: "/dev/null", Initrd: "/dev/null", Log: filepath.Join(t.TempDir(), "console"),
+	}
+	m, err := Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Wait(soon(t)); err == nil {
+		t.Error("QEMU booted nothing at all and said that it went well")
+	}
+	if err := m.Monitor(soon(t), "quit"); err == nil {
+		t.Error("the monitor of a machine that is gone answers")
+	}
+	if err := errors.Join(m.Close(), m.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(m.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s stays behind: %v", m.dir, err)
+	}
+	if b, err := os.ReadFile(o.Log); err != nil || len(b) == 0 {
+		t.Errorf("what QEMU said is not in the log: %q, %v", b, err)
+	}
+	if _, err := Boot(soon(t), o, Up); !errors.Is(err, ErrConsoleEnded) {
+		t.Errorf("Boot: %v", err)
+	}
+}
+
+// TestClose kills a machine that runs, by its id, and only once.
+func TestClose(t *testing.T) {
+	if _, err := exec.LookPath(Binary); err != nil {
+		t.Skipf("SKIP rig: no %s", Binary)
+	}
+	disk := filepath.Join(t.TempDir(), "a,b.img") // an empty disk: the firmware waits for ever
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Start(Options{Accel: Accel{Name: "tcg", Args: tcgArgs}, MemoryMiB: 64, CPUs: 1, Disk: disk})
+	if err != nil {
+		t.Skipf("SKIP rig: %v", err)
+	}
+	if err := m.Monitor(soon(t), "query-status"); err != nil {
+		t.Errorf("monitor: %v", err)
+	}
+	if err := m.Fault(soon(t), map[string]any{"do": "stat"}, nil); err == nil {
+		t.Error("a machine without a fault channel took a fault")
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := syscall.Kill(m.PID(), 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("QEMU runs on: %v", err)
+	}
+	select {
+	case <-m.Done():
+	default:
+		t.Error("Done is not closed")
+	}
+}
