@@ -39,7 +39,7 @@ func TestRefused(t *testing.T) {
 	})
 	t.Run("checkpoint rolled back", func(t *testing.T) {
 		old := get(t, w.ledger+"/checkpoint")
-		w.register(w.tooLarge("newer")) // the log grows
+		w.register(w.tooLarge("newer"))                                // the log grows
 		n.says(t, 0, `msg="deployment not claimed".*deployment=newer`) // the node has seen it
 		refusedCheckpoint(t, w, n, "rolled back", old, nil)
 	})
