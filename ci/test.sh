@@ -8,16 +8,19 @@ cd "$(dirname "$0")/.."
 mkdir -p build/test
 rc=0 start=$SECONDS
 
-# suite NAME LIMIT PACKAGE…: go test -v into a log; the terminal sees packages,
-# failures and skips as they happen.
+# suite NAME LIMIT ARGUMENT…: go test -v into a log; the terminal sees packages,
+# failures and skips as they happen. Returns go test's exit code.
 suite() {
   local name=$1 limit=$2; shift 2
   local log=build/test/$name.log
   echo "== $name"
   go test -v -count=1 -timeout "$limit" "$@" 2>&1 | tee "$log" |
-    grep --line-buffered -E '^(ok|FAIL|panic:)|^ *--- (FAIL|SKIP)|SKIP ' | grep --line-buffered -v 'no test files' || true
+    grep --line-buffered -E '^(ok|FAIL|panic:)|^ *--- (FAIL|SKIP)|SKIP ' | grep --line-buffered -v 'no test files'
   local st=${PIPESTATUS[0]}
-  if [ "$st" != 0 ]; then rc=1; echo "== $name FAILED; see $log"; grep -E -A25 '^ *--- FAIL|^panic:' "$log" | head -n 150; fi
+  [ "$st" = 0 ] && return 0
+  echo "== $name FAILED; see $log"
+  grep -E -A25 '^ *--- FAIL|^panic:' "$log" | head -n 150
+  return 1
 }
 
 echo "== vet"
@@ -25,13 +28,25 @@ go vet ./... || rc=1
 unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 if [ -n "$unformatted" ]; then echo "not gofmt-clean: $unformatted"; rc=1; fi
 
-mapfile -t unit < <(go list ./... | grep -v '/qemu/e2e$')
-suite unit 15m "${unit[@]}"
-suite e2e 60m ./qemu/e2e
+mapfile -t unit < <(go list ./... | grep -v -e '/qemu/e2e$' -e '/zos/build/')
+suite unit 20m "${unit[@]}" || rc=1
+# A kernel that died of the emulator's known race (never a failed assertion)
+# lets its test be run again, once, and that is said.
+if ! suite e2e 60m ./qemu/e2e; then
+  broken=$(grep -E '^--- FAIL' build/test/e2e.log | awk '{print $3}' | paste -sd'|')
+  if [ -n "$broken" ] && grep -q 'EMULATOR FAULT' build/test/e2e.log; then
+    echo "== e2e: the emulator broke; once more: $broken"
+    mv build/test/e2e.log build/test/e2e-broken.log
+    suite e2e 60m -run "^($broken)\$" ./qemu/e2e || rc=1
+    grep -hE '^ *--- PASS' build/test/e2e-broken.log >>build/test/e2e.log
+  else
+    rc=1
+  fi
+fi
 
 echo
 echo "== end-to-end cases"
-grep -hE '^ *--- (PASS|FAIL|SKIP)' build/test/e2e.log | sed 's/^ *--- //' | sort -k1,1 -s
+{ grep -hE '^ *--- (PASS|FAIL|SKIP)' build/test/e2e.log; grep -hE '^ *--- (PASS|FAIL|SKIP): TestNested' build/test/unit.log; } | sed 's/^ *--- //' | sort -k1,1 -s
 count() { cat build/test/unit.log build/test/e2e.log | grep -cE "^ *--- $1"; }
 echo
 echo "== $((SECONDS-start)) s"

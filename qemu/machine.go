@@ -227,8 +227,11 @@ var emulatorFault = regexp.MustCompile(`Oops: int3|Fatal exception`)
 // EmulatorFault says whether the outer kernel died in the way that the
 // emulator is known for; such a boot may be tried again once.
 func (m *Machine) EmulatorFault() bool {
-	return slices.ContainsFunc(m.Console.Lines(0), func(l Line) bool { return emulatorFault.MatchString(l.Text) })
+	return slices.ContainsFunc(m.Console.Lines(0), func(l Line) bool { return IsEmulatorFault(l.Text) })
 }
+
+// IsEmulatorFault says the same of text from a console.
+func IsEmulatorFault(s string) bool { return emulatorFault.MatchString(s) }
 
 // dial connects to one of the machine's sockets; QEMU makes them a moment
 // after it starts.

@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
+
+	"github.com/zos-node/zos/qemu"
 )
 
 func main() {
@@ -28,7 +30,7 @@ func main() {
 }
 
 func run(ctx context.Context) int {
-	c := chain{}
+	var c chain
 	flag.StringVar(&c.board, "board", "qemu-x86_64", "kind of machine to build the image for")
 	flag.BoolVar(&c.imageOnly, "image-only", false, "build the node image into build/images and stop")
 	flag.BoolVar(&c.stay, "stay", term.IsTerminal(int(os.Stdout.Fd())) && term.IsTerminal(int(os.Stdin.Fd())), "leave everything running until Ctrl-C")
@@ -43,8 +45,16 @@ func run(ctx context.Context) int {
 	}
 	c.zos = filepath.Join(filepath.Dir(self), "zos")
 	c.steps = steps{out: os.Stdout}
+	first := c
 	err = c.run(ctx)
 	c.close()
+	if err != nil && ctx.Err() == nil && c.emulatorBroke() {
+		// Told apart from a failure of ours, tried once more, and said.
+		fmt.Fprintf(os.Stdout, "\nThe emulator broke the node's kernel (a known race of QEMU without KVM, not of zos). Once more, from the start.\n\n")
+		c = first
+		err = c.run(ctx)
+		c.close()
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stdout, "\ninterrupted; everything that was started has been stopped")
@@ -54,4 +64,9 @@ func run(ctx context.Context) int {
 		return 1
 	}
 	return 0
+}
+
+// emulatorBroke looks at what the node said last.
+func (c *chain) emulatorBroke() bool {
+	return c.consolePath != "" && qemu.IsEmulatorFault(tailFile(c.consolePath, 200))
 }
