@@ -18,9 +18,14 @@ test: programs
 bench: programs
 	@build/bin/demo --bench build/bench.json
 
+# ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
+# without ROOT it trusts keys that are made for it in build/run/keys.
 image: programs
-	@build/bin/zos ledger init --help >/dev/null
+ifdef ROOT
+	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) -o build/images/$(BOARD)
+else
 	@build/bin/demo --image-only --board $(BOARD)
+endif
 
 programs: setup
 	@echo "== programs"

@@ -123,8 +123,7 @@ func (c *chain) close() {
 	}
 }
 
-// makeTrust makes fresh keys and an empty ledger. An image build alone keeps
-// the trust root that is there: it is part of the image.
+// makeTrust makes fresh keys and an empty ledger: every run is the first day.
 func (c *chain) makeTrust(ctx context.Context) ([]string, error) {
 	if err := os.RemoveAll(c.run1); err != nil {
 		return nil, fmt.Errorf("clear the last run: %w", err)
