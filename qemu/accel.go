@@ -19,6 +19,10 @@ type Accel struct {
 	Name string   // "kvm" or "tcg"
 	Why  string   // for people: why this one
 	Args []string // -M, -accel and -cpu
+	// CPUs is 1 without KVM: emulated processors race when a kernel patches its
+	// own code (as KVM inside does at each start of a guest), and on a machine
+	// with two processors a second emulated one gains little.
+	CPUs int
 }
 
 // tcgArgs emulate an AMD processor with nested paging, so that KVM works
@@ -49,7 +53,7 @@ const probeLimit = 3 * time.Second
 // Probe tells KVM that works, also for guests of the machine's own, from KVM
 // that only exists, and falls back to emulation.
 func Probe(ctx context.Context, binary string) Accel {
-	tcg := Accel{Name: "tcg", Args: tcgArgs}
+	tcg := Accel{Name: "tcg", Args: tcgArgs, CPUs: 1}
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		tcg.Why = "no usable /dev/kvm: " + err.Error()
@@ -72,7 +76,7 @@ func Probe(ctx context.Context, binary string) Accel {
 		tcg.Why = "/dev/kvm exists, but a test machine did not run: " + err.Error()
 		return tcg
 	}
-	return Accel{Name: "kvm", Why: "a test machine ran on /dev/kvm", Args: kvmArgs}
+	return Accel{Name: "kvm", Why: "a test machine ran on /dev/kvm", Args: kvmArgs, CPUs: 2}
 }
 
 func probeRun(ctx context.Context, binary string) error {

@@ -24,7 +24,7 @@ import (
 type Options struct {
 	Accel     Accel
 	MemoryMiB int // 2048 when 0
-	CPUs      int // 2 when 0
+	CPUs      int // the accelerator's when 0
 
 	// Disk is a raw image, booted through OVMF; or Kernel, Initrd and Cmdline
 	// are booted directly.
@@ -85,7 +85,7 @@ func (m *Machine) args(o Options) ([]string, error) {
 		mem = 2048
 	}
 	if cpus == 0 {
-		cpus = 2
+		cpus = max(1, o.Accel.CPUs)
 	}
 	args := append(slices.Clone(o.Accel.Args), "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",

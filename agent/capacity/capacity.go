@@ -161,5 +161,9 @@ func ReadHypervisor(path string) (Hypervisor, error) {
 // Arch is the machine's, as specs name it.
 func Arch() string { return runtime.GOARCH }
 
-// VCPUs is how many processors guests may count on.
-func VCPUs() int64 { return int64(runtime.NumCPU()) }
+// vcpusPerCPU is how many virtual processors share one of the machine's:
+// guests are rarely all busy. Memory is never given away twice.
+const vcpusPerCPU = 2
+
+// VCPUs is how many virtual processors the node offers.
+func VCPUs() int64 { return vcpusPerCPU * int64(runtime.NumCPU()) }

@@ -65,7 +65,7 @@ func (a *app) nodeRun() *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVar(&forward, "forward", nil, "HOSTPORT:PORT, from this machine's loopback to the node (repeat)")
 	f.IntVar(&memory, "memory", 2048, "MiB")
-	f.IntVar(&cpus, "cpus", 0, "processors; 2 when 0")
+	f.IntVar(&cpus, "cpus", 0, "processors; when 0: 2 with KVM, 1 without")
 	f.StringVar(&seedFile, "seed", "", "seed to hand over by SMBIOS")
 	f.StringVar(&log, "log", "", "file for a copy of the console")
 	return cmd
