@@ -73,7 +73,11 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	}
 	n.world = &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store,
 		Network: n.manager, Clock: clock.System{}, Log: n.all, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
-	n.follower = follow.New(ctx, follow.Config{Ledger: led, World: n.world, Name: n.seed.Name, Voucher: n.seed.Voucher, Image: imageName(seed.ReleasePath),
+	voucher, err := sign.ParseSigner([]byte(n.seed.VoucherKey))
+	if err != nil {
+		return fmt.Errorf("key of the voucher: %w", err)
+	}
+	n.follower = follow.New(ctx, follow.Config{Ledger: led, World: n.world, Name: n.seed.Name, Voucher: n.seed.Voucher, VoucherSigner: voucher, Image: imageName(seed.ReleasePath),
 		Capacity: n.capacity, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
 		Moved: func() { n.progress.Moved("follow", followLimit) }})
 	go queue.Run(ctx)

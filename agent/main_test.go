@@ -89,7 +89,7 @@ func TestProcess(t *testing.T) {
 		}
 	}
 	s := seed.Seed{APIVersion: "zos/v1", Kind: "Seed", Name: "n1", Ledger: []string{"http://192.0.2.2:8470"}, Mirrors: []string{"http://192.0.2.2:8480"},
-		Voucher: log.Voucher("v", 1, map[string]string{}), Network: seed.Network{Mode: "static", Address: "192.0.2.1/24"}}
+		Voucher: log.Voucher("v", 1, map[string]string{}), VoucherKey: string(log.VoucherKey), Network: seed.Network{Mode: "static", Address: "192.0.2.1/24"}}
 	text, err := s.Encode()
 	if err != nil {
 		t.Fatal(err)

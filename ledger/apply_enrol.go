@@ -3,15 +3,21 @@
 package ledger
 
 import (
+	"slices"
+
 	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec/strict"
 )
 
-// applyEnrol lets a node in: it signs with its own key and shows a voucher
-// that the policy's roles signed and that has a use left.
+// applyEnrol lets a node in: it signs with its own key and with that of a
+// voucher that the policy's roles signed and that has a use left.
 func (s *State) applyEnrol(a at, p *Enrol, keys []string) (func(), error) {
-	if len(keys) != 1 || keys[0] != p.Key {
-		return nil, refuse("signatures", "must be one, by the key that enrols")
+	var v Voucher
+	if err := strict.Decode(p.Voucher.Payload, &v, MaxEntry); err != nil {
+		return nil, refusal("payload.voucher.payload", err)
+	}
+	if len(keys) != 2 || !slices.Contains(keys, p.Key) || !slices.Contains(keys, v.Key) || p.Key == v.Key {
+		return nil, refuse("signatures", "must be two, by the key that enrols and by the voucher's")
 	}
 	id, err := sign.Fingerprint(p.Key)
 	if err != nil {
@@ -29,10 +35,6 @@ func (s *State) applyEnrol(a at, p *Enrol, keys []string) (func(), error) {
 	}
 	if err := s.Root().check("voucher", signers, nil); err != nil {
 		return nil, refusal("payload.voucher.signatures", err)
-	}
-	var v Voucher
-	if err := strict.Decode(p.Voucher.Payload, &v, MaxEntry); err != nil {
-		return nil, refusal("payload.voucher.payload", err)
 	}
 	use := voucherUse{Digest: HashEntry(p.Voucher.Payload)}
 	first, known := s.voucherByID[v.ID]

@@ -144,12 +144,19 @@ func TestEnrol(t *testing.T) {
 	l := ledgertest.New(t)
 	v := l.Voucher("batch-1", 2, map[string]string{"site": "a"})
 	a, b, c := l.NewNode("a"), l.NewNode("b"), l.NewNode("c")
-	wants(t, l.Refuse(a.EnrolEntry(l.Envelope(ledger.TypeVoucher, ledger.Voucher{ID: "x", Uses: 1}, "author"))), "payload.voucher.signatures", `"operator" has 0 of 1`)
+	wants(t, l.Refuse(a.EnrolEntry(l.Envelope(ledger.TypeVoucher, ledger.Voucher{ID: "x", Uses: 1, Key: l.Keys["voucher"].PublicKey()}, "author"))), "payload.voucher.signatures", `"operator" has 0 of 1`)
 	forged := v
 	forged.Payload = []byte(strings.Replace(string(v.Payload), `"uses":2`, `"uses":9`, 1))
 	wants(t, l.Refuse(a.EnrolEntry(forged)), "payload.voucher", "wrong for this payload")
 	enrol := ledger.Enrol{Name: "a", Key: a.Key.PublicKey(), Voucher: v, Image: "x", Acted: l.Acted()}
 	wants(t, l.Refuse(b.Entry(ledger.TypeEnrol, enrol)), "signatures", "key that enrols")
+	// Everybody can read the voucher on the ledger: without its key it is worth nothing.
+	wants(t, l.Refuse(a.Entry(ledger.TypeEnrol, enrol)), "signatures", "voucher's")
+	stolen, err := ledger.NewEntry(ledger.TypeEnrol, enrol, a.Key, b.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, l.Refuse(stolen), "signatures", "voucher's")
 	l.Must(a.EnrolEntry(v))
 	wants(t, l.Refuse(a.EnrolEntry(v)), "payload.key", "enrolled already")
 	wants(t, l.Refuse(b.EnrolEntry(l.Voucher("batch-1", 3, nil))), "another voucher")

@@ -83,6 +83,9 @@ func check(p any) error {
 		if p.Uses < 1 || p.Uses > 1_000_000 {
 			return refuse("uses", "is %d, want 1 to 1000000", p.Uses)
 		}
+		if _, err := sign.Fingerprint(p.Key); err != nil {
+			return refusal("key", err)
+		}
 		return checkLabels(p.Labels)
 	case *Enrol:
 		return checkEnrol(p)

@@ -142,7 +142,7 @@ func decodeEnvelope(env *sign.Envelope, raw []byte) (*Entry, error) {
 
 // NewEntry makes the envelope of a payload with one signature and checks that
 // Decode accepts it.
-func NewEntry(payloadType string, payload any, s sign.Signer) ([]byte, error) {
+func NewEntry(payloadType string, payload any, signers ...sign.Signer) ([]byte, error) {
 	body, ok := payload.([]byte)
 	if !ok {
 		var err error
@@ -151,8 +151,10 @@ func NewEntry(payloadType string, payload any, s sign.Signer) ([]byte, error) {
 		}
 	}
 	env := sign.Envelope{PayloadType: payloadType, Payload: body}
-	if err := env.Add(s); err != nil {
-		return nil, fmt.Errorf("sign %s: %w", payloadType, err)
+	for _, s := range signers {
+		if err := env.Add(s); err != nil {
+			return nil, fmt.Errorf("sign %s: %w", payloadType, err)
+		}
 	}
 	b, err := env.Encode()
 	if err != nil {

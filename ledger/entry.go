@@ -61,14 +61,18 @@ type Acted struct {
 	Root string `json:"root"` // 64 hex digits
 }
 
-// Voucher lets nodes enrol. Signed by the roles of Require["voucher"].
+// Voucher lets nodes enrol. Signed by the roles of Require["voucher"]. An
+// enrolment shows it to everybody, so it is worth nothing by itself: whoever
+// uses it has to have the private half of Key.
 type Voucher struct {
 	ID     string            `json:"id"`     // unique on the ledger
 	Uses   int64             `json:"uses"`   // how many enrolments it is good for
+	Key    string            `json:"key"`    // of the voucher itself, authorized_keys form
 	Labels map[string]string `json:"labels"` // what the operator says of the nodes
 }
 
-// Enrol makes a node known. Signed by Key, which is the node's own.
+// Enrol makes a node known. It has two signatures: by Key, which is the
+// node's own, and by the voucher's key.
 type Enrol struct {
 	Name    string        `json:"name"`    // DNS label, for people
 	Key     string        `json:"key"`     // authorized_keys form, "ssh-ed25519 AAAA…"; its fingerprint is the node id

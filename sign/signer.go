@@ -83,6 +83,15 @@ func GenerateSigner() (Signer, []byte, error) {
 	return s, pem.EncodeToMemory(block), nil
 }
 
+// ParseSigner reads the text of a private key file without a passphrase.
+func ParseSigner(text []byte) (Signer, error) {
+	s, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("read private key: %w", err)
+	}
+	return newFileSigner(s)
+}
+
 // LoadSigner reads a private key file. The callback is asked for the
 // passphrase only when the file has one; it may be nil.
 func LoadSigner(path string, passphrase func() ([]byte, error)) (Signer, error) {

@@ -29,11 +29,12 @@ import (
 
 // Config is what the loop needs.
 type Config struct {
-	Ledger  *Ledger
-	World   *deploy.World
-	Name    string        // of the node
-	Voucher sign.Envelope // lets it enrol
-	Image   string        // what it booted
+	Ledger        *Ledger
+	World         *deploy.World
+	Name          string        // of the node
+	Voucher       sign.Envelope // lets it enrol, together with
+	VoucherSigner sign.Signer   // its key
+	Image         string        // what it booted
 	// Capacity is what the node offers now; its Acted is filled in here.
 	Capacity func() (ledger.Capacity, error)
 	// LedgerTime hears of the ledger's time, for the clock.

@@ -143,7 +143,7 @@ func (h *host) boot() {
 	world := &deploy.World{Node: h.key.KeyID(), Signer: h.key, Ledger: led, Records: h.queue, Content: store, Driver: h.driver, Hypervisor: hyper, Network: manager,
 		Clock: clock.System{}, Log: log, RunDir: h.dir, Cgroups: filepath.Join(h.dir, "cgroup"), Resources: func() (int64, error) { return h.memory, nil }}
 	ctx, cancel := context.WithCancel(context.Background())
-	h.f = New(ctx, Config{Ledger: led, World: world, Name: "n1", Voucher: h.log.Voucher("v1", 5, map[string]string{}), Image: "test", Clock: clock.System{}, Log: log, Every: 50 * time.Millisecond,
+	h.f = New(ctx, Config{Ledger: led, World: world, Name: "n1", Voucher: h.log.Voucher("v1", 5, map[string]string{}), VoucherSigner: h.log.Keys["voucher"], Image: "test", Clock: clock.System{}, Log: log, Every: 50 * time.Millisecond,
 		Capacity: func() (ledger.Capacity, error) {
 			return ledger.Capacity{Arch: "amd64", VCPUs: 4, MemoryMiB: h.memory, StorageMiB: 1000, Hypervisor: hyper, Addresses: []string{"192.0.2.1"}}, nil
 		}, LedgerTime: func(time.Time) {}, Moved: func() {}})

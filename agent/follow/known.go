@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/sign"
 )
 
 const submitTimeout = 15 * time.Second
@@ -23,7 +24,7 @@ func (f *Follower) enrolled(ctx context.Context, s *ledger.State, now time.Time)
 	}
 	f.enrolAt = now.Add(askAgain)
 	err := f.submit(ctx, ledger.TypeEnrol, ledger.Enrol{Name: f.cfg.Name, Key: f.cfg.World.Signer.PublicKey(), Voucher: f.cfg.Voucher,
-		Image: f.cfg.Image, Acted: s.Acted()})
+		Image: f.cfg.Image, Acted: s.Acted()}, f.cfg.VoucherSigner)
 	f.problemOnce("the ledger does not enrol this node", err)
 	if err == nil {
 		f.cfg.Log.Info("enrolled", "node", f.cfg.World.Node, "name", f.cfg.Name)
@@ -63,8 +64,8 @@ func same(a, b ledger.Capacity) bool {
 	return addresses && reflect.DeepEqual(a, b)
 }
 
-func (f *Follower) submit(ctx context.Context, typ string, payload any) error {
-	raw, err := ledger.NewEntry(typ, payload, f.cfg.World.Signer)
+func (f *Follower) submit(ctx context.Context, typ string, payload any, more ...sign.Signer) error {
+	raw, err := ledger.NewEntry(typ, payload, append([]sign.Signer{f.cfg.World.Signer}, more...)...)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 
+	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec/strict"
 )
 
@@ -65,6 +66,9 @@ func (s *Seed) validate() error {
 				return strict.Errorf(strict.Index(field, i), "is %q, want an http or https URL", u)
 			}
 		}
+	}
+	if _, err := sign.ParseSigner([]byte(s.VoucherKey)); err != nil {
+		return strict.Errorf("voucherKey", "is no private key: %v", err)
 	}
 	return s.Network.validate()
 }

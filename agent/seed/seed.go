@@ -30,7 +30,10 @@ type Seed struct {
 	Ledger     []string      `json:"ledger"`     // base URLs of ledger mirrors, none trusted; the first that takes entries gets them
 	Mirrors    []string      `json:"mirrors"`    // base URLs of chunk mirrors, none trusted, in order of preference
 	Voucher    sign.Envelope `json:"voucher"`
-	Network    Network       `json:"network"`
+	// VoucherKey is the private key of the voucher (OpenSSH format): enrolling
+	// needs it. It is a secret of the boot medium.
+	VoucherKey string  `json:"voucherKey"`
+	Network    Network `json:"network"`
 }
 
 // Network says how the uplink gets its address.

@@ -11,16 +11,28 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
-	"github.com/zos-node/zos/sign"
 	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/sign"
 )
+
+// key is a voucher's.
+var key = sync.OnceValue(func() string {
+	_, text, err := sign.GenerateSigner()
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+})
 
 func good() *Seed {
 	return &Seed{APIVersion: "zos/v1", Kind: "Seed", Name: "node-1", Ledger: []string{"http://10.0.2.2:8470"}, Mirrors: []string{"http://10.0.2.2:8480"},
-		Voucher: sign.Envelope{PayloadType: "application/vnd.zos.voucher.v1+json", Payload: []byte("{}"), Signatures: []sign.Signature{{KeyID: "SHA256:x", Sig: []byte{1}}}},
-		Network: Network{Mode: "dhcp", DNS: []string{}}}
+		Voucher:    sign.Envelope{PayloadType: "application/vnd.zos.voucher.v1+json", Payload: []byte("{}"), Signatures: []sign.Signature{{KeyID: "SHA256:x", Sig: []byte{1}}}},
+		VoucherKey: key(),
+		Network:    Network{Mode: "dhcp", DNS: []string{}}}
 }
 
 func encoded(t *testing.T) []byte {

@@ -195,7 +195,7 @@ func (a *app) nodeGuest() *cobra.Command {
 
 func (a *app) nodeSeed() *cobra.Command {
 	var s seed.Seed
-	var voucher, out string
+	var voucher, voucherKey, out string
 	cmd := &cobra.Command{
 		Use:   "seed",
 		Short: "compose what a node is told before it can reach the ledger",
@@ -211,6 +211,14 @@ func (a *app) nodeSeed() *cobra.Command {
 			if err != nil {
 				return coded(exitRefused, fmt.Errorf("%s: %w", voucher, err))
 			}
+			if voucherKey == "" {
+				voucherKey = voucher + voucherKeyExt
+			}
+			secret, err := os.ReadFile(voucherKey)
+			if err != nil {
+				return coded(exitNotFound, fmt.Errorf("--voucher-key: %w", err))
+			}
+			s.VoucherKey = string(secret)
 			s.APIVersion, s.Kind, s.Voucher, s.Network.Mode = "zos/v1", "Seed", *env, "dhcp"
 			if s.Network.Address != "" {
 				s.Network.Mode = "static"
@@ -239,6 +247,7 @@ func (a *app) nodeSeed() *cobra.Command {
 	f.StringArrayVar(&s.Ledger, "ledger", []string{}, "base URL of a ledger mirror, as the node sees it (repeat)")
 	f.StringArrayVar(&s.Mirrors, "mirror", []string{}, "base URL of a chunk mirror (repeat)")
 	f.StringVar(&voucher, "voucher", "", "voucher that an operator signed")
+	f.StringVar(&voucherKey, "voucher-key", "", "private key of the voucher; its file with .key when empty")
 	f.StringVar(&s.Network.MAC, "mac", "", "link to use; the first with carrier when empty")
 	f.StringVar(&s.Network.Address, "address", "", "static address with prefix length; DHCP when empty")
 	f.StringVar(&s.Network.Gateway, "gateway", "", "static: router")

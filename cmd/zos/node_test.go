@@ -30,6 +30,13 @@ func voucherFile(t *testing.T) string {
 		t.Fatal(err)
 	}
 	p := filepath.Join(t.TempDir(), "voucher.json")
+	_, secret, err := sign.GenerateSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p+voucherKeyExt, secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(p, b, 0o600); err != nil {
 		t.Fatal(err)
 	}

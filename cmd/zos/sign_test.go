@@ -246,7 +246,11 @@ func TestSignWithoutRoot(t *testing.T) {
 // TestSignVoucher signs a document of another type.
 func TestSignVoucher(t *testing.T) {
 	d := newTrust(t)
-	doc := put(t, d.file("voucher.json"), `{"id":"v1","uses":1,"labels":{}}`)
+	key, _, err := sign.GenerateSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := put(t, d.file("voucher.json"), `{"id":"v1","uses":1,"key":"`+key.PublicKey()+`","labels":{}}`)
 	env := d.file("voucher.env")
 	text, errs := d.sign(exitOK, "operator", "operator", doc, env, "--type", "voucher")
 	says(t, text, "voucher", "operator     1 of 1  filled")

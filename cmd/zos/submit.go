@@ -175,6 +175,9 @@ func (a *app) signAll(payloadType string, body []byte, keys []string) ([]byte, e
 	return env.Encode()
 }
 
+// voucherKeyExt is added to a voucher's file name for its private key.
+const voucherKeyExt = ".key"
+
 func voucherCommand(a *app) *cobra.Command {
 	var keys []string
 	var id, out, root string
@@ -183,15 +186,24 @@ func voucherCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "voucher --key KEY --uses N -o FILE",
 		Short: "make a voucher with which nodes enrol",
-		Long: `Make and sign a voucher. A node that has it in its image or seed can enrol with
-a key of its own; the labels become the node's, so that deployments can be
-placed by them. The ledger counts the uses.
+		Long: `Make and sign a voucher, FILE, and its private key, FILE.key. A node that has both
+in its seed can enrol with a key of its own; the labels become the node's, so
+that deployments can be placed by them. The ledger counts the uses. The voucher
+becomes public when it is used; its key is a secret.
 
 Exit codes: 0 made, 3 refused, 4 file not found.`,
 		Example: `  zos ledger voucher --key ~/.ssh/operator --root root.json --uses 4 --label site=lab -o voucher.json`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return a.voucher(ledger.Voucher{ID: id, Uses: uses, Labels: labels}, keys, root, out)
+			key, text, err := sign.GenerateSigner()
+			if err != nil {
+				return err
+			}
+			// The key goes first: a voucher without its key is of no use.
+			if err := renameio.WriteFile(out+voucherKeyExt, text, 0o600); err != nil {
+				return fmt.Errorf("write the voucher's key: %w", err)
+			}
+			return a.voucher(ledger.Voucher{ID: id, Uses: uses, Key: key.PublicKey(), Labels: labels}, keys, root, out)
 		},
 	}
 	f := cmd.Flags()

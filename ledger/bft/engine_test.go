@@ -181,9 +181,9 @@ func TestProposals(t *testing.T) {
 func TestLeaseRunsOutOnIdleLedger(t *testing.T) {
 	l, dir := fresh(t, ledger.LeasePolicy{WindowMs: 1, LeaseMs: 2000, GraceMs: 0})
 	e := open(t, dir, Options{})
-	submit := func(entryType string, payload any, s signer) int64 {
+	submit := func(entryType string, payload any, s ...signer) int64 {
 		t.Helper()
-		b, err := ledger.NewEntry(entryType, payload, s)
+		b, err := ledger.NewEntry(entryType, payload, s...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestLeaseRunsOutOnIdleLedger(t *testing.T) {
 		return r.Index
 	}
 	n := l.NewNode("n")
-	submit(ledger.TypeEnrol, ledger.Enrol{Name: "n", Key: n.Key.PublicKey(), Voucher: l.Voucher("v", 1, nil), Image: "x", Acted: e.State().Acted()}, n.Key)
+	submit(ledger.TypeEnrol, ledger.Enrol{Name: "n", Key: n.Key.PublicKey(), Voucher: l.Voucher("v", 1, nil), Image: "x", Acted: e.State().Acted()}, n.Key, l.Keys["voucher"])
 	offer := n.Capacity(4096)
 	offer.Acted = e.State().Acted()
 	submit(ledger.TypeCapacity, offer, n.Key)

@@ -36,8 +36,11 @@ type Log struct {
 	Dir     string // the static files
 	Root    ledger.Root
 	RootEnv []byte
-	Keys    map[string]sign.Signer // "root", "author", "security1", "security2", "operator"
-	Leaves  [][]byte               // all entries
+	Keys    map[string]sign.Signer // "root", "author", "security1", "security2", "operator", "voucher"
+	// VoucherKey is the private key file of Keys["voucher"], which is the key of
+	// every voucher of this log.
+	VoucherKey []byte
+	Leaves     [][]byte // all entries
 
 	mu      sync.Mutex
 	nowMs   int64
@@ -63,6 +66,10 @@ func New(t testing.TB) *Log {
 	l := &Log{t: t, Dir: t.TempDir(), Keys: map[string]sign.Signer{}, nowMs: Epoch, state: ledger.NewState()}
 	for _, k := range []string{"root", "author", "security1", "security2", "operator"} {
 		l.Keys[k] = Key(t)
+	}
+	var err error
+	if l.Keys["voucher"], l.VoucherKey, err = sign.GenerateSigner(); err != nil {
+		t.Fatal(err)
 	}
 	l.Root = ledger.Root{Version: 1, Policy: sign.Policy{Roles: map[string]sign.Role{
 		"root": l.role(1, "root"), "author": l.role(1, "author"), "security": l.role(2, "security1", "security2"), "operator": l.role(1, "operator"),
@@ -263,7 +270,7 @@ func (l *Log) Serve() string {
 // Voucher is a signed voucher.
 func (l *Log) Voucher(id string, uses int64, labels map[string]string) sign.Envelope {
 	l.t.Helper()
-	return l.Envelope(ledger.TypeVoucher, ledger.Voucher{ID: id, Uses: uses, Labels: maps.Clone(labels)}, "operator")
+	return l.Envelope(ledger.TypeVoucher, ledger.Voucher{ID: id, Uses: uses, Key: l.Keys["voucher"].PublicKey(), Labels: maps.Clone(labels)}, "operator")
 }
 
 // Fork is a second ledger with the same keys and the same history so far, as
@@ -274,7 +281,7 @@ func (l *Log) Fork() *Log {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := &Log{
-		t: l.t, Dir: l.t.TempDir(), Root: l.Root, RootEnv: l.RootEnv, Keys: l.Keys, Leaves: slices.Clone(l.Leaves),
+		t: l.t, Dir: l.t.TempDir(), Root: l.Root, RootEnv: l.RootEnv, Keys: l.Keys, VoucherKey: l.VoucherKey, Leaves: slices.Clone(l.Leaves),
 		nowMs: l.nowMs, height: l.height, state: l.state.Clone(), signers: l.signers,
 	}
 	f.writer = tiles.NewWriter(tiles.Dir(f.Dir), f.Root.Log.Origin, f.signers)

@@ -28,7 +28,12 @@ func (l *Log) NewNode(name string) *Node {
 // EnrolEntry is the node's enrolment with a voucher.
 func (n *Node) EnrolEntry(voucher sign.Envelope) []byte {
 	n.l.t.Helper()
-	return n.Entry(ledger.TypeEnrol, ledger.Enrol{Name: n.Name, Key: n.Key.PublicKey(), Voucher: voucher, Image: "test", Acted: n.l.Acted()})
+	b, err := ledger.NewEntry(ledger.TypeEnrol,
+		ledger.Enrol{Name: n.Name, Key: n.Key.PublicKey(), Voucher: voucher, Image: "test", Acted: n.l.Acted()}, n.Key, n.l.Keys["voucher"])
+	if err != nil {
+		n.l.t.Fatal(err)
+	}
+	return b
 }
 
 // Entry signs a payload with the node's key.
