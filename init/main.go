@@ -51,8 +51,10 @@ type node struct {
 	out     *console.Consoles
 	reaper  *reap.Reaper
 	agent   *supervise.Child
-	ending  chan power.How // a wish to end the machine
-	granted chan struct{}  // the agent says that its guests have ended
+	ending  chan power.How  // a wish to end the machine
+	granted chan struct{}   // the agent says that its guests have ended
+	running context.Context // of everything that is supervised
+	stop    context.CancelFunc
 }
 
 func main() {
@@ -65,6 +67,7 @@ func main() {
 	debug.SetGCPercent(50)
 	runtime.MemProfileRate = 0
 	n := &node{ending: make(chan power.How, 4), granted: make(chan struct{}, 4)}
+	n.running, n.stop = context.WithCancel(context.Background())
 	mounted := mount.All(mount.Table(), mount.Mount)
 	n.open()
 	defer n.lastWords()
@@ -110,13 +113,18 @@ func (n *node) boot(mounted error) error {
 	}
 	line, err := os.ReadFile("/proc/cmdline")
 	if err == nil {
+		err = cmdline.Printable(string(line))
+	}
+	if err == nil {
 		err = cmdline.Check(cmdline.Parse(string(line)))
 	}
 	if err := fault("CMDLINE", "the kernel's command line", "only words that init/cmdline lists",
 		"Take the words out where they are added: firmware, SMBIOS strings, hypervisor, or boot menu.", err); err != nil {
 		return err
 	}
-	n.sysctls()
+	if err := fault("SYSCTL", "the kernel's settings", "every setting of the table in init", report, n.sysctls()); err != nil {
+		return err
+	}
 	index, err := openIndex()
 	if err == nil {
 		err = n.drivers(index, devices.Early(index.Boot()))
@@ -130,11 +138,11 @@ func (n *node) boot(mounted error) error {
 		Path: "/bin/agent", Env: []string{"PATH=/bin", "HOME=/run/zos", "GOMEMLIMIT=48MiB", "GOTRACEBACK=single"},
 		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked,
 	}
-	n.guard("agent", func() { n.agent.Run(context.Background()) })
+	n.guard("agent", func() { n.agent.Run(n.running) })
 	for _, extra := range extras {
 		if _, err := os.Stat(extra); err == nil {
 			c := &supervise.Child{Path: extra, Env: []string{"PATH=/bin"}, Reaper: n.reaper, Console: n.out, Log: n.log}
-			n.guard(extra, func() { c.Run(context.Background()) })
+			n.guard(extra, func() { c.Run(n.running) })
 		}
 	}
 	n.guard("late", func() { n.late(index) })
@@ -144,7 +152,7 @@ func (n *node) boot(mounted error) error {
 // late is what does not have to be there before the agent starts.
 func (n *node) late(index *kmod.Index) {
 	if err := n.drivers(index, devices.Late(index.Late())); err != nil {
-		n.log.Error("drivers", "err", err)
+		n.fail(fault("DRIVERS", "the drivers that guests need", "lib/modules of the running kernel in the image", "Report this: the image and the kernel do not fit.", err))
 	}
 	if err := mount.All(mount.Late(), mount.Mount); err != nil {
 		n.log.Warn("late mounts", "err", err)
@@ -184,6 +192,10 @@ func (n *node) fail(err error) {
 	}
 	f.Do += fmt.Sprintf("\nThe machine starts again in %s.", screenTime)
 	fmt.Fprint(n.out, f.Screen())
+	// Nothing may run on beside a node that has failed: guests end now, disks
+	// are written; then there is time to read.
+	n.stop()
+	n.shut()
 	time.Sleep(screenTime)
 	if err := power.Do(power.Reboot); err != nil {
 		fmt.Fprintln(n.out, err)
@@ -191,19 +203,25 @@ func (n *node) fail(err error) {
 	select {} // PID 1 never returns
 }
 
-// sysctls of a node; what a kernel lacks is told and passed over.
+// sysctls of a node; only what a kernel does not have is passed over.
 var sysctls = [][2]string{
 	{"kernel/panic", "10"}, {"kernel/panic_on_oops", "1"}, {"kernel/kptr_restrict", "2"}, {"kernel/dmesg_restrict", "1"},
 	{"kernel/kexec_load_disabled", "1"}, {"kernel/unprivileged_bpf_disabled", "1"}, {"kernel/sysrq", "0"}, {"kernel/core_pattern", "|/bin/false"},
 	{"fs/protected_symlinks", "1"}, {"fs/protected_hardlinks", "1"}, {"fs/suid_dumpable", "0"}, {"vm/overcommit_memory", "1"},
 }
 
-func (n *node) sysctls() {
+func (n *node) sysctls() error {
 	for _, s := range sysctls {
-		if err := os.WriteFile("/proc/sys/"+s[0], []byte(s[1]), 0); err != nil {
-			n.log.Warn("sysctl", "name", s[0], "err", err)
+		err := os.WriteFile("/proc/sys/"+s[0], []byte(s[1]), 0)
+		if errors.Is(err, os.ErrNotExist) {
+			n.log.Info("this kernel has no such setting", "name", s[0])
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("set %s to %s: %w", s[0], s[1], err)
 		}
 	}
+	return nil
 }
 
 func openIndex() (*kmod.Index, error) {
@@ -310,6 +328,18 @@ func (n *node) feed() {
 func (n *node) end(how power.How) {
 	n.log.Info("ending", "how", how)
 	n.farewell()
+	n.stop() // what ends now is not started again
+	n.shut()
+	n.log.Info("the machine ends now", "how", how)
+	n.out.Drain(time.Second)
+	if err := power.Do(how); err != nil {
+		n.fail(err)
+	}
+	select {} // the kernel is on its way out
+}
+
+// shut ends what is left, and writes and unmounts disks.
+func (n *node) shut() {
 	unmount := func() error {
 		info, err := os.ReadFile("/proc/self/mountinfo")
 		if err != nil {
@@ -329,12 +359,6 @@ func (n *node) end(how power.How) {
 			n.log.Error("ending", "step", s.Name, "err", err)
 		}
 	}
-	n.log.Info("the machine ends now", "how", how)
-	n.out.Drain(time.Second)
-	if err := power.Do(how); err != nil {
-		n.fail(err)
-	}
-	select {} // the kernel is on its way out
 }
 
 // farewell gives the agent time to end its guests in order.

@@ -14,9 +14,20 @@ import (
 // that end in "=".
 var allowed = []string{
 	"quiet", "splash", "ro", "rw", "nomodeset", "console=", "loglevel=", "panic=", "oops=", "rdinit=/init",
-	"random.trust_cpu=", "printk.devkmsg=", "rootfstype=tmpfs", "initrd=", "BOOT_IMAGE=", "mitigations=auto",
-	"earlyprintk=", "earlycon=", "reboot=", "lapic=", "tsc=", "clocksource=", "iommu=", "intel_iommu=", "amd_iommu=",
+	"random.trust_cpu=", "printk.devkmsg=", "rootfstype=tmpfs", "BOOT_IMAGE=", "mitigations=auto",
+	"earlyprintk=", "earlycon=", "reboot=", "lapic=", "tsc=", "clocksource=", "iommu=pt", "iommu=force", "intel_iommu=on", "amd_iommu=on",
 	"no_timer_check", "noreplace-smp", "i8042.nokbd", "net.ifnames=",
+}
+
+// Printable refuses every byte at which the kernel could split words and Parse
+// would not (it takes form feeds, carriage returns and 0xa0 for spaces).
+func Printable(s string) error {
+	for i, c := range []byte(strings.TrimRight(s, "\n")) {
+		if c < ' ' || c > '~' {
+			return fmt.Errorf("byte %d is %#02x: only printable ASCII is allowed", i, c)
+		}
+	}
+	return nil
 }
 
 // Parse splits a command line into words; a word may hold spaces inside
