@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // chain is the way of one deployment, from keys to a checked page.
@@ -33,6 +35,7 @@ type chain struct {
 	consolePath, envelopePath string
 	accel                     string
 	ports                     [2]int // of ledger and mirror
+	locked                    *os.File
 }
 
 // buildInfo is the part of build.json that the summary shows.
@@ -123,8 +126,32 @@ func (c *chain) close() {
 	}
 }
 
+// lock keeps a second run from wiping what this one uses. The lock ends with
+// the process.
+func (c *chain) lock() error {
+	if c.locked != nil {
+		return nil
+	}
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return fmt.Errorf("build folder: %w", err)
+	}
+	f, err := os.OpenFile(c.path("run.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(&problem{what: "another run uses " + c.run1, expected: "one run at a time",
+			todo: "end the other one (Ctrl-C in its terminal), or wait for it", err: err}, f.Close())
+	}
+	c.locked = f
+	return nil
+}
+
 // makeTrust makes fresh keys and an empty ledger: every run is the first day.
 func (c *chain) makeTrust(ctx context.Context) ([]string, error) {
+	if err := c.lock(); err != nil {
+		return nil, err
+	}
 	if err := os.RemoveAll(c.run1); err != nil {
 		return nil, fmt.Errorf("clear the last run: %w", err)
 	}

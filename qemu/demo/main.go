@@ -51,6 +51,7 @@ func run(ctx context.Context) int {
 	if err != nil && ctx.Err() == nil && c.emulatorBroke() {
 		// Told apart from a failure of ours, tried once more, and said.
 		fmt.Fprintf(os.Stdout, "\nThe emulator broke the node's kernel (a known race of QEMU without KVM, not of zos). Once more, from the start.\n\n")
+		first.locked = c.locked
 		c = first
 		err = c.run(ctx)
 		c.close()

@@ -22,6 +22,8 @@ const (
 	bootLimit = 3 * time.Minute
 	runLimit  = 5 * time.Minute
 	pageLimit = 30 * time.Second
+	// nodeGoodbye is more than what zos node run gives the node's guests.
+	nodeGoodbye = 75 * time.Second
 )
 
 // historyInfo is the part of `zos history --json` that the demo reads.
@@ -54,6 +56,7 @@ func (c *chain) boot(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.node.goodbye = nodeGoodbye
 	c.accel = firstMatch(c.consolePath, regexp.MustCompile(`^accelerator: (.*)`))
 	return []string{"accelerator: " + c.accel, "console: " + c.consolePath}, nil
 }

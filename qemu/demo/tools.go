@@ -54,6 +54,8 @@ type server struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the child is gone
 	err  error         // of Wait; read after done
+
+	goodbye time.Duration // how long it may take to end in order; 0 is ten seconds
 }
 
 // startServer starts a child, copies its output to a log file and waits until
@@ -115,10 +117,14 @@ func orExit(err error) error {
 	return err
 }
 
-// stop asks the child to end, and ends it after ten seconds.
+// stop asks the child to end, and ends it when its time is over.
 func (s *server) stop() {
 	if s == nil {
 		return
+	}
+	limit := s.goodbye
+	if limit == 0 {
+		limit = 10 * time.Second
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		// The group may be gone already; that is what we want.
@@ -128,7 +134,7 @@ func (s *server) stop() {
 		select {
 		case <-s.done:
 			return
-		case <-time.After(10 * time.Second):
+		case <-time.After(limit):
 		}
 	}
 }

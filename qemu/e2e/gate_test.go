@@ -148,15 +148,15 @@ type mirror struct {
 	good http.Handler
 
 	mu     sync.Mutex
-	alter  map[string]bool // path suffixes whose content gets one byte flipped
-	cut    string          // path suffix at which the mirror dies in the middle of the answer
-	faults int             // how often one was served
+	alter  map[string]int // parts of paths whose content gets one byte flipped, and how often it was served
+	cut    string         // path suffix at which the mirror dies in the middle of the answer
 	cuts   int
 	served map[string]int // path to how often it was asked for
+	ranges int            // how many requests asked for the rest of a file
 }
 
 func newMirror(t *testing.T, store http.Handler) *mirror {
-	m := &mirror{good: store, alter: map[string]bool{}, served: map[string]int{}}
+	m := &mirror{good: store, alter: map[string]int{}, served: map[string]int{}}
 	m.server = newServer(t, m)
 	return m
 }
@@ -164,12 +164,15 @@ func newMirror(t *testing.T, store http.Handler) *mirror {
 func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	m.served[r.URL.Path]++
-	altered, cut := false, m.cut != "" && strings.Contains(r.URL.Path, m.cut)
-	for suffix := range m.alter {
-		altered = altered || strings.Contains(r.URL.Path, suffix)
+	if r.Header.Get("Range") != "" {
+		m.ranges++
 	}
-	if altered {
-		m.faults++
+	altered, cut := false, m.cut != "" && strings.Contains(r.URL.Path, m.cut)
+	for part := range m.alter {
+		if strings.Contains(r.URL.Path, part) {
+			altered = true
+			m.alter[part]++
+		}
 	}
 	if cut {
 		m.cuts++
@@ -216,11 +219,12 @@ func (r *recorder) Write(b []byte) (int, error) { r.body = append(r.body, b...);
 func (m *mirror) poison(part string) func() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.alter[part], m.faults = true, 0
+	m.alter[part] = 0
 	return func() int {
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		served := m.alter[part]
 		delete(m.alter, part)
-		return m.faults
+		return served
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,7 +61,7 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 		w.t.Fatal(err)
 	}
 	if n.Retries > 0 {
-		w.t.Logf("EMULATOR FAULT in %d earlier boot", n.Retries)
+		w.t.Logf("the emulator broke %d earlier boot; it was tried again", n.Retries)
 	}
 	w.t.Cleanup(func() {
 		if err := n.Close(); err != nil {
@@ -70,7 +71,7 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 			w.t.Logf("end of the console (all of it: %s):\n%s", o.Log, n.Console.Tail(60))
 		}
 		if n.EmulatorFault() {
-			w.t.Log("EMULATOR FAULT: the outer kernel died of a race in the emulator, not of zos")
+			w.t.Logf("EMULATOR FAULT in %s: the outer kernel died of a race in the emulator, not of zos", strings.SplitN(w.t.Name(), "/", 2)[0])
 		}
 	})
 	w.t.Logf("node %s: %s, accelerator %s (%s)", name, driver, o.Accel.Name, o.Accel.Why)

@@ -169,28 +169,46 @@ func TestMirrors(t *testing.T) {
 	n := w.boot(anyDriver(t), "mirrors", false, bad, good)
 	n.follows(t)
 
-	t.Run("chunk altered at one of two mirrors: goes on, recorded", func(t *testing.T) {
-		end := bad.poison("/chunks/")
-		id := w.register(w.deployment("one-bad"))
-		w.running(deadline(t), id)
-		if end() == 0 {
-			t.Fatal("no altered chunk was served: the test did not test")
+	t.Run("chunk, manifest, kernel and initramfs altered at one of two mirrors: goes on, recorded", func(t *testing.T) {
+		d := w.deployment("one-bad")
+		d.Machines[0].Kernel, d.Machines[0].Initramfs = w.variant(n.guest, "vmlinuz", 0), w.variant(n.guest, "initramfs.cpio", 0)
+		ends := map[string]func() int{}
+		for what, part := range map[string]string{
+			"chunk": "/chunks/", "manifest": "/manifests/", "kernel": bare(d.Machines[0].Kernel), "initramfs": bare(d.Machines[0].Initramfs),
+		} {
+			ends[what] = bad.poison(part)
 		}
-		w.until(deadline(t), "an incident names the mirror", func(*ledger.State) bool { return len(w.incidents("chunk-mismatch")) > 0 })
+		id := w.register(d)
+		w.running(deadline(t), id)
+		for what, end := range ends {
+			if end() == 0 {
+				t.Errorf("no altered %s was served: the test did not test", what)
+			}
+		}
+		for _, kind := range []string{"chunk-mismatch", "manifest-mismatch", "blob-mismatch"} {
+			w.until(deadline(t), "an incident "+kind, func(*ledger.State) bool { return len(w.incidents(kind)) > 0 })
+		}
 		w.stop(id, "one-bad")
 		w.closed(deadline(t), id, "stopped")
 	})
 	t.Run("mirror gone in mid-download: resumes", func(t *testing.T) {
 		d := w.deployment("cut")
-		d.Machines[0].Kernel = w.variant(n.guest, "vmlinuz", 0)
+		d.Machines[0].Kernel = w.variant(n.guest, "vmlinuz", 1)
 		bad.mu.Lock()
 		bad.cut = bare(d.Machines[0].Kernel)
 		bad.mu.Unlock()
 		w.running(deadline(t), w.register(d))
 		bad.mu.Lock()
-		defer bad.mu.Unlock()
-		if bad.cuts == 0 {
+		cuts := bad.cuts
+		bad.mu.Unlock()
+		good.mu.Lock()
+		ranges := good.ranges
+		good.mu.Unlock()
+		if cuts == 0 {
 			t.Fatal("the mirror did not die: the test did not test")
+		}
+		if ranges == 0 {
+			t.Error("the other mirror was asked for the whole file, not for the rest")
 		}
 	})
 }
