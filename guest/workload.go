@@ -39,7 +39,8 @@ func (w *workload) run(phase *string) (wire.Exit, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w.background("health", func() error {
-		health.Run(ctx, w.config.Check, w.prober().Once, w.link.Health)
+		ticks := time.NewTicker(wire.HealthEvery) // not stopped: Run returns before the repeating ends
+		health.Run(ctx, w.config.Check, w.prober().Once, w.link.Health, ticks.C)
 		return nil
 	})
 	var status syscall.WaitStatus

@@ -39,7 +39,8 @@ type Event struct {
 	Health  *wire.Health
 	Exit    *wire.Exit
 	Fatal   *wire.Fatal
-	Err     error // the guest broke the protocol: it must be ended
+	Silent  time.Duration // for so long nothing was heard of a guest that should speak
+	Err     error         // the guest broke the protocol: it must be ended
 }
 
 // Config says how to treat the guest.
@@ -51,6 +52,9 @@ type Config struct {
 	Output  string // path of the output's file
 	Now     func() time.Time
 	Log     *slog.Logger
+	// Silence is how long a guest whose process was told of may say nothing,
+	// with its line or without; 0 means DefaultSilence.
+	Silence time.Duration
 }
 
 // Link is the line to one guest.
@@ -68,6 +72,9 @@ type Link struct {
 	start   bool // the process may start
 	started bool
 	stop    *wire.Stop
+	health  *wire.Health // the last that was passed on
+	speaks  bool         // it repeats its Health from here on
+	heard   bool         // something, since silence looked last
 	closed  bool
 }
 
@@ -77,6 +84,13 @@ const (
 	entropyLen   = 32
 	eventBuffer  = 16
 )
+
+// DefaultSilence is six times wire.HealthEvery.
+const DefaultSilence = 6 * wire.HealthEvery
+
+// silenceParts is how many looks in a row must find nothing. An agent that was
+// itself asleep for a minute has looked only once.
+const silenceParts = 6
 
 // ErrOther says that the guest is not the one it was.
 var ErrOther = errors.New("another guest than before")
@@ -90,7 +104,32 @@ func Listen(ln net.Listener, cfg Config) (*Link, error) {
 	l := &Link{cfg: cfg, ln: ln, events: make(chan Event, eventBuffer), done: make(chan struct{}), output: out,
 		known: cfg.Known, start: cfg.Started, started: cfg.Started}
 	go l.accept()
+	limit := cfg.Silence
+	if limit == 0 {
+		limit = DefaultSilence
+	}
+	go l.silence(limit)
 	return l, nil
+}
+
+// silence notices a guest that hangs, or whose line does not come back.
+func (l *Link) silence(limit time.Duration) {
+	t := time.NewTicker(limit / silenceParts)
+	defer t.Stop()
+	for quiet := 0; quiet <= silenceParts; {
+		select {
+		case <-l.done:
+			return
+		case <-t.C:
+		}
+		l.mu.Lock()
+		if quiet++; l.heard || !l.speaks {
+			quiet = 0
+		}
+		l.heard = false
+		l.mu.Unlock()
+	}
+	l.send(Event{Silent: limit})
 }
 
 // Events delivers what the guest says. It is not closed.
@@ -291,6 +330,9 @@ func (l *Link) greet(conn net.Conn, h wire.Hello) (fresh bool, err error) {
 }
 
 func (l *Link) take(conn net.Conn, f wire.Frame) error {
+	l.mu.Lock()
+	l.heard = true
+	l.mu.Unlock()
 	switch {
 	case f.Output != nil:
 		return l.output.write(*f.Output)
@@ -302,8 +344,18 @@ func (l *Link) take(conn net.Conn, f wire.Frame) error {
 		l.mu.Unlock()
 		l.send(Event{Started: f.Started})
 	case f.Health != nil:
-		l.send(Event{Health: f.Health})
+		l.mu.Lock()
+		same := l.health != nil && *l.health == *f.Health
+		l.health, l.speaks = f.Health, true
+		l.mu.Unlock()
+		// One that is repeated says only that the guest is alive.
+		if !same {
+			l.send(Event{Health: f.Health})
+		}
 	case f.Fatal != nil, f.Exit != nil:
+		l.mu.Lock()
+		l.speaks = false
+		l.mu.Unlock()
 		if !l.send(Event{Fatal: f.Fatal, Exit: f.Exit}) {
 			return nil
 		}

@@ -232,3 +232,79 @@ func TestOutputIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A guest that has told its health must go on speaking, on its line or on the
+// next one; before that, and behind its end, silence means nothing.
+func TestSilence(t *testing.T) {
+	const limit = 60 * time.Millisecond
+	for name, c := range map[string]struct {
+		last   *wire.Frame
+		hangUp bool
+		silent bool
+	}{
+		"before its health": {nil, false, false},
+		"it hangs":          {&wire.Frame{Health: &wire.Health{OK: true}}, false, true},
+		"its line is gone":  {&wire.Frame{Health: &wire.Health{OK: true}}, true, true},
+		"behind its end":    {&wire.Frame{Exit: &wire.Exit{}}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			ln, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := Listen(ln, Config{Output: filepath.Join(t.TempDir(), "o"), Now: time.Now, Log: slog.New(slog.DiscardHandler), Silence: limit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			g := dial(t, path)
+			g.send(hello(false))
+			g.read()
+			if e := <-l.Events(); e.Hello == nil {
+				t.Fatalf("%+v", e)
+			}
+			if c.last != nil {
+				g.send(*c.last)
+				<-l.Events()
+			}
+			if c.hangUp {
+				if err := g.conn.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.silent {
+				if e := <-l.Events(); e.Silent != limit {
+					t.Errorf("%+v", e)
+				}
+				return
+			}
+			select {
+			case e := <-l.Events():
+				t.Errorf("%+v", e)
+			case <-time.After(3 * limit):
+			}
+		})
+	}
+}
+
+// Repeated health keeps the guest alive and is passed on once.
+func TestRepeatedHealth(t *testing.T) {
+	l, path := newLink(t, t.TempDir(), nil, false)
+	g := dial(t, path)
+	g.send(hello(false))
+	g.read()
+	<-l.Events()
+	for _, ok := range []bool{true, true, false, false, true} {
+		g.send(wire.Frame{Health: &wire.Health{OK: ok}})
+	}
+	for _, ok := range []bool{true, false, true} {
+		if e := <-l.Events(); e.Health == nil || e.Health.OK != ok {
+			t.Errorf("%+v, want %t", e, ok)
+		}
+	}
+}

@@ -45,11 +45,16 @@ type Manager struct {
 	uplink  string
 	address []netip.Prefix
 	plans   map[int64]*Plan
+	// reserved are the networks of deployments that are about to be claimed:
+	// nothing is made for them yet, but nobody else may plan the same.
+	reserved map[int64]*Plan
 }
 
 // NewManager starts with no deployment and no uplink, and changes nothing
 // before Base.
-func NewManager(k Kernel) *Manager { return &Manager{kernel: k, plans: map[int64]*Plan{}} }
+func NewManager(k Kernel) *Manager {
+	return &Manager{kernel: k, plans: map[int64]*Plan{}, reserved: map[int64]*Plan{}}
+}
 
 // Keep notes a deployment that runs already, so that Base does not cut it off.
 func (m *Manager) Keep(deployment int64, p *Plan) {
@@ -64,10 +69,11 @@ func (m *Manager) Base() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.armed = true
-	return m.apply()
+	return m.apply(m.uplink)
 }
 
-// SetUplink tells which link is the outside and what addresses it has.
+// SetUplink tells which link is the outside and what addresses it has. After
+// an error the uplink is what it was, so that the same call can be tried again.
 func (m *Manager) SetUplink(link string, addresses []netip.Prefix) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -75,8 +81,30 @@ func (m *Manager) SetUplink(link string, addresses []netip.Prefix) error {
 	if m.uplink == link {
 		return nil
 	}
+	if err := m.apply(link); err != nil {
+		return err
+	}
 	m.uplink = link
-	return m.apply()
+	return nil
+}
+
+// Reserve holds the networks and ports of a deployment from before its claim
+// until Free, or says why they cannot stand beside those of others.
+func (m *Manager) Reserve(deployment int64, p *Plan) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.conflict(deployment, p); err != nil {
+		return err
+	}
+	m.reserved[deployment] = p
+	return nil
+}
+
+// Free ends a reservation; one that is not there is no error.
+func (m *Manager) Free(deployment int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.reserved, deployment)
 }
 
 // Conflict says why a plan cannot stand beside those of other deployments.
@@ -88,9 +116,11 @@ func (m *Manager) Conflict(deployment int64, p *Plan) error {
 
 func (m *Manager) conflict(deployment int64, p *Plan) error {
 	var others []*Plan
-	for id, o := range m.plans {
-		if id != deployment {
-			others = append(others, o)
+	for _, held := range []map[int64]*Plan{m.plans, m.reserved} {
+		for id, o := range held {
+			if id != deployment {
+				others = append(others, o)
+			}
 		}
 	}
 	if len(p.Gateways) > 0 && m.uplink == "" {
@@ -108,7 +138,7 @@ func (m *Manager) Set(deployment int64, p *Plan) error {
 		return err
 	}
 	m.plans[deployment] = p
-	err := m.apply()
+	err := m.apply(m.uplink)
 	if err == nil {
 		err = m.kernel.Up(p)
 	}
@@ -124,7 +154,7 @@ func (m *Manager) Adopt(deployment int64, p *Plan) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.plans[deployment] = p
-	if err := m.apply(); err != nil {
+	if err := m.apply(m.uplink); err != nil {
 		return err
 	}
 	return m.kernel.Up(p)
@@ -138,11 +168,14 @@ func (m *Manager) Remove(deployment int64, p *Plan) error {
 	return m.remove(deployment, p)
 }
 
-// remove takes the links away before the rules that hold them.
+// remove takes the links away before the rules that hold them. While a link
+// is left its rules stay, and its subnet and ports stay taken.
 func (m *Manager) remove(deployment int64, p *Plan) error {
-	err := m.kernel.Down(p)
+	if err := m.kernel.Down(p); err != nil {
+		return err
+	}
 	delete(m.plans, deployment)
-	return errors.Join(err, m.apply())
+	return m.apply(m.uplink)
 }
 
 // Open opens a tap of a deployment by name.
@@ -161,7 +194,7 @@ func (m *Manager) Open(deployment int64, name string) (*os.File, error) {
 	return nil, fmt.Errorf("deployment %d has no tap %s", deployment, name)
 }
 
-func (m *Manager) apply() error {
+func (m *Manager) apply(uplink string) error {
 	if !m.armed {
 		return nil
 	}
@@ -169,5 +202,5 @@ func (m *Manager) apply() error {
 	for _, id := range slices.SortedFunc(maps.Keys(m.plans), cmp.Compare[int64]) {
 		plans = append(plans, m.plans[id])
 	}
-	return m.kernel.Apply(Rules(m.uplink, plans))
+	return m.kernel.Apply(Rules(uplink, plans))
 }

@@ -88,3 +88,60 @@ func TestManager(t *testing.T) {
 		t.Error("half a deployment is left")
 	}
 }
+
+func TestUplinkIsTriedAgain(t *testing.T) {
+	k := &fakeKernel{fail: "apply"}
+	m := NewManager(k)
+	m.armed = true
+	if err := m.SetUplink("eth0", uplinkAddress()); err == nil {
+		t.Fatal("a failure was hidden")
+	}
+	if err := m.Conflict(1, shop()); err == nil || !strings.Contains(err.Error(), "no uplink") {
+		t.Errorf("the uplink is believed: %v", err)
+	}
+	k.fail = ""
+	if err := m.SetUplink("eth0", uplinkAddress()); err != nil {
+		t.Fatal(err)
+	}
+	k.wants(t, "apply", "apply")
+	if !strings.Contains(k.rules, "eth0") && m.uplink != "eth0" {
+		t.Error("no uplink after the second try")
+	}
+}
+
+func TestReserve(t *testing.T) {
+	k := &fakeKernel{}
+	m := NewManager(k)
+	if err := errors.Join(m.Base(), m.SetUplink("eth0", uplinkAddress()), m.Reserve(1, shop()), m.Reserve(1, shop())); err != nil {
+		t.Fatal(err)
+	}
+	for name, try := range map[string]func(int64, *Plan) error{"reserve": m.Reserve, "conflict": m.Conflict, "set": m.Set} {
+		if err := try(2, shop()); err == nil || !strings.Contains(err.Error(), "overlaps") {
+			t.Errorf("%s beside a reservation: %v", name, err)
+		}
+	}
+	m.Free(1)
+	m.Free(1)
+	if err := m.Reserve(2, shop()); err != nil {
+		t.Errorf("after it was freed: %v", err)
+	}
+}
+
+func TestRemoveThatFailsKeepsTheRules(t *testing.T) {
+	k := &fakeKernel{}
+	m := NewManager(k)
+	if err := errors.Join(m.Base(), m.SetUplink("eth0", uplinkAddress()), m.Set(1, shop())); err != nil {
+		t.Fatal(err)
+	}
+	k.fail = "down"
+	if err := m.Remove(1, shop()); err == nil {
+		t.Error("a failure was hidden")
+	}
+	if err := m.Conflict(2, shop()); err == nil || !strings.Contains(k.rules, "zb0") {
+		t.Errorf("a bridge that is left has no rules (%v)", err)
+	}
+	k.fail = ""
+	if err := m.Remove(1, shop()); err != nil || strings.Contains(k.rules, "zb0") {
+		t.Errorf("second try: %v", err)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/zos-node/zos/guest/wire"
@@ -140,8 +141,12 @@ func get(conn io.ReadWriter, host, path string) error {
 	return nil
 }
 
-// Run checks until ctx ends or nothing more is to be said.
-func Run(ctx context.Context, check wire.Check, once func(context.Context) error, tell func(wire.Health)) {
+// Run checks until ctx ends or nothing more is to be found out. What was told
+// last is told again at every tick until ctx ends, however long a check takes:
+// it is how the agent knows that this guest is not hung.
+func Run(ctx context.Context, check wire.Check, once func(context.Context) error, tell func(wire.Health), ticks <-chan time.Time) {
+	r := repeater{send: tell}
+	go r.run(ctx, ticks)
 	judge, started := Judge{Check: check}, time.Now()
 	for {
 		err := once(ctx)
@@ -150,7 +155,7 @@ func Run(ctx context.Context, check wire.Check, once func(context.Context) error
 		}
 		h, say, final := judge.Result(err, time.Since(started))
 		if say {
-			tell(h)
+			r.tell(h)
 		}
 		if final || check.Kind == "none" {
 			return
@@ -160,5 +165,34 @@ func Run(ctx context.Context, check wire.Check, once func(context.Context) error
 			return
 		case <-time.After(time.Duration(check.IntervalMs) * time.Millisecond):
 		}
+	}
+}
+
+// repeater says the last thing again.
+type repeater struct {
+	send func(wire.Health)
+	mu   sync.Mutex // also keeps an old word from overtaking a new one
+	last *wire.Health
+}
+
+func (r *repeater) tell(h wire.Health) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = &h
+	r.send(h)
+}
+
+func (r *repeater) run(ctx context.Context, ticks <-chan time.Time) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+		}
+		r.mu.Lock()
+		if r.last != nil && ctx.Err() == nil {
+			r.send(*r.last)
+		}
+		r.mu.Unlock()
 	}
 }

@@ -138,8 +138,44 @@ func TestRun(t *testing.T) {
 		err := results[0]
 		results = results[1:]
 		return err
-	}, func(h wire.Health) { told = append(told, h.OK) })
+	}, func(h wire.Health) { told = append(told, h.OK) }, nil)
 	if fmt.Sprint(told) != "[false true]" {
 		t.Errorf("told %v", told)
+	}
+}
+
+// The last word is repeated at every tick, also when no more checks are made
+// and also while one takes its time.
+func TestRunRepeats(t *testing.T) {
+	for kind, once := range map[string]func(context.Context) error{
+		"none": func(context.Context) error { return nil },
+		"tcp": func() func(context.Context) error {
+			n := 0
+			return func(ctx context.Context) error {
+				if n++; n > 1 {
+					<-ctx.Done() // it hangs
+				}
+				return nil
+			}
+		}(),
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		ticks, told := make(chan time.Time), make(chan wire.Health)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			Run(ctx, wire.Check{Kind: kind}, once, func(h wire.Health) { told <- h }, ticks)
+		}()
+		if h := <-told; !h.OK {
+			t.Errorf("%s: %+v", kind, h)
+		}
+		for range 3 {
+			ticks <- time.Time{}
+			if h := <-told; !h.OK {
+				t.Errorf("%s: repeated %+v", kind, h)
+			}
+		}
+		cancel()
+		<-done
 	}
 }

@@ -9,6 +9,12 @@
 // may come in any order, each direction is one ordered stream.
 package wire
 
+import "time"
+
+// HealthEvery is how often a guest repeats its Health, changed or not. A host
+// that hears nothing for several times as long takes the guest for hung.
+const HealthEvery = 10 * time.Second
+
 // Port is the vsock port that the agent listens on for each VM.
 const Port = 1024
 
@@ -146,8 +152,9 @@ type Output struct {
 	Dropped int64  `json:"dropped"`
 }
 
-// Health is sent for the first result and whenever it changes, and with
-// Final when the deadline passed without a success.
+// Health is sent for the first result and whenever it changes, with Final when
+// the deadline passed without a success, and from the first on again every
+// HealthEvery: it is also the sign of life of a guest that has nothing to say.
 type Health struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
