@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -119,7 +120,7 @@ func standinNode(t *testing.T, dir, behaviour, words string, disk bool) *node {
 		t.Fatal(err)
 	}
 	if n.Retries > 0 {
-		t.Logf("EMULATOR FAULT in %d earlier boot", n.Retries)
+		t.Logf("the emulator broke %d earlier boot; it was tried again", n.Retries)
 	}
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
@@ -132,7 +133,7 @@ func standinNode(t *testing.T, dir, behaviour, words string, disk bool) *node {
 			t.Logf("end of the console:\n%s", n.Console.Tail(60))
 		}
 		if n.EmulatorFault() {
-			t.Log("EMULATOR FAULT: the outer kernel died of a race in the emulator, not of zos")
+			t.Logf("EMULATOR FAULT in %s: the outer kernel died of a race in the emulator, not of zos", strings.SplitN(t.Name(), "/", 2)[0])
 		}
 	})
 	return n
