@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,6 +95,9 @@ func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	fmt.Fprintf(a.err, "\npressing the power button; waiting up to %s for the node to end its guests\n", goodbye)
 	bye, stop := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
 	defer stop()
+	// The second signal ends the waiting, and with it the machine.
+	bye, again := signal.NotifyContext(bye, os.Interrupt, syscall.SIGTERM)
+	defer again()
 	if err := m.PowerButton(bye); err != nil {
 		return err
 	}

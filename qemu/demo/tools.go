@@ -117,7 +117,8 @@ func orExit(err error) error {
 	return err
 }
 
-// stop asks the child to end, and ends it when its time is over.
+// stop asks the child to end, asks again when its time is over (a node then
+// ends at once), and at last ends it.
 func (s *server) stop() {
 	if s == nil {
 		return
@@ -126,7 +127,7 @@ func (s *server) stop() {
 	if limit == 0 {
 		limit = 10 * time.Second
 	}
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGKILL} {
 		// The group may be gone already; that is what we want.
 		if err := syscall.Kill(-s.cmd.Process.Pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 			fmt.Fprintf(os.Stderr, "stop %s: %v\n", s.name, err)
@@ -135,6 +136,7 @@ func (s *server) stop() {
 		case <-s.done:
 			return
 		case <-time.After(limit):
+			limit = 10 * time.Second
 		}
 	}
 }
