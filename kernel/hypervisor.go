@@ -87,10 +87,12 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 			// Not wrapped: a file that the user named and that is absent is no reason to fall back.
 			return Hypervisor{}, fmt.Errorf("CLOUD_HYPERVISOR: %v", err)
 		}
-		if err := writeFile(o.Cache, b, 0o755); err != nil {
+		// Only what can be used is kept: the next build takes it from the cache.
+		h, err := s.cloudHypervisor(b, o)
+		if err != nil {
 			return Hypervisor{}, err
 		}
-		return s.cloudHypervisor(b, o)
+		return h, writeFile(o.Cache, b, 0o755)
 	}
 	b, err := os.ReadFile(o.Cache)
 	if err == nil {

@@ -66,6 +66,24 @@ func (a *app) commands() []*cobra.Command {
 	return all
 }
 
+// groups makes every command that only holds others refuse a name that it
+// does not know; cobra would show the help and call that a success.
+func groups(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		groups(sub)
+	}
+	if !c.HasSubCommands() || c.Runnable() {
+		return
+	}
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return coded(exitUsage, fmt.Errorf("there is no command %q; %s --help lists those that there are", c.CommandPath()+" "+args[0], c.CommandPath()))
+		}
+		return c.Help()
+	}
+}
+
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{out: stdout, err: stderr}
@@ -81,6 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(exitUsage, err) })
 	root.AddCommand(a.commands()...)
+	groups(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

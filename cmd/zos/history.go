@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -84,9 +85,20 @@ func writeStory(w io.Writer, st *audit.Story, wide bool) {
 	}
 	for _, it := range st.Items {
 		if detail := strings.TrimSpace(it.Detail); detail != "" && (wide || it.Result == "failed" || it.Kind != "record") {
-			fmt.Fprintf(w, "%d: %s\n", it.Index, detail)
+			fmt.Fprintf(w, "%d: %s\n", it.Index, harmless(detail))
 		}
 	}
+}
+
+// harmless shows text of others so that it can neither start a line of its
+// own nor steer the terminal.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\u00b7'
+	}, strings.ReplaceAll(s, "\n", " | "))
 }
 
 // short cuts an identifier for a table.

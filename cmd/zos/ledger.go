@@ -93,14 +93,15 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 func ledgerError(err error) error {
 	var refused *ledger.Refused
 	switch {
-	case errors.As(err, &refused):
-		return coded(exitRefused, fmt.Errorf("the ledger refuses it: %w", err))
 	case errors.Is(err, ledger.ErrFork), errors.Is(err, ledger.ErrRollback):
 		return coded(exitRefused, fmt.Errorf("%w\nkeep the state file and a copy of both ledgers: together they are the proof", err))
 	case errors.Is(err, ledger.ErrForged):
 		return coded(exitRefused, fmt.Errorf("%w\nnothing was taken from it; check that --root belongs to this ledger, or name another --ledger", err))
 	case errors.Is(err, ledger.ErrUnreachable):
 		return coded(exitUnreachable, fmt.Errorf("%w\nis `zos ledger serve` running, and is --ledger (ZOS_LEDGER) its address?", err))
+	// Last: a ledger that is not believed can hold a refusal inside.
+	case errors.As(err, &refused):
+		return coded(exitRefused, fmt.Errorf("the ledger refuses it: %w", err))
 	}
 	return err
 }

@@ -144,7 +144,7 @@ func (d deploymentStatus) write(w io.Writer) {
 		if c.Incidents > 0 {
 			last += fmt.Sprintf(", %d incidents", c.Incidents)
 		}
-		fmt.Fprintf(t, "  node %s\tclaim %d\t%s\n", c.NodeName, c.Claim, strings.Join(said(state, last, c.Error, c.Reason), "; "))
+		fmt.Fprintf(t, "  node %s\tclaim %d\t%s\n", c.NodeName, c.Claim, harmless(strings.Join(said(state, last, c.Error, c.Reason), "; ")))
 	}
 	for _, n := range d.Nodes {
 		what := "fits; may claim from " + clock(n.FromMs)

@@ -30,6 +30,9 @@ const (
 	maxEvents = 2        // one panic and one reboot; later ones say nothing new
 )
 
+// lookEvery is how long a panic can go unnoticed when no change is signalled.
+const lookEvery = time.Second
+
 // Parsed is what one object of the event file means.
 type Parsed struct {
 	Booted bool     // the guest's processors run
@@ -46,14 +49,18 @@ func (p *Process) watch() {
 	go func() { ended <- p.wait() }()
 	changed, stop, err := p.inotify()
 	if err != nil {
-		p.log.Error("files of the VMM are not watched", "machine", p.state.ID, "err", err)
+		// The clock below looks all the same; only later.
+		p.log.Error("files of the VMM are looked at by the clock alone", "machine", p.state.ID, "every", lookEvery, "err", err)
 	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	var partial []byte
 	var detail string
 	for detail == "" {
 		partial = p.step(partial)
 		select {
 		case <-changed:
+		case <-tick.C:
 		case detail = <-ended:
 		}
 	}
@@ -76,7 +83,11 @@ func (p *Process) watch() {
 func (p *Process) step(partial []byte) []byte {
 	partial, err := p.readEvents(partial)
 	if err != nil {
-		p.log.Error("event file of the VMM", "machine", p.state.ID, "err", err)
+		// A VM that may have panicked unseen must not go on.
+		p.log.Error("the events of the VMM cannot be read; the VM is ended", "machine", p.state.ID, "err", err)
+		if err := killCgroup(p.state.ID); err != nil {
+			p.log.Error("kill the VM", "machine", p.state.ID, "err", err)
+		}
 	}
 	for _, name := range []string{SerialFile, LogFile} {
 		if err := punch(filepath.Join(p.dir, name), -1); err != nil && !errors.Is(err, os.ErrNotExist) {
