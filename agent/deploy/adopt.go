@@ -22,6 +22,7 @@ func (s *State) Adoptable() bool { return s.Running && s.Ending == nil && s.Plan
 func (l *Life) RunAgain(ctx context.Context) error {
 	run, cancel := l.context(ctx)
 	defer cancel()
+	defer l.world.Network.Free(l.st.Deployment)
 	var err error
 	if l.st.Adoptable() {
 		err = l.adopt(run)
@@ -45,11 +46,7 @@ func (l *Life) undoHalf(ctx context.Context) error {
 			return err
 		}
 	}
-	steps := l.steps()[:phase.Index(begun)+1]
-	if errs := l.runner.Undo(ctx, steps); len(errs) > 0 {
-		e.Reason = fmt.Sprintf("%s; and then: %v", e.Reason, errors.Join(errs...))
-	}
-	return l.finish(e)
+	return l.undo(ctx, l.steps()[:phase.Index(begun)+1], e)
 }
 
 // adopt takes up the machines of a running deployment. One that has died
@@ -60,43 +57,72 @@ func (l *Life) adopt(run context.Context) error {
 		l.pin(m.VM.Kernel, m.VM.Initramfs, m.VM.Disks[0].Path)
 	}
 	if err := l.world.Network.Adopt(l.st.Deployment, &p.Network); err != nil {
-		return l.takeDown(run, &Ending{Result: resultFailed, Reason: "adopt: " + err.Error()})
+		return l.takeDown(run, &Ending{Result: resultFailed, Reason: "adopt: " + err.Error(), Release: true})
 	}
+	var cut []*machine // off the restart that the agent's end cut short
 	for i := range p.Machines {
 		m := l.machine(&p.Machines[i])
-		if err := l.adoptMachine(run, m); err != nil {
-			f := &failure{kind: IncidentDied, machine: m, detail: err.Error()}
-			ierr := l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, f.detail)
-			return l.takeDown(run, &Ending{Result: resultFailed, Reason: errors.Join(f, ierr).Error()})
+		if _, ok := l.st.Guests[m.plan.Name]; !ok {
+			cut = append(cut, m)
+			continue
+		}
+		if f := l.adoptMachine(run, m); f != nil {
+			err := l.failed(f)
+			if !f.hard {
+				err = errors.Join(err, l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, f.detail))
+			}
+			return l.takeDown(run, &Ending{Result: resultFailed, Reason: err.Error()})
 		}
 	}
-	l.log.Info("deployment adopted", "claim", l.claimed(), "machines", len(p.Machines))
-	if l.world.Records.LastPhase(l.claimed()) != string(phase.Running) {
-		l.servesAgain() // the agent died before this was recorded
+	if l.world.Records.LastPhase(l.claimed()) != string(phase.Running) || len(cut) > 0 {
+		// The agent died before this was recorded.
+		if err := l.update(func(s *State) { s.Owes = true }); err != nil {
+			return err
+		}
 	}
+	for _, m := range cut {
+		m.log.Warn("it was being restarted when the agent ended, it is started again")
+		if err := l.clearMachine(run, m); err != nil {
+			return l.takeDown(run, &Ending{Result: resultFailed, Reason: "adopt: " + err.Error(), Release: true})
+		}
+		l.againAfter(m, 0)
+	}
+	l.log.Info("deployment adopted", "claim", l.claimed(), "machines", len(p.Machines))
 	go l.watch(run)
 	return l.live(run)
 }
 
-func (l *Life) adoptMachine(ctx context.Context, m *machine) error {
-	id, ok := l.st.Guests[m.plan.Name]
-	if !ok {
-		return errors.New("it was being restarted when the agent ended")
+// adoptMachine takes up a VM that runs. It is believed nothing: the hypervisor
+// is asked what it runs, and the guest must send its report again in time, as
+// after a boot, before the machine counts as verified, and its health before
+// it counts as healthy. Being told to start again means nothing to a process
+// that runs.
+func (l *Life) adoptMachine(ctx context.Context, m *machine) *failure {
+	fail := func(kind string, err error, hard bool) *failure {
+		return &failure{kind: kind, machine: m, detail: err.Error(), hard: hard}
 	}
+	id := l.st.Guests[m.plan.Name]
 	m.gen++
 	m.id = &guestlink.Identity{PublicKey: id.PublicKey, BootID: id.BootID, Kernel: id.Kernel}
 	v, err := l.world.Driver.Adopt(ctx, m.plan.VM)
 	if err != nil {
-		return fmt.Errorf("adopt VM: %w", err)
+		return fail(IncidentDied, fmt.Errorf("adopt VM: %w", err), false)
 	}
-	m.vm = v
-	// It served when the agent ended. The guest sends its report and health
-	// again, and both are looked at again.
-	m.verified, m.told, m.started, m.healthy = true, true, true, true
-	if err := l.listen(m, m.id, true); err != nil {
-		return err
+	m.vm, m.served = v, true
+	// One that has died is told by its events.
+	ictx, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	have, err := v.Info(ictx)
+	if err != nil {
+		m.log.Warn("the hypervisor does not say what it runs, it is asked again with the guest's report", "err", err)
+	} else if err := CompareVM(m.plan.VM, have); err != nil {
+		return fail(IncidentMeasurement, err, true)
+	}
+	if err := l.listen(m, m.id); err != nil {
+		return fail(IncidentDied, err, false)
 	}
 	l.pump(m)
+	l.deadline(m, bootTimeout, lateReport)
 	m.log.Info("adopted", "pid", v.PID())
 	return nil
 }

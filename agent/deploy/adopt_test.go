@@ -40,6 +40,7 @@ func crashAt(b *bench, d *ledger.Deployment, n phase.Name, recorded bool) {
 	if err := b.wait(run(l)); err == nil || err.Error() != "crashed" {
 		b.t.Fatalf("did not crash: %v", err)
 	}
+	l.closeLinks() // as the kernel does with a dead agent's lines
 }
 
 // again is what the next agent does with what it finds.

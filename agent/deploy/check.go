@@ -12,6 +12,7 @@ import (
 
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/plan"
+	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec"
@@ -44,24 +45,25 @@ func (l *Life) match(_ context.Context, out *phase.Out) error {
 	}
 	if g := s.Claim(l.claimed()); g != nil {
 		out.Detail = "claimed before"
-		return nil
+		return l.reserve(d.Spec)
 	}
 	from, reasons := s.MayClaim(d, l.world.Node)
 	if len(reasons) > 0 {
 		return errors.New(strings.Join(reasons, "; "))
 	}
 	out.Detail = fmt.Sprintf("fits, may be claimed from ledger time %d on", from)
-	return l.conflict(d.Spec)
+	return l.reserve(d.Spec)
 }
 
-// conflict asks whether the networks can stand beside those that are here. The
-// ledger does not know them, so a node must look before it claims.
-func (l *Life) conflict(d *spec.Deployment) error {
+// reserve takes the networks and ports, or says why they cannot stand beside
+// those that are here. The ledger does not know them, so a node must look
+// before it claims, and hold what it found free against its own other lives.
+func (l *Life) reserve(d *spec.Deployment) error {
 	p, err := plan.Networks(d, l.facts())
 	if err != nil {
 		return err
 	}
-	return l.world.Network.Conflict(l.st.Deployment, p)
+	return onlyHere(l.world.Network.Reserve(l.st.Deployment, p))
 }
 
 func (l *Life) facts() plan.Facts {
@@ -82,8 +84,13 @@ func (l *Life) claim(ctx context.Context, out *phase.Out) error {
 			return fmt.Errorf("claim %d is not active", c)
 		}
 		out.Detail = fmt.Sprintf("claim %d, granted before", c)
-		left := time.Duration(g.ExpiresMs-s.TimeMs()) * time.Millisecond
-		if err := l.update(func(st *State) { st.Lease, st.LeaseUntil = lease, l.world.Clock.Now().Add(left) }); err != nil {
+		// The ledger's time may have stood still for long, and the node's clock
+		// may be behind: the lease ends at the earlier of what both say.
+		until := l.world.Clock.Now().Add(time.Duration(g.ExpiresMs-s.TimeMs()) * time.Millisecond)
+		if t := time.UnixMilli(g.ExpiresMs); t.Before(until) {
+			until = t
+		}
+		if err := l.update(func(st *State) { st.Lease, st.LeaseUntil = lease, until }); err != nil {
 			return err
 		}
 		go l.watch(ctx)
@@ -114,11 +121,15 @@ func (l *Life) claim(ctx context.Context, out *phase.Out) error {
 
 func (l *Life) granted(ctx context.Context, index int64) error {
 	timeout := l.world.Clock.After(grantTimeout)
+	line := wait.Start(l.log, l.world.Clock.Now(), "the claim to be on the ledger", fmt.Sprintf("entry %d", index))
 	for {
 		changed := l.world.Ledger.Changed()
 		if g := l.world.Ledger.State().Claim(index); g != nil {
 			if g.Node != l.world.Node || g.Deployment != l.st.Deployment {
 				return fmt.Errorf("entry %d is another claim than the ledger's receipt said", index)
+			}
+			if g.State != ledger.GrantActive {
+				return fmt.Errorf("claim %d is %s already", index, g.State)
 			}
 			return nil
 		}
@@ -127,6 +138,8 @@ func (l *Life) granted(ctx context.Context, index int64) error {
 			return context.Cause(ctx)
 		case <-timeout:
 			return fmt.Errorf("the ledger gave a receipt for entry %d, but after %s it is not on the ledger", index, grantTimeout)
+		case now := <-l.world.Clock.After(tick):
+			line.Tick(now)
 		case <-changed:
 		}
 	}
@@ -225,14 +238,14 @@ func (l *Life) verifyResources(_ context.Context, out *phase.Out) error {
 		return err
 	}
 	if memory > have {
-		return fmt.Errorf("machines need %d MiB memory, %d MiB are free on the node now", memory, have)
+		return onlyHere(fmt.Errorf("machines need %d MiB memory, %d MiB are free on the node now", memory, have))
 	}
 	var storage int64
 	for _, v := range l.spec.Volumes {
 		storage += v.SizeMiB
 	}
 	if err := l.world.Content.Room(storage); err != nil {
-		return fmt.Errorf("volumes: %w", err)
+		return onlyHere(fmt.Errorf("volumes: %w", err))
 	}
 	h := l.world.Hypervisor
 	out.Digest("hypervisor", h.Digest)
@@ -242,5 +255,5 @@ func (l *Life) verifyResources(_ context.Context, out *phase.Out) error {
 
 func (l *Life) verifyNetwork(_ context.Context, out *phase.Out) error {
 	out.Detail = fmt.Sprintf("%d networks, %d gateways, none in conflict", len(l.spec.Networks), len(l.spec.Gateways))
-	return l.conflict(l.spec)
+	return l.reserve(l.spec)
 }

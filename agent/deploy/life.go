@@ -32,6 +32,8 @@ type Life struct {
 	spec      *spec.Deployment
 	manifests map[string]zimage.Manifest
 	pinned    []string
+	left      map[phase.Name]error // what could not be undone yet
+	over      <-chan struct{}      // the agent ends
 
 	mu sync.Mutex // guards st
 	st State
@@ -41,7 +43,7 @@ type Life struct {
 var ErrNotClaimed = errors.New("not claimed")
 
 func newLife(w *World, st State) *Life {
-	l := &Life{world: w, st: st, machines: map[string]*machine{}, msgs: make(chan msg, 64), manifests: map[string]zimage.Manifest{},
+	l := &Life{world: w, st: st, machines: map[string]*machine{}, msgs: make(chan msg, 64), manifests: map[string]zimage.Manifest{}, left: map[phase.Name]error{},
 		log: w.Log.With("part", "deploy", "deployment", st.Name)}
 	l.runner = phase.Runner{Now: w.Clock.Now, Sink: l.sink, Begin: l.begin, UndoTimeout: undoTimeout}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -66,7 +68,7 @@ func (l *Life) Slot() int { return l.st.Slot }
 func (l *Life) End(e *Ending) { l.end(e) }
 
 func (l *Life) steps() []phase.Step {
-	return []phase.Step{
+	steps := []phase.Step{
 		{Phase: phase.Detect, Do: l.detect},
 		{Phase: phase.Match, Do: l.match},
 		{Phase: phase.Claim, Do: l.claim},
@@ -83,6 +85,12 @@ func (l *Life) steps() []phase.Step {
 		{Phase: phase.PostVerify, Do: l.postVerify},
 		{Phase: phase.Running, Do: l.running},
 	}
+	for i := range steps {
+		if steps[i].Undo != nil {
+			steps[i].Undo = l.noting(steps[i].Phase, steps[i].Undo)
+		}
+	}
+	return steps
 }
 
 // Run is the whole life. It returns ErrNotClaimed when the deployment is not
@@ -92,6 +100,7 @@ func (l *Life) steps() []phase.Step {
 func (l *Life) Run(ctx context.Context) error {
 	run, cancel := l.context(ctx)
 	defer cancel()
+	defer l.world.Network.Free(l.st.Deployment)
 	err := l.runner.Run(run, l.steps())
 	if l.claimed() < 0 {
 		return fmt.Errorf("%w: %w", ErrNotClaimed, err)
@@ -99,7 +108,7 @@ func (l *Life) Run(ctx context.Context) error {
 	if err == nil {
 		err = l.live(run)
 	} else {
-		err = l.finish(l.ending(err))
+		err = l.clear(l.ending(err))
 	}
 	l.closeLinks()
 	return err
@@ -108,6 +117,7 @@ func (l *Life) Run(ctx context.Context) error {
 // context ends when ctx ends or End was called; its cause is then the Ending.
 func (l *Life) context(ctx context.Context) (context.Context, context.CancelFunc) {
 	run, cancel := context.WithCancelCause(ctx)
+	l.over = ctx.Done()
 	done := make(chan struct{})
 	go func() {
 		select {
@@ -126,63 +136,6 @@ func (l *Life) live(run context.Context) error {
 		return nil // the agent ends, the guests stay
 	}
 	return l.takeDown(run, e)
-}
-
-// takeDown ends a deployment that ran: guests in order, then all undone.
-func (l *Life) takeDown(ctx context.Context, e *Ending) error {
-	l.log.Info("ending", "result", e.Result, "reason", e.Reason)
-	if err := l.update(func(s *State) { s.Ending = e }); err != nil {
-		return err
-	}
-	if !e.Kill {
-		l.stopGuests(context.WithoutCancel(ctx), e.Reason)
-	}
-	if errs := l.runner.Undo(ctx, l.steps()); len(errs) > 0 {
-		e.Reason = fmt.Sprintf("%s; and then: %v", e.Reason, errors.Join(errs...))
-	}
-	return l.finish(e)
-}
-
-// ending makes the reason for the end from the error of a phase: what End
-// said, where that was what broke the phase, else the failure itself.
-func (l *Life) ending(err error) *Ending {
-	select {
-	case <-l.ended:
-		var e *Ending
-		if errors.As(l.cause(), &e) {
-			return e
-		}
-	default:
-	}
-	// What was only late, or cut short with the agent, may be tried again.
-	again := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-	return &Ending{Result: resultFailed, Reason: err.Error(), Release: again}
-}
-
-// Results of a close entry.
-const (
-	resultFailed   = "failed"
-	resultStopped  = "stopped"
-	resultReplaced = "replaced"
-)
-
-// finish closes the claim. Behind it nothing of the deployment is left.
-func (l *Life) finish(e *Ending) error {
-	claim := l.claimed()
-	if !l.world.Records.Closed(claim) {
-		if e.Release {
-			if err := l.world.Records.Release(claim, e.Reason); err != nil {
-				return err
-			}
-		}
-		if err := l.world.Records.Close(claim, e.Result, e.Reason); err != nil {
-			return err
-		}
-	}
-	l.log.Info("closed", "claim", claim, "result", e.Result, "reason", e.Reason)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.st.remove(l.world.RunDir)
 }
 
 func (l *Life) claimed() int64 {

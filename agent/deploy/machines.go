@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -37,6 +36,7 @@ type machine struct {
 	told      bool // the process may start
 	started   bool
 	healthy   bool
+	served    bool // it was healthy once: a failed check is a failure from then on
 	gone      bool // the process or the VM has ended
 	off       bool // the VM has ended
 	exit      *wire.Exit
@@ -83,7 +83,7 @@ func (l *Life) outputPath(m *machine) string {
 func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 	m.gen++
 	m.id, m.report, m.exit, m.hardening = nil, nil, nil, nil
-	m.verified, m.told, m.started, m.healthy, m.gone, m.off = false, false, false, false, false, false
+	m.verified, m.told, m.started, m.healthy, m.served, m.gone, m.off = false, false, false, false, false, false, false
 	cfg := m.plan.VM
 	cfg.NICs = slices.Clone(cfg.NICs)
 	for _, dir := range []string{cfg.Dir, filepath.Dir(l.outputPath(m))} {
@@ -103,7 +103,7 @@ func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 			return fmt.Errorf("machine %s: %w", m.plan.Name, err)
 		}
 	}
-	if err := l.listen(m, nil, false); err != nil {
+	if err := l.listen(m, nil); err != nil {
 		return err
 	}
 	began := l.world.Clock.Now()
@@ -118,12 +118,13 @@ func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 }
 
 // listen takes up the line to the guest; known is who it must be.
-func (l *Life) listen(m *machine, known *guestlink.Identity, started bool) error {
+func (l *Life) listen(m *machine, known *guestlink.Identity) error {
 	ln, err := l.world.Driver.Listen(m.plan.VM, wire.Port)
 	if err != nil {
 		return fmt.Errorf("machine %s: listen for the guest: %w", m.plan.Name, err)
 	}
-	m.link, err = guestlink.Listen(ln, guestlink.Config{Guest: m.plan.Guest, Known: known, Started: started, Output: l.outputPath(m), Now: l.world.Clock.Now, Log: m.log})
+	m.link, err = guestlink.Listen(ln, guestlink.Config{Guest: m.plan.Guest, Known: known, Output: l.outputPath(m),
+		Now: l.world.Clock.Now, Silence: l.world.Silence, Log: m.log})
 	if err != nil {
 		return errors.Join(fmt.Errorf("machine %s: %w", m.plan.Name, err), ln.Close())
 	}
@@ -236,12 +237,18 @@ func (l *Life) heard(ctx context.Context, m *machine, e guestlink.Event, fail fu
 		m.log.Info("process started", "pid", e.Started.PID)
 	case e.Health != nil:
 		m.log.Info("health", "ok", e.Health.OK, "detail", e.Health.Detail)
-		was := m.healthy
+		if !m.verified {
+			return nil // a guest reports before it says anything else
+		}
 		m.healthy = e.Health.OK
 		// Before the first success a failed check is only that it takes time.
-		if !e.Health.OK && (e.Health.Final || was) {
+		if !e.Health.OK && (e.Health.Final || m.served) {
 			return fail("unhealthy", e.Health.Detail, false)
 		}
+		m.served = m.served || e.Health.OK
+	case e.Silent > 0:
+		m.healthy = false
+		return fail(IncidentSilent, fmt.Sprintf("nothing was heard of the guest for %s", e.Silent), false)
 	case e.Exit != nil:
 		m.exit, m.gone, m.healthy = e.Exit, true, false
 		return fail("process-ended", describe(e.Exit), false)
@@ -296,69 +303,6 @@ func (l *Life) release() {
 		}
 		l.deadline(m, time.Duration(m.plan.Guest.Check.DeadlineMs)*time.Millisecond+checkSlack, "not healthy")
 	}
-}
-
-// kill ends the VM of a machine at once; nothing of this start is heard again.
-func (l *Life) kill(m *machine) error {
-	m.gen++
-	m.gone, m.healthy = true, false
-	if m.quit != nil {
-		close(m.quit)
-		m.quit = nil
-	}
-	var errs []error
-	if m.link != nil {
-		errs = append(errs, m.link.Close())
-		m.link = nil
-	}
-	if m.vm != nil {
-		// Killing has its own time: whatever made it necessary may have used
-		// up the caller's.
-		ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
-		defer cancel()
-		if err := m.vm.Kill(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("kill VM of machine %s: %w", m.plan.Name, err))
-		} else {
-			m.vm = nil
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// undoStart leaves nothing of any VM, whichever agent started it.
-func (l *Life) undoStart(ctx context.Context) error {
-	p := l.planned()
-	if p == nil {
-		return nil
-	}
-	var errs []error
-	for i := range p.Machines {
-		m := l.machine(&p.Machines[i])
-		errs = append(errs, l.kill(m))
-		cfg := m.plan.VM
-		if left, err := l.world.Driver.Adopt(ctx, cfg); err == nil {
-			errs = append(errs, left.Kill(ctx))
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("look for what is left of machine %s: %w", m.plan.Name, err))
-		}
-		errs = append(errs, killCgroup(filepath.Join(l.world.Cgroups, cfg.ID)), os.RemoveAll(cfg.Dir))
-		for _, f := range guestlink.Files(l.outputPath(m)) {
-			if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// killCgroup ends what a VMM left that no state file tells of: an agent may
-// die between the start of the process and the writing of the file.
-func killCgroup(path string) error {
-	err := os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("end what is left in %s: %w", path, err)
-	}
-	return nil
 }
 
 // closeLinks lets go of everything without touching a guest.

@@ -135,6 +135,9 @@ func (l *Life) network(_ context.Context, out *phase.Out) error {
 	for _, n := range p.Network.Networks {
 		out.Detail += fmt.Sprintf("%s: %s on %s, %d taps; ", n.Name, n.Host, n.Bridge, len(n.Taps))
 	}
+	if err := l.world.Network.Conflict(l.st.Deployment, &p.Network); err != nil {
+		return onlyHere(err)
+	}
 	return l.world.Network.Set(l.st.Deployment, &p.Network)
 }
 

@@ -35,6 +35,7 @@ type State struct {
 	Plan        *plan.Plan                    `json:"plan"` // nil before its phase
 	Guests      map[string]guestlink.Identity `json:"guests"`
 	Restarts    map[string]int64              `json:"restarts"`
+	Owes        bool                          `json:"owes"`   // a record that it serves, again or at all
 	Ending      *Ending                       `json:"ending"` // set once the end has begun
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/wait"
 )
 
 // supervise watches over a running deployment until it has to end; it returns
@@ -35,7 +36,9 @@ func (l *Life) supervise(ctx context.Context) *Ending {
 			f := l.handle(ctx, x)
 			if f == nil {
 				if !before && x.m.healthy && x.m.gen == x.gen {
-					l.servesAgain()
+					if err := l.servesAgain(); err != nil {
+						return &Ending{Result: resultFailed, Reason: err.Error(), Release: true}
+					}
 				}
 				continue
 			}
@@ -73,6 +76,7 @@ func (l *Life) judge(f *failure) *Ending {
 				s.Restarts = map[string]int64{}
 			}
 			s.Restarts[m.plan.Name]++
+			s.Owes = true
 			delete(s.Guests, m.plan.Name)
 		}),
 		l.kill(m))
@@ -81,8 +85,14 @@ func (l *Life) judge(f *failure) *Ending {
 	}
 	backoff := time.Duration(action.BackoffMs) * time.Millisecond
 	m.log.Warn("machine is started again", "restart", count+1, "of", action.MaxRestarts, "after", backoff)
+	l.againAfter(m, backoff)
+	return nil
+}
+
+// againAfter lets a machine be started again when d has passed.
+func (l *Life) againAfter(m *machine, d time.Duration) {
 	m.quit = make(chan struct{})
-	gen, quit, after := m.gen, m.quit, l.world.Clock.After(backoff)
+	gen, quit, after := m.gen, m.quit, l.world.Clock.After(d)
 	go func() {
 		select {
 		case <-after:
@@ -90,7 +100,6 @@ func (l *Life) judge(f *failure) *Ending {
 		case <-quit:
 		}
 	}()
-	return nil
 }
 
 // restart starts a machine anew, from content that is verified anew.
@@ -117,11 +126,18 @@ func (l *Life) restart(ctx context.Context, m *machine) error {
 }
 
 // servesAgain records the deployment as running once more, with the new keys,
-// when the last machine that had been restarted is healthy.
-func (l *Life) servesAgain() {
+// when the last machine that had been restarted is healthy. A deployment whose
+// record cannot be written may not go on: nobody could see what it is.
+func (l *Life) servesAgain() error {
+	l.mu.Lock()
+	owes := l.st.Owes
+	l.mu.Unlock()
+	if !owes {
+		return nil
+	}
 	for _, m := range l.machines {
 		if !m.healthy {
-			return
+			return nil
 		}
 	}
 	var out phase.Out
@@ -130,9 +146,13 @@ func (l *Life) servesAgain() {
 	if err == nil {
 		err = l.sink(phase.Report{Phase: phase.Running, Result: phase.OK, Started: now, Digests: out.Digests, Detail: out.Detail})
 	}
-	if err != nil {
-		l.log.Error("record of the restart", "err", err)
+	if err == nil {
+		err = l.update(func(s *State) { s.Owes = false })
 	}
+	if err != nil {
+		return fmt.Errorf("record that it serves again: %w", err)
+	}
+	return nil
 }
 
 // stopGuests asks the guests to end, the ones that others depend on last, and
@@ -149,13 +169,17 @@ func (l *Life) stopGuests(ctx context.Context, reason string) {
 		if err := m.link.Stop(reason); err != nil {
 			m.log.Warn("ask the guest to stop", "err", err)
 		}
-		grace := l.world.Clock.After(time.Duration(m.plan.Guest.Process.StopGraceMs)*time.Millisecond + stopSlack)
+		now, limit := l.world.Clock.Now(), time.Duration(m.plan.Guest.Process.StopGraceMs)*time.Millisecond+stopSlack
+		grace := l.world.Clock.After(limit)
+		line := wait.Start(m.log, now, "the guest to stop", fmt.Sprintf("at most %s", limit))
 		// Until the VM is off: the guest unmounts before that.
 		for waiting := true; waiting && !m.off; {
 			select {
 			case <-grace:
 				m.log.Warn("the guest did not stop in its grace, it is killed")
 				waiting = false
+			case now := <-l.world.Clock.After(tick):
+				line.Tick(now)
 			case x := <-l.msgs:
 				if f := l.handle(ctx, x); f != nil {
 					f.machine.log.Info("ended", "kind", f.kind, "detail", f.detail)

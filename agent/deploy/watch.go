@@ -20,7 +20,7 @@ func (l *Life) watch(ctx context.Context) {
 	l.mu.Unlock()
 	margin := min(lease/marginPart, maxMargin)
 	renewAt := until.Add(-lease).Add(lease / renewPart)
-	var sent time.Time     // of a renewal that is not seen on the ledger yet
+	var sent time.Time     // of the oldest renewal that is not seen on the ledger yet
 	var expires int64 = -1 // of the claim, in the newest verified state
 	last := ""             // what was said about not renewing
 	for {
@@ -37,7 +37,8 @@ func (l *Life) watch(ctx context.Context) {
 			if expires >= 0 && !sent.IsZero() {
 				until, renewAt, sent, last = sent.Add(lease), sent.Add(lease/renewPart), time.Time{}, ""
 				if err := l.update(func(st *State) { st.LeaseUntil = until }); err != nil {
-					l.log.Error("lease", "err", err)
+					l.End(&Ending{Result: resultFailed, Reason: "the lease cannot be noted: " + err.Error(), Release: true})
+					return
 				}
 			}
 			expires = g.ExpiresMs
@@ -53,9 +54,14 @@ func (l *Life) watch(ctx context.Context) {
 		}
 		if !now.Before(renewAt) {
 			renewAt = now.Add(renewRetry)
+			// Also one that seems to fail may be on the ledger, and the one
+			// that is seen next may be the first of several.
+			if sent.IsZero() {
+				sent = now
+			}
 			err := l.renew(ctx, claim)
 			if err == nil {
-				sent, renewAt = now, now.Add(max(lease/renewPart/renewPart, renewRetry))
+				renewAt = now.Add(max(lease/renewPart/renewPart, renewRetry))
 			} else if text := err.Error(); text != last {
 				l.log.Warn("lease not renewed", "until", until, "onPartition", onPartition, "err", err)
 				last = text

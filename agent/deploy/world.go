@@ -11,7 +11,8 @@
 //
 // What happens where: life.go the order of things · check.go the phases that
 // only look · machines.go boot and guests · compare.go plan against reality ·
-// watch.go lease and ledger · supervise.go failures and the end · adopt.go
+// watch.go lease and ledger · supervise.go failures · end.go
+// the end · adopt.go
 // after a restart.
 package deploy
 
@@ -55,6 +56,8 @@ type World struct {
 	// Resources is what the node has now for guests, beyond the ledger's
 	// bookkeeping: memory that is free in fact.
 	Resources func() (freeMemoryMiB int64, err error)
+	// Silence is how long a guest may say nothing; 0 is guestlink's own limit.
+	Silence time.Duration
 }
 
 const (
@@ -88,6 +91,7 @@ const (
 	IncidentMeasurement = "measurement-mismatch"
 	IncidentProtocol    = "guest-protocol"
 	IncidentReboot      = "guest-reboot"
+	IncidentSilent      = "guest-silent"
 	IncidentRestart     = "machine-restart"
 	IncidentLease       = "lease-lost"
 )

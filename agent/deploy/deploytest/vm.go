@@ -172,9 +172,16 @@ func (v *VM) talk(c net.Conn) {
 			started, healthy := v.started, v.healthy
 			v.mu.Unlock()
 			if started {
+				v.send(c, wire.Frame{Started: &wire.Started{PID: 2}})
 				v.send(c, wire.Frame{Health: &wire.Health{OK: healthy}})
 			}
 		case f.Start != nil:
+			v.mu.Lock()
+			again := v.started
+			v.mu.Unlock()
+			if again {
+				continue // a new agent may say it again
+			}
 			v.d.note("start %s", v.machine)
 			v.mu.Lock()
 			v.started, v.healthy = true, !v.Guest.Unhealthy
@@ -218,7 +225,8 @@ func (v *VM) report() *wire.Report {
 	if _, err := fmt.Sscan(blocks, &n); err != nil {
 		panic(err)
 	}
-	r := &wire.Report{Cmdline: v.cfg.Cmdline + "\n", Mounts: []string{"/ overlay ro,nodev", "/proc proc rw", "/sys sysfs ro", "/dev tmpfs rw"}, Files: map[string]string{},
+	r := &wire.Report{Cmdline: v.cfg.Cmdline + "\n", Mounts: []string{"/ overlay ro,nodev", "/proc proc rw,nosuid,nodev,noexec", "/sys sysfs ro,nosuid,nodev,noexec",
+		"/dev tmpfs ro,nosuid,noexec", "/proc/sys proc ro,nosuid,nodev,noexec"}, Files: map[string]string{},
 		Verity: wire.Verity{Status: "V", Table: fmt.Sprintf("0 %d verity 1 254:0 254:0 4096 4096 %d %d sha256 %s - 2 panic_on_error panic_on_corruption", n*8, n, n, root)}}
 	for _, f := range v.config.Files {
 		sum := sha256.Sum256(f.Content)
@@ -226,7 +234,7 @@ func (v *VM) report() *wire.Report {
 	}
 	for _, m := range v.config.Mounts {
 		kind := map[string]string{"tmpfs": "tmpfs", "volume": "ext4"}[m.Type]
-		r.Mounts = append(r.Mounts, m.Path+" "+kind+" rw,nosuid")
+		r.Mounts = append(r.Mounts, m.Path+" "+kind+" rw,nosuid,nodev,noexec")
 	}
 	for _, i := range v.config.Interfaces {
 		r.Addrs = append(r.Addrs, i.MAC+" "+i.Address)
