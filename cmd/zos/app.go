@@ -57,6 +57,21 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 	return enc.Encode(v)
 }
 
+// keeper remembers the first error of a writer: a result that nobody got is no
+// success, even where a writer of tables does not look.
+type keeper struct {
+	w   io.Writer
+	err error
+}
+
+func (k *keeper) Write(b []byte) (int, error) {
+	n, err := k.w.Write(b)
+	if err != nil && k.err == nil {
+		k.err = err
+	}
+	return n, err
+}
+
 // commands lists the command groups, one file each.
 func (a *app) commands() []*cobra.Command {
 	var all []*cobra.Command
@@ -86,14 +101,15 @@ func groups(c *cobra.Command) {
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{out: stdout, err: stderr}
+	kept := &keeper{w: stdout}
+	a := &app{out: kept, err: stderr}
 	root := &cobra.Command{
 		Use:           "zos",
 		Short:         "sign, submit, follow and audit deployments; build and boot nodes",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetOut(stdout)
+	root.SetOut(kept)
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON")
@@ -101,6 +117,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(a.commands()...)
 	groups(root)
 	err := root.ExecuteContext(ctx)
+	if err == nil && kept.err != nil {
+		err = fmt.Errorf("write the result: %w", kept.err)
+	}
 	if err == nil {
 		return exitOK
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -27,5 +28,16 @@ func TestUnknownCommands(t *testing.T) {
 func TestHarmless(t *testing.T) {
 	if got := harmless("a\x1b[2Jb\r\n7: forged"); got != "a·[2Jb· | 7: forged" {
 		t.Errorf("%q", got)
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestResultThatNobodyGot(t *testing.T) {
+	var errs bytes.Buffer
+	if code := run(context.Background(), []string{"render", "--defaults"}, full{}, &errs); code != exitFailed || !strings.Contains(errs.String(), "no space left") {
+		t.Errorf("exit %d, %q", code, errs.String())
 	}
 }
