@@ -122,6 +122,36 @@ func TestBlob(t *testing.T) {
 	}
 }
 
+// TestBlobHereIsNotBelieved alters a blob that was fetched before: what is on
+// the node is hashed again and never used as it is.
+func TestBlobHereIsNotBelieved(t *testing.T) {
+	s := openTestStore(t)
+	body := noise(100<<10, 2)
+	file := filepath.Join(t.TempDir(), "kernel")
+	put(t, file, body)
+	digest, err := s.AddBlob(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, _ := fetcher(serveStore(t, s, nil).URL)
+	path := filepath.Join(t.TempDir(), "kernel")
+	if _, err := f.Blob(t.Context(), digest, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	wrong := bytes.Clone(body)
+	wrong[len(wrong)/2] ^= 1
+	put(t, path, wrong)
+	if _, err := f.Blob(t.Context(), digest, path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("the altered file was taken as it was: %v", err)
+	}
+}
+
 // TestHandler holds that a mirror serves the store's names and nothing else.
 func TestHandler(t *testing.T) {
 	s, m, id := converted(t, sample(t))
