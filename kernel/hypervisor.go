@@ -13,7 +13,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -26,6 +28,8 @@ const (
 	CloudHypervisorURL = "https://github.com/cloud-hypervisor/cloud-hypervisor/releases/download/v53.0/cloud-hypervisor-static"
 	// HypervisorPath is where the node's initramfs says what it carries.
 	HypervisorPath = "/etc/zos/hypervisor.json"
+	// versionTimeout is how long a program may take to say its version.
+	versionTimeout = 10 * time.Second
 )
 
 // ErrDigest says that a downloaded file is not the release. It is never used.
@@ -88,7 +92,7 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 			return Hypervisor{}, fmt.Errorf("CLOUD_HYPERVISOR: %v", err)
 		}
 		// Only what can be used is kept: the next build takes it from the cache.
-		h, err := s.cloudHypervisor(b, o)
+		h, err := s.cloudHypervisor(ctx, b, o)
 		if err != nil {
 			return Hypervisor{}, err
 		}
@@ -96,7 +100,7 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 	}
 	b, err := os.ReadFile(o.Cache)
 	if err == nil {
-		return s.cloudHypervisor(b, o)
+		return s.cloudHypervisor(ctx, b, o)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return Hypervisor{}, fmt.Errorf("hypervisor in the cache: %w", err)
@@ -105,29 +109,57 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 	if err != nil {
 		return Hypervisor{}, err
 	}
-	if err := writeFile(o.Cache, b, 0o755); err != nil {
+	h, err := s.cloudHypervisor(ctx, b, o)
+	if err != nil {
 		return Hypervisor{}, err
 	}
-	return s.cloudHypervisor(b, o)
+	return h, writeFile(o.Cache, b, 0o755)
 }
 
-func (s *Source) cloudHypervisor(b []byte, o HypervisorOptions) (Hypervisor, error) {
+// cloudHypervisor describes a program that was read. The release's version is
+// known by its digest; any other program is asked.
+func (s *Source) cloudHypervisor(ctx context.Context, b []byte, o HypervisorOptions) (Hypervisor, error) {
 	sum := sha256.Sum256(b)
 	digest := hex.EncodeToString(sum[:])
+	from := first(o.Local, o.Cache)
 	if !static(b) {
-		return Hypervisor{}, fmt.Errorf("Cloud Hypervisor %s: not a static x86-64 program, the node has no libraries for it", first(o.Local, o.Cache))
+		return Hypervisor{}, fmt.Errorf("hypervisor %s: not a static x86-64 program, the node has no libraries for it", from)
 	}
-	source := "local"
-	if digest == o.SHA256 {
-		source = "release"
-	} else {
-		s.opt.Log.Warn("THE HYPERVISOR IS NOT THE PROJECT'S RELEASE: recorded as a local file", "part", "kernel", "path", first(o.Local, o.Cache), "digest", "sha256:"+digest)
+	source, version := "release", CloudHypervisorVersion
+	if digest != o.SHA256 {
+		source = "local"
+		var err error
+		if version, err = askVersion(ctx, from); err != nil {
+			return Hypervisor{}, fmt.Errorf("hypervisor %s: %w", from, err)
+		}
+		s.opt.Log.Warn("THE HYPERVISOR IS NOT THE PROJECT'S RELEASE: recorded as a local file", "part", "kernel", "path", from, "version", version, "digest", "sha256:"+digest)
 	}
 	h := Hypervisor{
-		Name: "cloud-hypervisor", Version: CloudHypervisorVersion, Digest: "sha256:" + digest, Source: source, Path: "/bin/cloud-hypervisor",
+		Name: "cloud-hypervisor", Version: version, Digest: "sha256:" + digest, Source: source, Path: "/bin/cloud-hypervisor",
 		Files: []File{{Path: "/bin/cloud-hypervisor", Mode: 0o755, Data: b}},
 	}
 	return h, nil
+}
+
+// askVersion asks a program which Cloud Hypervisor it is.
+func askVersion(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
+	path, err := filepath.Abs(path) // a bare name would be looked up in PATH
+	if err != nil {
+		return "", fmt.Errorf("ask for its version: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.WaitDelay = time.Second // a child may hold the output open
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("ask for its version by --version: %w", errors.Join(err, ctx.Err()))
+	}
+	said := regexp.MustCompile(`^cloud-hypervisor (v?[0-9][0-9A-Za-z._+-]{0,63})\s`).FindSubmatch(append(out, '\n'))
+	if said == nil {
+		return "", fmt.Errorf("it answers --version with %.80q, want \"cloud-hypervisor vNN\"", out)
+	}
+	return string(said[1]), nil
 }
 
 func first(a, b string) string {
@@ -173,7 +205,7 @@ func (s *Source) download(ctx context.Context, o HypervisorOptions) ([]byte, err
 	}
 	sum := sha256.Sum256(b)
 	if got := hex.EncodeToString(sum[:]); got != o.SHA256 {
-		return nil, fmt.Errorf("Cloud Hypervisor %s as downloaded: %w: sha256 %s, want %s; not used. Check what stands between this machine and the release, or give a file by CLOUD_HYPERVISOR=/path", CloudHypervisorVersion, ErrDigest, got, o.SHA256)
+		return nil, fmt.Errorf("hypervisor: Cloud Hypervisor %s as downloaded: %w: sha256 %s, want %s; not used. Check what stands between this machine and the release, or give a file by CLOUD_HYPERVISOR=/path", CloudHypervisorVersion, ErrDigest, got, o.SHA256)
 	}
 	return b, nil
 }

@@ -22,16 +22,37 @@ import (
 	"time"
 )
 
-// program is the head of a static x86-64 program.
-func program(tail string) []byte {
-	b := make([]byte, 64)
+// program is a static x86-64 program that writes a line and ends; what follows
+// the line makes it another program with the same answer.
+func program(line, tail string) []byte {
+	const base, head = 0x400000, 64 + 56
+	text := append([]byte(line), '\n')
+	code := []byte{0xb8, 1, 0, 0, 0, 0xbf, 1, 0, 0, 0, 0xbe, 0, 0, 0, 0, 0xba, 0, 0, 0, 0, 0x0f, 0x05, // write(1, text, len)
+		0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05} // exit(0)
+	binary.LittleEndian.PutUint32(code[11:], uint32(base+head+len(code)))
+	binary.LittleEndian.PutUint32(code[16:], uint32(len(text)))
+	b := make([]byte, head)
 	copy(b, "\x7fELF\x02\x01\x01")
 	binary.LittleEndian.PutUint16(b[16:], 2)
 	binary.LittleEndian.PutUint16(b[18:], 62)
 	binary.LittleEndian.PutUint32(b[20:], 1)
+	binary.LittleEndian.PutUint64(b[24:], base+head)
+	binary.LittleEndian.PutUint64(b[32:], 64)
 	binary.LittleEndian.PutUint16(b[52:], 64)
-	return append(b, tail...)
+	binary.LittleEndian.PutUint16(b[54:], 56)
+	binary.LittleEndian.PutUint16(b[56:], 1)
+	size := uint64(head + len(code) + len(text) + len(tail))
+	binary.LittleEndian.PutUint32(b[64:], 1) // PT_LOAD
+	binary.LittleEndian.PutUint32(b[68:], 5) // read and execute
+	binary.LittleEndian.PutUint64(b[80:], base)
+	binary.LittleEndian.PutUint64(b[88:], base)
+	binary.LittleEndian.PutUint64(b[96:], size)
+	binary.LittleEndian.PutUint64(b[104:], size)
+	binary.LittleEndian.PutUint64(b[112:], 0x1000)
+	return append(append(append(b, code...), text...), tail...)
 }
+
+const answers = "cloud-hypervisor v99.1-test"
 
 func hexSum(b []byte) string {
 	s := sha256.Sum256(b)
@@ -49,7 +70,7 @@ func source(t *testing.T) *Source {
 }
 
 func TestCloudHypervisorSources(t *testing.T) {
-	release := program("release")
+	release := program("no version", "release")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/release":
@@ -57,7 +78,7 @@ func TestCloudHypervisorSources(t *testing.T) {
 				t.Log(err)
 			}
 		case "/other":
-			if _, err := w.Write(program("something else")); err != nil {
+			if _, err := w.Write(program(answers, "something else")); err != nil {
 				t.Log(err)
 			}
 		case "/cut":
@@ -80,7 +101,15 @@ func TestCloudHypervisorSources(t *testing.T) {
 	}
 	dir := t.TempDir()
 	local := filepath.Join(dir, "mine")
-	if err := os.WriteFile(local, program("mine"), 0o755); err != nil {
+	if err := os.WriteFile(local, program(answers, "mine"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dir, "other")
+	if err := os.WriteFile(other, program("qemu 9.2", ""), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	broken := filepath.Join(dir, "dead")
+	if err := os.WriteFile(broken, program(answers, "")[:120], 0o755); err != nil {
 		t.Fatal(err)
 	}
 	dynamic := filepath.Join(dir, "text")
@@ -96,7 +125,7 @@ func TestCloudHypervisorSources(t *testing.T) {
 	}{
 		"downloaded":              {url: server.URL + "/release", source: "release"},
 		"cached release, no net":  {url: gone, cached: release, source: "release"},
-		"cached local build":      {url: gone, cached: program("built here"), source: "local"},
+		"cached local build":      {url: gone, cached: program(answers, "built here"), source: "local"},
 		"given":                   {local: local, url: gone, source: "local"},
 		"given beats cache":       {local: local, cached: release, url: gone, source: "local"},
 		"nobody answers":          {url: gone, fallback: true},
@@ -104,6 +133,8 @@ func TestCloudHypervisorSources(t *testing.T) {
 		"breaks off":              {url: server.URL + "/cut", fallback: true},
 		"other bytes":             {url: server.URL + "/other", is: ErrDigest},
 		"given, absent":           {local: filepath.Join(dir, "absent"), url: server.URL + "/release"},
+		"given, another program":  {local: other, url: server.URL + "/release"},
+		"given, does not run":     {local: broken, url: server.URL + "/release"},
 		"given, not a program":    {local: dynamic, url: server.URL + "/release"},
 		"cached, not a program":   {cached: []byte("junk"), url: server.URL + "/release"},
 		"proxy's page is refused": {url: server.URL + "/other", is: ErrDigest},
@@ -129,6 +160,9 @@ func TestCloudHypervisorSources(t *testing.T) {
 			}
 			if err != nil || h.Source != c.source || h.Name != "cloud-hypervisor" || len(h.Files) != 1 {
 				t.Fatalf("%+v, %v", h, err)
+			}
+			if want := map[string]string{"release": CloudHypervisorVersion, "local": "v99.1-test"}[c.source]; h.Version != want {
+				t.Errorf("version %q, want %q", h.Version, want)
 			}
 			kept, err := os.ReadFile(cache)
 			if err != nil || "sha256:"+hexSum(kept) != h.Digest {
