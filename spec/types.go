@@ -2,6 +2,8 @@
 
 package spec
 
+import "errors"
+
 // APIVersion and Kind are the only values that a signed deployment may carry.
 const (
 	APIVersion = "zos/v1"
@@ -124,6 +126,18 @@ type File struct {
 	GID      int64  `json:"gid" jsonschema:"minimum=0,maximum=4294967294"`
 	Encoding string `json:"encoding" jsonschema:"enum=utf-8,enum=base64"` // "utf-8" or "base64"
 	Content  string `json:"content"`
+}
+
+// Bytes is the content that the file has in the guest.
+func (f File) Bytes() ([]byte, error) {
+	if f.Encoding != "base64" {
+		return []byte(f.Content), nil
+	}
+	b, ok := base64Text(f.Content)
+	if !ok {
+		return nil, errors.New("content is not canonical base64 (standard alphabet, with padding)")
+	}
+	return b, nil
 }
 
 // Mount is a writable place in the otherwise read-only root.

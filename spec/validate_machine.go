@@ -154,10 +154,8 @@ func (c *checker) files(at string, m Machine) {
 		c.between(at+".uid", f.UID, 0, maxID)
 		c.between(at+".gid", f.GID, 0, maxID)
 		c.enum(at+".encoding", f.Encoding, "utf-8 base64")
-		if f.Encoding == "base64" {
-			_, ok := base64Text(f.Content)
-			c.need(ok, at+".content", "is not canonical base64 (standard alphabet, with padding)")
-		}
+		_, err := f.Bytes()
+		c.need(err == nil, at+".content", "is not canonical base64 (standard alphabet, with padding)")
 	}
 }
 

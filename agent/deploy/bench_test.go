@@ -34,12 +34,19 @@ type testLedger struct {
 	*ledgertest.Log
 	mu      sync.Mutex
 	down    bool
+	hold    bool     // entries get a receipt, but do not come onto the ledger
+	held    [][]byte // these
 	changed chan struct{}
 }
 
 func (l *testLedger) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error) {
 	l.mu.Lock()
 	down := l.down
+	if l.hold && !down {
+		l.held = append(l.held, raw)
+		l.mu.Unlock()
+		return ledger.Receipt{}, nil
+	}
 	l.mu.Unlock()
 	if down {
 		return ledger.Receipt{}, ledger.ErrUnreachable

@@ -38,6 +38,7 @@ type machine struct {
 	healthy   bool
 	served    bool // it was healthy once: a failed check is a failure from then on
 	gone      bool // the process or the VM has ended
+	hung      bool // it says nothing any more: asking it to stop is in vain
 	off       bool // the VM has ended
 	exit      *wire.Exit
 }
@@ -83,7 +84,7 @@ func (l *Life) outputPath(m *machine) string {
 func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 	m.gen++
 	m.id, m.report, m.exit, m.hardening = nil, nil, nil, nil
-	m.verified, m.told, m.started, m.healthy, m.served, m.gone, m.off = false, false, false, false, false, false, false
+	m.verified, m.told, m.started, m.healthy, m.served, m.gone, m.hung, m.off = false, false, false, false, false, false, false, false
 	cfg := m.plan.VM
 	cfg.NICs = slices.Clone(cfg.NICs)
 	for _, dir := range []string{cfg.Dir, filepath.Dir(l.outputPath(m))} {
@@ -247,7 +248,7 @@ func (l *Life) heard(ctx context.Context, m *machine, e guestlink.Event, fail fu
 		}
 		m.served = m.served || e.Health.OK
 	case e.Silent > 0:
-		m.healthy = false
+		m.healthy, m.hung = false, true
 		return fail(IncidentSilent, fmt.Sprintf("nothing was heard of the guest for %s", e.Silent), false)
 	case e.Exit != nil:
 		m.exit, m.gone, m.healthy = e.Exit, true, false

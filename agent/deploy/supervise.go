@@ -162,7 +162,7 @@ func (l *Life) stopGuests(ctx context.Context, reason string) {
 	slices.Reverse(machines)
 	for i := range machines {
 		m := l.machines[machines[i].Name]
-		if m == nil || m.off || m.link == nil {
+		if m == nil || m.off || m.hung || m.link == nil {
 			continue
 		}
 		m.log.Info("stopping", "reason", reason)

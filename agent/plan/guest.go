@@ -3,7 +3,6 @@
 package plan
 
 import (
-	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -33,11 +32,9 @@ func guestConfig(d *spec.Deployment, s spec.Machine, p *Plan) (*wire.Config, err
 		if err != nil {
 			return nil, fmt.Errorf("file %s: %w", file.Path, err)
 		}
-		content := []byte(file.Content)
-		if file.Encoding == "base64" {
-			if content, err = base64.StdEncoding.DecodeString(file.Content); err != nil {
-				return nil, fmt.Errorf("file %s: %w", file.Path, err)
-			}
+		content, err := file.Bytes()
+		if err != nil {
+			return nil, fmt.Errorf("file %s: %w", file.Path, err)
 		}
 		c.Files = append(c.Files, wire.File{Path: file.Path, Mode: mode, UID: int(file.UID), GID: int(file.GID), Content: content})
 	}

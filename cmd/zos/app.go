@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -88,6 +89,7 @@ func groups(c *cobra.Command) {
 		groups(sub)
 	}
 	if !c.HasSubCommands() || c.Runnable() {
+		usage(c)
 		return
 	}
 	c.Args = cobra.ArbitraryArgs
@@ -96,6 +98,29 @@ func groups(c *cobra.Command) {
 			return coded(exitUsage, fmt.Errorf("there is no command %q; %s --help lists those that there are", c.CommandPath()+" "+args[0], c.CommandPath()))
 		}
 		return c.Help()
+	}
+}
+
+// usage makes wrong arguments and missing flags exit with exitUsage, which
+// cobra knows nothing of.
+func usage(c *cobra.Command) {
+	if args := c.Args; args != nil {
+		c.Args = func(c *cobra.Command, given []string) error {
+			if err := args(c, given); err != nil {
+				return coded(exitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+			}
+			return nil
+		}
+	}
+	before := c.PreRunE
+	c.PreRunE = func(c *cobra.Command, given []string) error {
+		if err := c.ValidateRequiredFlags(); err != nil {
+			return coded(exitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+		}
+		if before == nil {
+			return nil
+		}
+		return before(c, given)
 	}
 }
 
@@ -113,7 +138,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(exitUsage, err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		// What stands behind the flag that is wrong was not looked at.
+		a.json = a.json || slices.Contains(args, "--json")
+		return coded(exitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+	})
 	root.AddCommand(a.commands()...)
 	groups(root)
 	err := root.ExecuteContext(ctx)
@@ -134,7 +163,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if a.json {
 		_ = json.NewEncoder(stderr).Encode(map[string]any{"error": err.Error(), "exit": code})
 	} else {
-		fmt.Fprintf(stderr, "zos: %v\n", err)
+		fmt.Fprintf(stderr, "zos: %s\n", harmlessLines(err.Error()))
 	}
 	return code
 }

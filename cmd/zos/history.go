@@ -77,7 +77,7 @@ func writeStory(w io.Writer, st *audit.Story, wide bool) {
 				fmt.Fprintf(t, "\t\t\t\t\t\t%s\t\n", by)
 				continue
 			}
-			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t\n", it.Index, clock(it.TimeMs), what, it.Result, took, short(it.Digest, 19, wide), by)
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t\n", it.Index, clock(it.TimeMs), harmless(what), harmless(it.Result), took, short(it.Digest, 19, wide), by)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -99,6 +99,15 @@ func harmless(s string) string {
 		}
 		return '\u00b7'
 	}, strings.ReplaceAll(s, "\n", " | "))
+}
+
+// harmlessLines does the same for a message of several lines.
+func harmlessLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = harmless(l)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // short cuts an identifier for a table.

@@ -105,15 +105,15 @@ converted from. With --json it is the whole manifest, chunk by chunk.`,
   zos image inspect sha256:0123… --store http://127.0.0.1:8480`,
 		Args: exactly(1, "one image id or image reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, err := openImages(store)
+			from, ctx, err := openImages(cmd.Context(), store)
 			if err != nil {
 				return imageError(err)
 			}
-			id, err := from.find(cmd.Context(), args[0], platform)
+			id, err := from.find(ctx, args[0], platform)
 			if err != nil {
 				return imageError(err)
 			}
-			m, err := from.manifest(cmd.Context(), id)
+			m, err := from.manifest(ctx, id)
 			if err != nil {
 				return imageError(err)
 			}
@@ -151,13 +151,16 @@ Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer.`,
   zos image verify sha256:0123… --store http://127.0.0.1:8480 --oci oci:build/oci/web`,
 		Args: exactly(1, "one image id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkID(args[0]); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			from, err := openImages(store)
+			from, reading, err := openImages(ctx, store)
 			if err != nil {
 				return imageError(err)
 			}
-			m, err := from.verify(ctx, args[0], a.bytesDone("verify "+args[0]))
+			m, err := from.verify(reading, args[0], a.bytesDone("verify "+args[0]))
 			if err != nil {
 				return imageError(err)
 			}
@@ -213,10 +216,7 @@ can do the same. Nodes trust none of them and check every byte.`,
 		Example: `  zos image serve build/store --listen 127.0.0.1:8480`,
 		Args:    exactly(1, "the folder of a store"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Stat(args[0]); err != nil {
-				return fileError(err)
-			}
-			s, err := zimage.OpenStore(args[0])
+			s, err := openStore(args[0])
 			if err != nil {
 				return imageError(err)
 			}

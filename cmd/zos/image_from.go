@@ -8,8 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/erofs"
@@ -17,27 +22,62 @@ import (
 	"github.com/zos-node/zos/zimage/oci"
 )
 
+// errNoStore means a folder that is something else.
+var errNoStore = errors.New("not a store")
+
+// mirrorTimeout is how long a mirror may take for one file.
+const mirrorTimeout = time.Minute
+
 // images is a place to read Zero-Images from: a folder or a mirror.
 type images struct {
 	store   *zimage.Store
 	fetcher *zimage.Fetcher
 }
 
-func openImages(where string) (*images, error) {
+// openImages opens a store or a mirror. The context is the one to read under:
+// it ends when the mirror fails.
+func openImages(ctx context.Context, where string) (*images, context.Context, error) {
 	if strings.HasPrefix(where, "http://") || strings.HasPrefix(where, "https://") {
-		return &images{fetcher: &zimage.Fetcher{Mirrors: []string{where}}}, nil
+		ctx, giveUp := context.WithCancelCause(ctx)
+		return &images{fetcher: &zimage.Fetcher{Mirrors: []string{where}, HTTP: &http.Client{Timeout: mirrorTimeout, Transport: impatient{giveUp}}}}, ctx, nil
 	}
-	if _, err := os.Stat(where); err != nil { // only convert and blob make stores
+	s, err := openStore(where)
+	return &images{store: s}, ctx, err
+}
+
+// openStore opens a folder that is a store, or that is empty and may become
+// one. zimage.OpenStore would make one of any folder, also of a wrong one.
+func openStore(dir string) (*zimage.Store, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s, err := zimage.OpenStore(where)
-	return &images{store: s}, err
+	if len(list) == 0 {
+		return zimage.OpenStore(dir)
+	}
+	for _, part := range []string{"chunks", "manifests", "blobs", "by-oci"} {
+		if info, err := os.Stat(filepath.Join(dir, part)); err != nil || !info.IsDir() {
+			return nil, fmt.Errorf("%w: %s has no folder %s; zos image convert --store makes a store", errNoStore, dir, part)
+		}
+	}
+	return zimage.OpenStore(dir)
+}
+
+// imageID is the form of an image's id.
+var imageID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// checkID refuses what cannot be the id of an image.
+func checkID(id string) error {
+	if !imageID.MatchString(id) {
+		return coded(exitUsage, fmt.Errorf("image id: is %q, want sha256:<64 hex digits>", id))
+	}
+	return nil
 }
 
 // find turns an image id, or the OCI reference it was made of, into the id.
 func (i *images) find(ctx context.Context, ref, platform string) (string, error) {
 	if strings.HasPrefix(ref, "sha256:") {
-		return ref, nil
+		return ref, checkID(ref)
 	}
 	digest, err := oci.Resolve(ctx, ref, platform)
 	if err != nil {
@@ -74,15 +114,15 @@ func imageError(err error) error {
 	if err == nil {
 		return nil
 	}
-	var network net.Error
+	if c := new(codedError); errors.As(err, &c) {
+		return err
+	}
 	codes := []struct {
 		code int
 		is   []error
 	}{
-		{exitUsage, []error{oci.ErrRef}},
-		{exitRefused, []error{zimage.ErrMismatch, zimage.ErrManifest, zimage.ErrSource, flat.ErrLayer, flat.ErrLimit, erofs.ErrTree}},
+		{exitRefused, []error{errNoStore, oci.ErrRef, zimage.ErrMismatch, zimage.ErrManifest, zimage.ErrSource, flat.ErrLayer, flat.ErrLimit, erofs.ErrTree}},
 		{exitNotFound, []error{fs.ErrNotExist, zimage.ErrMissing}},
-		{exitUnreachable, []error{zimage.ErrUnreachable}},
 	}
 	for _, c := range codes {
 		for _, target := range c.is {
@@ -91,10 +131,18 @@ func imageError(err error) error {
 			}
 		}
 	}
-	if errors.As(err, &network) {
+	if offline(err) {
 		return coded(exitUnreachable, err)
 	}
 	return coded(exitFailed, err)
+}
+
+// offline says whether err comes from a server that gave no answer. It does not
+// ask for a net.Error: a failed system call on a file is one too.
+func offline(err error) bool {
+	var call *net.OpError
+	var request *url.Error
+	return errors.Is(err, zimage.ErrUnreachable) || errors.As(err, &call) || errors.As(err, &request)
 }
 
 // bytesDone draws the progress of long work, where people look on.

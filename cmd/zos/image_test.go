@@ -96,7 +96,7 @@ func TestImageCommands(t *testing.T) {
 		says string
 	}{
 		{"convert " + ref + " --store " + store, exitOK, "new 0"},
-		{"convert nginx:latest --store " + store, exitUsage, "is a tag"},
+		{"convert nginx:latest --store " + store, exitRefused, "is a tag"},
 		{"convert oci:" + empty + " --store " + store, exitNotFound, ""},
 		{"convert " + ref + " --store " + store + " --platform linux/arm64", exitRefused, "linux/arm64"},
 		{"convert " + ref, exitUsage, "--store"},

@@ -70,15 +70,34 @@ func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
 	return bytes.TrimSpace(b), nil
 }
 
+// there refuses folders that are absent, which is a slip of the keyboard and
+// says nothing about a ledger.
+func (f *ledgerFlags) there() error {
+	for _, where := range f.ledgers {
+		if strings.Contains(where, "://") {
+			continue
+		}
+		if _, err := os.Stat(where); err != nil {
+			return fileError(fmt.Errorf("ledger: %w", err))
+		}
+	}
+	return nil
+}
+
 // sync opens a client and brings it up to the newest checkpoint.
 func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 	root, err := f.rootEnvelope()
 	if err != nil {
 		return nil, err
 	}
+	if err := f.there(); err != nil {
+		return nil, err
+	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
 		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true,
-		OnRefused: func(where string, err error) { fmt.Fprintf(a.err, "warning: %s: %v\n", where, err) },
+		OnRefused: func(where string, err error) {
+			fmt.Fprintf(a.err, "warning: %s: %s\n", where, harmlessLines(err.Error()))
+		},
 	})
 	if err != nil {
 		return nil, coded(exitRefused, err)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,7 @@ and serve the log's static files. When it is ready it prints one line with its
 address. Everything is on the disk before a receipt is given; it can be killed
 at any moment. Ctrl-C or SIGTERM ends it in order.
 
-Exit codes: 0 ended when asked, 1 could not go on.`,
+Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 		Example: `  zos ledger serve ./ledger
   zos ledger serve ./ledger --listen 127.0.0.1:0`,
 		Args: exactly(1, "the ledger's folder"),
@@ -51,6 +52,9 @@ func (a *app) ledgerServe(ctx context.Context, dir, listen string, verbose bool)
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	if _, err := os.Stat(dir); err != nil {
+		return fileError(fmt.Errorf("ledger: %w", err))
+	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w; is another ledger running? --listen takes another address", err)

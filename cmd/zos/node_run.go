@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,7 +35,7 @@ func (a *app) nodeRun() *cobra.Command {
 		Long: "Boot a node image in QEMU. The image itself is not changed.\n\nInside, 10.0.2.2 is this machine's loopback. Ctrl-C presses the power button; a second\n" +
 			"Ctrl-C, or a minute, ends the machine.",
 		Example: "  zos node run build/images/qemu-x86_64/node.img --forward 8080:80 --memory 2048",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactly(1, "the node image to boot"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := os.Stat(args[0]); err != nil {
 				return coded(exitNotFound, err)
@@ -120,54 +119,37 @@ func parseForward(words []string) (map[int]int, error) {
 }
 
 func (a *app) nodeCapacity() *cobra.Command {
-	var ledgers []string
-	var root string
+	var f ledgerFlags
 	cmd := &cobra.Command{
 		Use:     "capacity [NODE]",
 		Short:   "what nodes offer, as they said on the ledger",
 		Example: "  zos node capacity --ledger http://127.0.0.1:8470 --root ledger/root.json\n  zos node capacity --ledger build/run/ledger --json n1",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			envelope, err := readRoot(root)
+			if !cmd.Flags().Changed("ledger") && os.Getenv("ZOS_LEDGER") == "" {
+				return coded(exitUsage, fmt.Errorf("--ledger is needed (or ZOS_LEDGER): URL or folder of the ledger that the nodes follow; see %s --help", cmd.CommandPath()))
+			}
+			c, err := a.sync(cmd.Context(), f)
 			if err != nil {
 				return err
-			}
-			c, err := ledger.OpenClient(ledger.ClientConfig{Root: envelope, Ledgers: ledgers})
-			if err != nil {
-				return coded(exitRefused, err)
-			}
-			if err := c.Sync(cmd.Context()); err != nil {
-				if errors.Is(err, ledger.ErrUnreachable) {
-					return coded(exitUnreachable, err)
-				}
-				return coded(exitRefused, err)
 			}
 			nodes := slices.Clone(c.State().Nodes())
 			if len(args) == 1 {
 				nodes = slices.DeleteFunc(nodes, func(n *ledger.Node) bool { return n.Name != args[0] && n.ID != args[0] })
 				if len(nodes) == 0 {
-					return coded(exitNotFound, fmt.Errorf("no node %q is enrolled", args[0]))
+					return coded(exitNotFound, fmt.Errorf("no node %q is enrolled; %s without a name lists all that are", args[0], cmd.CommandPath()))
 				}
 			}
 			return a.print(nodes, func(w io.Writer) { printCapacity(w, nodes) })
 		},
 	}
-	cmd.Flags().StringArrayVar(&ledgers, "ledger", nodeLedgers(), "ledger URL or folder (env ZOS_LEDGER; repeat)")
-	cmd.Flags().StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root (env ZOS_ROOT)")
+	f.add(cmd)
 	return cmd
-}
-
-// nodeLedgers are the ledgers of the environment.
-func nodeLedgers() []string {
-	if l := os.Getenv("ZOS_LEDGER"); l != "" {
-		return []string{l}
-	}
-	return nil
 }
 
 func printCapacity(w io.Writer, nodes []*ledger.Node) {
 	if len(nodes) == 0 {
-		fmt.Fprintln(w, "no node enrolled")
+		fmt.Fprintln(w, "no node has enrolled yet; zos node seed makes what one needs for it")
 		return
 	}
 	for _, n := range nodes {
@@ -178,6 +160,6 @@ func printCapacity(w io.Writer, nodes []*ledger.Node) {
 		}
 		c := n.Capacity
 		fmt.Fprintf(w, "  %s, %d vcpus, %d MiB memory, %d MiB storage, %s %s (%s), addresses %s\n",
-			c.Arch, c.VCPUs, c.MemoryMiB, c.StorageMiB, c.Hypervisor.Name, c.Hypervisor.Version, c.Hypervisor.Source, strings.Join(c.Addresses, " "))
+			c.Arch, c.VCPUs, c.MemoryMiB, c.StorageMiB, c.Hypervisor.Name, harmless(c.Hypervisor.Version), c.Hypervisor.Source, strings.Join(c.Addresses, " "))
 	}
 }

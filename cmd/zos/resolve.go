@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/zos-node/zos/spec"
 	"github.com/zos-node/zos/spec/render"
@@ -42,7 +41,7 @@ func newResolver(ctx context.Context, dir, store string, note func(format string
 	r := &resolver{ctx: ctx, dir: dir, store: store, note: note}
 	if strings.HasPrefix(store, "http://") || strings.HasPrefix(store, "https://") {
 		ctx, giveUp := context.WithCancelCause(ctx)
-		f := &zimage.Fetcher{Mirrors: []string{store}, HTTP: &http.Client{Timeout: time.Minute, Transport: impatient{giveUp}}, Log: slog.New(slog.DiscardHandler)}
+		f := &zimage.Fetcher{Mirrors: []string{store}, HTTP: &http.Client{Timeout: mirrorTimeout, Transport: impatient{giveUp}}, Log: slog.New(slog.DiscardHandler)}
 		r.hint = func(digest, platform string) (zimage.Hint, error) { return f.Hint(ctx, digest, platform) }
 		r.manifest = func(id string) (zimage.Manifest, error) { return f.Manifest(ctx, id) }
 		note("note: which image a reference became, %s says; convert it yourself to be sure", store)
@@ -51,13 +50,9 @@ func newResolver(ctx context.Context, dir, store string, note func(format string
 	if store == "" {
 		return r, nil
 	}
-	// Opening makes a store; a wrong path must not become an empty one.
-	if _, err := os.Stat(store); err != nil {
-		return nil, fileError(fmt.Errorf("chunk store: %w", err))
-	}
-	s, err := zimage.OpenStore(store)
+	s, err := openStore(store)
 	if err != nil {
-		return nil, fmt.Errorf("chunk store: %w", err)
+		return nil, imageError(fmt.Errorf("chunk %w", err))
 	}
 	r.hint, r.manifest = s.Hint, s.Manifest
 	return r, nil
@@ -79,7 +74,7 @@ func (i impatient) RoundTrip(req *http.Request) (*http.Response, error) {
 // difference to a script whether the document or the world is wrong.
 func (r *resolver) code() int {
 	switch {
-	case errors.Is(r.cause, zimage.ErrUnreachable):
+	case offline(r.cause):
 		return exitUnreachable
 	case errors.Is(r.cause, fs.ErrNotExist), errors.Is(r.cause, zimage.ErrMissing):
 		return exitNotFound

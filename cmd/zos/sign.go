@@ -69,7 +69,7 @@ func required(cmd *cobra.Command, flags ...string) {
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		for _, name := range flags {
 			if cmd.Flags().Lookup(name).Value.String() == "" {
-				return coded(exitUsage, fmt.Errorf("--%s is needed; see zos %s --help", name, cmd.Name()))
+				return coded(exitUsage, fmt.Errorf("--%s is needed; see %s --help", name, cmd.CommandPath()))
 			}
 		}
 		return nil
@@ -78,9 +78,9 @@ func required(cmd *cobra.Command, flags ...string) {
 
 // exactly wants n arguments and says which.
 func exactly(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
+	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {
-			return coded(exitUsage, fmt.Errorf("want %s; see zos %s --help", what, cmd.Name()))
+			return fmt.Errorf("want %s", what)
 		}
 		return nil
 	}
@@ -88,6 +88,9 @@ func exactly(n int, what string) cobra.PositionalArgs {
 
 // fileError gives a failed read its exit code.
 func fileError(err error) error {
+	if c := new(codedError); errors.As(err, &c) {
+		return err
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return coded(exitNotFound, err)
 	}
@@ -150,7 +153,9 @@ func (a *app) signer(path string) (sign.Signer, error) {
 	if public, err := sign.ParsePublicKeyFile(text); err == nil {
 		return sign.AgentSigner(os.Getenv("SSH_AUTH_SOCK"), public)
 	}
-	return sign.LoadSigner(path, func() ([]byte, error) { return askPassphrase(path) })
+	s, err := sign.LoadSigner(path, func() ([]byte, error) { return askPassphrase(path) })
+	// It was read just now: what is wrong is the key.
+	return s, coded(exitRefused, err)
 }
 
 // askPassphrase asks on the terminal itself: standard input and output may be

@@ -170,7 +170,7 @@ func TestSignRefuses(t *testing.T) {
 		"one key, another id":  {exitRefused, "security1", "security", altered("i.json", d.ids["author"], d.ids["security1"]), nil, "was made by key " + d.ids["author"]},
 		"no such file":         {exitNotFound, "author", "author", d.file("nowhere"), nil, "nowhere"},
 		"no such key":          {exitNotFound, "nobody", "author", d.spec, nil, "nobody"},
-		"key others can read":  {exitFailed, "unsafe", "author", d.spec, nil, "chmod 600"},
+		"key others can read":  {exitRefused, "unsafe", "author", d.spec, nil, "chmod 600"},
 		"no such root":         {exitNotFound, "author", "author", d.spec, []string{"--root", d.file("nowhere")}, "trust root"},
 		"forged root":          {exitRefused, "author", "author", d.spec, []string{"--root", otherRoot}, "other-root.json"},
 		"root is no root":      {exitRefused, "author", "author", d.spec, []string{"--root", env}, "root of trust"},
@@ -395,7 +395,7 @@ func TestPassphrase(t *testing.T) {
 	}
 	said, err := ask("wrong")
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
+	if !errors.As(err, &exit) || exit.ExitCode() != exitRefused {
 		t.Errorf("a wrong passphrase gives %v", err)
 	}
 	says(t, said, "Passphrase of "+locked)

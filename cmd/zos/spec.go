@@ -206,7 +206,13 @@ func (s summary) write(w io.Writer, path string) {
 			line("", "address %s in %s", i.Address, i.Network)
 		}
 		for _, f := range m.Files {
-			line("", "file %s, %d bytes as %s, mode %s, owner %d:%d", f.Path, len(f.Content), f.Encoding, f.Mode, f.UID, f.GID)
+			content, err := f.Bytes()
+			if err != nil {
+				line("", "file %s: %s", f.Path, harmless(err.Error()))
+				continue
+			}
+			line("", "file %s, %d bytes, mode %s, owner %d:%d", f.Path, len(content), f.Mode, f.UID, f.GID)
+			line("", "  content %s", spec.Digest(content))
 		}
 		for _, t := range m.Mounts {
 			line("", "%s at %s", strings.TrimSpace(t.Type+" "+t.Volume), t.Path)

@@ -151,7 +151,7 @@ func (d deploymentStatus) write(w io.Writer) {
 		if len(n.Reasons) > 0 {
 			what = strings.Join(n.Reasons, "; ")
 		}
-		fmt.Fprintf(t, "  node %s\tno claim\t%s\n", n.Name, what)
+		fmt.Fprintf(t, "  node %s\tno claim\t%s\n", n.Name, harmless(what))
 	}
 	if len(d.Nodes)+len(d.Claims) == 0 && d.Status == ledger.Registered {
 		fmt.Fprintln(t, "  no node has enrolled yet")

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -180,9 +181,13 @@ func (a *app) verify(path, rootPath string) error {
 	if err != nil {
 		return fileError(err)
 	}
+	b = bytes.TrimSpace(b) // as zos submit does
 	env, err := sign.DecodeEnvelope(b)
 	if err != nil {
 		return coded(exitRefused, fmt.Errorf("%s: %w", path, err))
+	}
+	if same, err := env.Encode(); err != nil || !bytes.Equal(same, b) {
+		return coded(exitRefused, fmt.Errorf("%s: the envelope is not in its canonical form (fields in order, no white space), and the ledger would refuse it: the signatures may be right, but zos sign writes no such file", path))
 	}
 	if err := checkPayload(env); err != nil {
 		return coded(exitRefused, fmt.Errorf("%s: %w", path, err))

@@ -155,6 +155,14 @@ type Kernel struct {
 	up    map[string]bool // bridges
 	Rules string
 	Fail  bool
+	stuck bool
+}
+
+// Stick makes every Down fail until it is called with false.
+func (k *Kernel) Stick(on bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stuck = on
 }
 
 // Apply implements network.Kernel.
@@ -185,6 +193,9 @@ func (k *Kernel) Up(p *network.Plan) error {
 func (k *Kernel) Down(p *network.Plan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.stuck {
+		return errors.New("bridge is stuck")
+	}
 	for _, n := range p.Networks {
 		delete(k.up, n.Bridge)
 	}
@@ -237,6 +248,17 @@ func (f *Fetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (i
 // Output is a piece of output.
 func Output() wire.Frame {
 	return wire.Frame{Output: &wire.Output{Seq: 1, Stream: "stdout", Data: []byte("more\n")}}
+}
+
+// SetMemory makes the VM of a machine another one than was planned.
+func (d *Driver) SetMemory(machine string, mib int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, v := range d.vms {
+		if v.machine == machine {
+			v.cfg.MemoryMiB = mib
+		}
+	}
 }
 
 // EndAll ends every VM.

@@ -35,7 +35,9 @@ type VM struct {
 	started bool
 	healthy bool
 	exited  bool
-	key     string // overrides the guest's key when set
+	told    *wire.Health // the last
+	mute    bool         // hung: it says nothing any more
+	key     string       // overrides the guest's key when set
 }
 
 func (v *VM) alive() bool {
@@ -125,8 +127,17 @@ func (v *VM) live() {
 		}
 		v.mu.Lock()
 		v.conn = conn
+		mute := v.mute
+		v.told = nil // until it was resumed
 		v.mu.Unlock()
-		v.talk(conn)
+		if mute {
+			<-v.done
+		} else {
+			over := make(chan struct{})
+			go v.beat(conn, over)
+			v.talk(conn)
+			close(over)
+		}
 		hangUp(conn)
 	}
 }
@@ -138,7 +149,53 @@ func hangUp(c net.Conn) {
 	}
 }
 
-func (v *VM) send(c net.Conn, f wire.Frame) bool { return wire.WriteFrame(c, f) == nil }
+func (v *VM) send(c net.Conn, f wire.Frame) bool {
+	v.mu.Lock()
+	mute := v.mute
+	if f.Health != nil {
+		v.told = f.Health
+	}
+	v.mu.Unlock()
+	return !mute && wire.WriteFrame(c, f) == nil
+}
+
+// Hang makes the guest say nothing from now on, while its VM runs on.
+func (v *VM) Hang() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mute = true
+}
+
+// Alter makes the guest report another root from now on.
+func (v *VM) Alter() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.Guest.BadRoot = true
+}
+
+// BeatEvery is how often a guest here repeats its health.
+const BeatEvery = 20 * time.Millisecond
+
+// beat repeats the guest's health, as the real one does, while conn is its line.
+func (v *VM) beat(conn net.Conn, over <-chan struct{}) {
+	t := time.NewTicker(BeatEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-v.done:
+			return
+		case <-t.C:
+		}
+		v.mu.Lock()
+		h := v.told
+		v.mu.Unlock()
+		if h != nil {
+			v.send(conn, wire.Frame{Health: h})
+		}
+	}
+}
 
 func (v *VM) talk(c net.Conn) {
 	v.mu.Lock()
