@@ -90,7 +90,7 @@ func testRunning(t *testing.T, driver string) {
 }
 
 func agentKilled(t *testing.T, n *node) {
-	before, agent := n.pids(t, vmm...), n.pids(t, "agent")
+	before, agent := n.guests(t), n.pids(t, "agent")
 	if len(before) != 2 || len(agent) != 1 {
 		t.Fatalf("inside run %d hypervisors and %d agents", len(before), len(agent))
 	}
@@ -102,7 +102,7 @@ func agentKilled(t *testing.T, n *node) {
 	}
 	n.says(t, m, `msg=adopted.*machine=app`)
 	n.says(t, m, `msg="following the ledger"`)
-	if after := n.pids(t, vmm...); !slices.Equal(before, after) {
+	if after := n.guests(t); !slices.Equal(before, after) {
 		t.Errorf("hypervisors %v before, %v after", before, after)
 	}
 	if now := n.pids(t, "agent"); slices.Equal(now, agent) {
@@ -111,7 +111,7 @@ func agentKilled(t *testing.T, n *node) {
 }
 
 func agentCrashes(t *testing.T, n *node) {
-	before := n.pids(t, vmm...)
+	before := n.guests(t)
 	m := n.Console.Mark()
 	for _, wait := range []string{"wait=2s", "wait=4s"} {
 		n.fault(t, map[string]any{"do": "kill", "name": "agent"}, nil)
@@ -122,7 +122,7 @@ func agentCrashes(t *testing.T, n *node) {
 	if body, err := page(n.gateway, "/"); err != nil || !strings.Contains(body, `"host":"app"`) {
 		t.Errorf("after the crashes: %q, %v", body, err)
 	}
-	if after := n.pids(t, vmm...); !slices.Equal(before, after) {
+	if after := n.guests(t); !slices.Equal(before, after) {
 		t.Errorf("hypervisors %v before, %v after", before, after)
 	}
 }
