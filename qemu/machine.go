@@ -89,7 +89,7 @@ func (m *Machine) args(o Options) ([]string, error) {
 	}
 	args := append(slices.Clone(o.Accel.Args), "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
-		"-qmp", "unix:"+quoted(m.qmp)+",server=on,wait=off", "-device", "virtio-rng-pci",
+		"-qmp", "unix:"+quoted(m.qmp)+",server=on,wait=off", "-qmp", "unix:"+quoted(m.events())+",server=on,wait=off", "-device", "virtio-rng-pci",
 		"-device", "i6300esb", "-action", "watchdog=reset")
 	net := "user,id=n0"
 	for _, host := range sortedPorts(o.Forward) {
@@ -176,10 +176,19 @@ func (m *Machine) start(o Options, args []string) error {
 			file.Close()
 		}
 	}()
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		m.tellEvents(w)
+	}()
 	go func() {
 		m.err = m.cmd.Wait()
-		w.Close()
 		close(m.done)
+		<-told
+		if m.err != nil {
+			fmt.Fprintf(w, "\nrig: QEMU ended: %v\n", m.err)
+		}
+		w.Close()
 	}()
 	return nil
 }

@@ -164,3 +164,16 @@ func TestClose(t *testing.T) {
 		t.Error("Done is not closed")
 	}
 }
+
+func TestEventLine(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}`: "rig: QEMU says SHUTDOWN, reason guest-reset",
+		`{"event": "WATCHDOG", "data": {"action": "reset"}}`:                                                                      "rig: QEMU says WATCHDOG, action reset",
+		`{"event": "RTC_CHANGE", "data": {"offset": 1}}`:                                                                          "",
+		`{"event"`: `rig: QEMU says what is no JSON: "{\"event\""`,
+	} {
+		if got := eventLine([]byte(in)); got != want {
+			t.Errorf("%s: %q, want %q", in, got, want)
+		}
+	}
+}
