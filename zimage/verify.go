@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,15 +39,25 @@ func VerifyImage(path string, m Manifest) (err error) {
 		return err
 	}
 	leaves := make([]byte, m.DataSize/verity.BlockSize*verity.HashSize)
+	var next atomic.Int64 // the piece that nobody has taken yet
 	var g errgroup.Group
-	g.SetLimit(max(runtime.GOMAXPROCS(0), parallel))
-	for off := int64(0); off < m.DataSize; off += verifyPiece {
+	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
-			b := make([]byte, min(verifyPiece, m.DataSize-off))
-			if _, err := f.ReadAt(b, off); err != nil {
-				return fmt.Errorf("read %s: %w", path, err)
+			// One buffer each: fresh memory costs more than hashing it.
+			buf := make([]byte, verifyPiece)
+			for {
+				off := next.Add(verifyPiece) - verifyPiece
+				if off >= m.DataSize {
+					return nil
+				}
+				b := buf[:min(verifyPiece, m.DataSize-off)]
+				if _, err := f.ReadAt(b, off); err != nil {
+					return fmt.Errorf("read %s: %w", path, err)
+				}
+				if err := verity.Leaves(leaves[off/verity.BlockSize*verity.HashSize:][:len(b)/verity.BlockSize*verity.HashSize], b); err != nil {
+					return err
+				}
 			}
-			return verity.Leaves(leaves[off/verity.BlockSize*verity.HashSize:][:len(b)/verity.BlockSize*verity.HashSize], b)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -67,7 +78,7 @@ func VerifyImage(path string, m Manifest) (err error) {
 }
 
 // verifyPiece is how much of a file is read at a time.
-const verifyPiece = 1 << 20
+const verifyPiece = 256 << 10
 
 // rootedTree makes the hash tree over the leaves, which must have the root
 // that the manifest names.
