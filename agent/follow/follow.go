@@ -72,6 +72,7 @@ type Follower struct {
 const SyncEvery = time.Second
 
 const (
+	together   = 300 * time.Millisecond // entries of the node's own that are looked for in one Sync
 	slower     = 5 // times Every is the pause while no ledger can be used: one that is back is soon noticed
 	retryFirst = 5 * time.Second
 	retryMax   = 10 * time.Minute
@@ -133,6 +134,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	pause := f.cfg.Every
 	for {
 		f.cfg.Moved()
+		synced := f.cfg.Clock.Now()
 		err := f.cfg.Ledger.Sync(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -153,6 +155,15 @@ func (f *Follower) Run(ctx context.Context) error {
 		case err := <-f.err:
 			return err
 		case <-f.cfg.Ledger.Kicked():
+			// The first of several entries is looked for at once, the others
+			// together: each look costs a checkpoint and its signatures.
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-f.err:
+				return err
+			case <-f.cfg.Clock.After(together - f.cfg.Clock.Now().Sub(synced)):
+			}
 		case <-f.cfg.Clock.After(pause):
 		}
 	}
