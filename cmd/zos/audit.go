@@ -47,7 +47,7 @@ func (a *app) audit(ctx context.Context, f ledgerFlags, deployment string) error
 	if err := f.there(); err != nil {
 		return err
 	}
-	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment, StateFile: f.state})
+	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment, StateFile: f.state, Progress: a.entriesDone("audit")})
 	if err != nil {
 		return auditError(err)
 	}

@@ -94,8 +94,9 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 		return nil, err
 	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
-		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true,
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true, Progress: a.entriesDone("ledger"),
 		OnRefused: func(where string, err error) {
+			a.clearBar()
 			fmt.Fprintf(a.err, "warning: %s: %s\n", where, harmlessLines(err.Error()))
 		},
 	})
