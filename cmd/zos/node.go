@@ -40,6 +40,9 @@ func (p *partsFlags) add(cmd *cobra.Command) {
 
 // open prepares the source of foreign parts.
 func (p *partsFlags) open(log *slog.Logger, arch string) (*kernel.Source, error) {
+	if _, err := os.Stat(filepath.Join(p.source, "go.mod")); err != nil {
+		return nil, fileError(fmt.Errorf("--source %s is not the folder of zos's own source: %w; run this in the repository, or name it", p.source, err))
+	}
 	return kernel.Open(kernel.Options{
 		Cache: filepath.Join(p.cache, "debian"), Lock: filepath.Join(p.source, "kernel", "debian.lock"),
 		WorkLock: filepath.Join(filepath.Dir(p.cache), "debian.lock"), Arch: arch, Log: log,

@@ -99,7 +99,7 @@ func TestSignRefuses(t *testing.T) {
 		"no such root":         {exitNotFound, "author", "author", d.spec, []string{"--root", d.file("nowhere")}, "trust root"},
 		"forged root":          {exitRefused, "author", "author", d.spec, []string{"--root", otherRoot}, "other-root.json"},
 		"root is no root":      {exitRefused, "author", "author", d.spec, []string{"--root", env}, "root of trust"},
-		"unknown kind":         {exitRefused, "author", "author", d.spec, []string{"--type", "poem"}, "poem"},
+		"unknown kind":         {exitUsage, "author", "author", d.spec, []string{"--type", "poem"}, "poem"},
 		"spec as a voucher":    {exitRefused, "author", "author", d.spec, []string{"--type", "voucher"}, "unknown field"},
 		"no folder to write":   {exitFailed, "author", "author", d.spec, []string{"-o", d.file("no/where")}, "write the envelope"},
 		"key is needed":        {exitUsage, "author", "author", d.spec, []string{"--key", ""}, "--key is needed"},
