@@ -27,7 +27,7 @@ func nodeCommands(a *app) []*cobra.Command {
 }
 
 // nodeLog is for what a person has to hear while a long command works.
-func (a *app) nodeLog() *slog.Logger { return slog.New(slog.NewTextHandler(a.err, nil)) }
+func (a *app) nodeLog() *slog.Logger { return slog.New(slog.NewTextHandler(lines{a}, nil)) }
 
 // partsFlags are where a build finds and keeps things.
 type partsFlags struct{ source, cache, guest string }
@@ -159,6 +159,7 @@ func (a *app) nodeGuest() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.progress("guests' kernel and initramfs", 0, 1)
 			files, err := image.BuildGuest(cmd.Context(), b, source, parts.source, parts.guest)
 			if err != nil {
 				return err

@@ -36,6 +36,14 @@ func (a *app) clearBar() {
 	}
 }
 
+// lines writes to standard error in lines of their own, where a bar may stand.
+type lines struct{ a *app }
+
+func (l lines) Write(b []byte) (int, error) {
+	l.a.clearBar()
+	return l.a.err.Write(b)
+}
+
 // bytesDone draws the progress of long work, where people look on; nil where
 // nobody does. Only a new percentage is drawn.
 func (a *app) bytesDone(step string) func(done, total int64) {

@@ -99,6 +99,21 @@ func TestBarsOnATerminal(t *testing.T) {
 			t.Errorf("zos %s without a terminal writes %q", c.args, said)
 		}
 	}
+	// So has what is said on the way.
+	master, tty := pseudoTerminal(t)
+	a := &app{err: tty}
+	a.progress("half", 1, 2)
+	a.nodeLog().Info("heard")
+	b := make([]byte, 4096)
+	n, err := master.Read(b)
+	for err == nil && !strings.Contains(string(b[:n]), "heard") {
+		var more int
+		more, err = master.Read(b[n:])
+		n += more
+	}
+	if err != nil || !strings.Contains(string(b[:n]), "] half\r\x1b[Ktime=") {
+		t.Errorf("a line of the log stands behind a bar: %q, %v", b[:n], err)
+	}
 	// An error has a line of its own.
 	if said := onTerminal(t, exitNotFound, append([]string{"history", "absent"}, read...)...); !strings.Contains(said, "\r\x1b[Kzos: ") {
 		t.Errorf("the error stands behind a bar: %q", said)
