@@ -29,13 +29,14 @@ func TestNames(t *testing.T) {
 		{"gateways[0].name", func(d d, s string) { d.Gateways[0].Name = s }, "DNS label", []string{"", "-a", "A", long}},
 		{"machines[0].name", func(d d, s string) { d.Machines[0].Name = s }, "DNS label", []string{"", "-a", "A", long}},
 		{"metadata.labels.@", func(d d, s string) { d.Metadata.Labels = map[string]string{s: ""} }, "no name for a label",
-			[]string{"-a", "a-", "_a", "a/", "A", "aBc", long}},
+			[]string{"", "-a", "a-", "_a", "a/", "A", "aBc", long}},
 		{"placement.labels.@", func(d d, s string) { d.Placement.Labels = map[string]string{s: ""} }, "no name for a label", []string{"-a", "A"}},
 		{"security.requiredRoles[0]", func(d d, s string) { d.Security.RequiredRoles = []string{s} }, "name of a role",
 			[]string{"", "1a", "-a", "a_b", "a.b", "A", strings.Repeat("a", 33)}},
 		{"machines[0].process.env", func(d d, s string) { d.Machines[0].Process.Env[s] = "x" }, "no environment variable", []string{"1A", "A[", "A B", "Ä"}},
 		{"machines[0].kernel", func(d d, s string) { d.Machines[0].Kernel = s }, "want sha256:",
-			[]string{strings.TrimPrefix(spectest.Digest("k"), "sha256:"), "sha512:" + long, strings.ToUpper(spectest.Digest("k")), spectest.Digest("k") + "0"}},
+			[]string{strings.Repeat("a", 64), "sha512:" + strings.Repeat("a", 64), strings.ToUpper(spectest.Digest("a")),
+				"sha256:" + strings.Repeat("A", 64), spectest.Digest("a") + "0", spectest.Digest("g")}},
 	} {
 		for _, bad := range c.bad {
 			d := spectest.Full()
