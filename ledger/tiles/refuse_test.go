@@ -126,6 +126,28 @@ func TestDirReads(t *testing.T) {
 	}
 }
 
+// TestDirTellsBrokenFromAbsent: what cannot be read is not what is not there,
+// which a reader takes for a log that went on.
+func TestDirTellsBrokenFromAbsent(t *testing.T) {
+	dir := t.TempDir()
+	for _, folder := range []string{"tile/0/002", "tile/0/003.p/9", "tile/0/004.p/5"} {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{"tile/0/002", "tile/0/002.p/5", "tile/0/003.p/5", "tile/0/004.p/5"} {
+		if b, err := Dir(dir).Read(path); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %q, %v", path, b, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tile/0/001"), make([]byte, Width*tlog.HashSize), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := Dir(dir).Read("tile/0/001.p/5"); err != nil || len(b) != 5*tlog.HashSize {
+		t.Errorf("cut from the full tile: %d bytes, %v", len(b), err)
+	}
+}
+
 func TestCutRefuses(t *testing.T) {
 	_, err := Cut("tile/0/000.p/5", make([]byte, 5*tlog.HashSize-1), 5)
 	said(t, "half a hash", err, "want 160")
