@@ -162,6 +162,7 @@ func TestExitCodes(t *testing.T) {
 		{"ledger init @dir/l --origin a+b --root-key @key --require deployment=root", exitUsage, "--origin|a+b"},
 		{"ledger init @dir/l --origin x --root-key @key --require deployment=root", exitUsage, "--role operator|--require voucher"},
 		{"ledger init @dir/l --origin x --root-key @key --require deployment", exitUsage, "WHAT=ROLE"},
+		{"ledger init @dir/l --origin x --root-key @key --require deployment=", exitUsage, "WHAT=ROLE"},
 		{"ledger init @dir/l --origin x --root-key @key --role author=@dir/absent:1 --require deployment=author", exitNotFound, "absent"},
 		{"ledger init @dir/l --origin x --root-key @key --role author=@dir/junk:1 --require deployment=author", exitRefused, "junk: "},
 		{"ledger init @dir/l --origin x --root-key @key --role author=@key.pub --require deployment=author", exitUsage, "THRESHOLD"},
@@ -188,6 +189,7 @@ func TestExitCodes(t *testing.T) {
 		{"image verify @digest --store @dir/absent", exitNotFound, "absent"},
 		{"image verify @digest --store @away", exitUnreachable, "connection refused"},
 		{"image serve @dir/absent --listen 127.0.0.1:0", exitNotFound, "absent"},
+		{"image serve @dir/junk --listen 127.0.0.1:0", exitFailed, "junk: not a directory"},
 		{"image serve @dir/empty --listen nonsense", exitUsage, "nonsense|HOST:PORT"},
 		{"image blob @dir/absent --store @dir/s", exitNotFound, "absent"},
 		{"node build", exitUsage, "output"},
@@ -229,6 +231,23 @@ func TestExitCodes(t *testing.T) {
 	for _, name := range []string{"out", "l", "v", "v.key"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); !os.IsNotExist(err) {
 			t.Errorf("%s was written, although everything was refused (%v)", name, err)
+		}
+	}
+}
+
+// TestOlderAndOtherHistory: who kept a state file is told what to keep as
+// proof of a ledger that was rolled back or forked.
+func TestOlderAndOtherHistory(t *testing.T) {
+	l := ledgertest.New(t)
+	old, other := l.Fork(), l.Fork()
+	l.Must(l.Register("shop", 1, nil))
+	other.Must(other.Register("evil", 1, nil))
+	root, state := file(t, "root.json", l.RootEnv), filepath.Join(t.TempDir(), "state")
+	zos(t, exitOK, "status", "--ledger", l.Dir, "--root", root, "--state", state)
+	for where, why := range map[string]string{old.Dir: "rolled back", other.Dir: "forked"} {
+		for _, command := range [][]string{{"status"}, {"ledger", "verify"}, {"audit", "shop"}} {
+			_, errs := zos(t, exitRefused, append(command, "--ledger", where, "--root", root, "--state", state)...)
+			contains(t, errs, why, "keep the state file")
 		}
 	}
 }
