@@ -100,3 +100,17 @@ func TestRefusalIsTheLastWord(t *testing.T) {
 		t.Errorf("%v; the next ledger was asked %d times", err, asked.Load())
 	}
 }
+
+// TestFoldRefusesAnotherState: a block's leaf is what replaying the block
+// gives, byte for byte.
+func TestFoldRefusesAnotherState(t *testing.T) {
+	l := ledgertest.New(t)
+	fold := ledger.NewFold(ledger.NewState())
+	if err := fold.Add(l.RootEnv); err != nil {
+		t.Fatal(err)
+	}
+	lie := l.Sign(ledger.TypeBlock, ledger.Block{Height: 0, TimeMs: ledgertest.Epoch, StateRoot: strings.Repeat("ab", 32)})
+	if err := fold.Add(lie); err == nil || !strings.Contains(err.Error(), "replaying the block gives state root") {
+		t.Errorf("a leaf with another state root: %v", err)
+	}
+}
