@@ -30,6 +30,9 @@ type ClientConfig struct {
 	// OnRefused is told of every ledger that was not believed (ErrForged,
 	// ErrRollback, ErrFork) or not reached, also when another one served.
 	OnRefused func(ledger string, err error)
+	// Progress, if there is one, is told how far long work is: "entries" that
+	// were checked, "files" that were compared, of how many.
+	Progress func(step string, done, total int64)
 }
 
 // Client follows a ledger and believes nothing that it did not check.
@@ -85,6 +88,9 @@ func OpenClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.OnRefused == nil {
 		cfg.OnRefused = func(string, error) {}
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string, int64, int64) {}
 	}
 	web := http.Client{}
 	if cfg.HTTP != nil {
@@ -206,7 +212,8 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 	}
 	next := view{state: old.state.Clone(), checkpoint: cp, entries: old.entries[:len(old.entries):len(old.entries)]}
 	fold := NewFold(next.state)
-	err = eachEntry(ctx, from, cp.Tree, hashes, old.state.Size(), cp.N, func(_ int64, raw []byte) error {
+	err = eachEntry(ctx, from, cp.Tree, hashes, old.state.Size(), cp.N, func(i int64, raw []byte) error {
+		c.cfg.Progress("entries", i+1, cp.N)
 		if c.cfg.KeepEntries {
 			next.entries = append(next.entries, raw)
 		}

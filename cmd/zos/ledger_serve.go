@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,14 +48,32 @@ Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 // stopGrace is how long requests may take to end.
 const stopGrace = 5 * time.Second
 
+// checkListen refuses what is no address to listen on.
+func checkListen(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return coded(exitUsage, fmt.Errorf("--listen %q: want HOST:PORT, such as 127.0.0.1:0 for a free port: %w", address, err))
+	}
+	return nil
+}
+
 func (a *app) ledgerServe(ctx context.Context, dir, listen string, verbose bool) (err error) {
 	level := slog.LevelInfo
 	if verbose {
 		level = slog.LevelDebug
 	}
+	if err := checkListen(listen); err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 	if _, err := os.Stat(dir); err != nil {
 		return fileError(fmt.Errorf("ledger: %w", err))
+	}
+	if _, err := os.Stat(filepath.Join(dir, "root.json")); err != nil {
+		return fileError(fmt.Errorf("%s is no ledger folder; make one with `zos ledger init`: %w", dir, err))
 	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {

@@ -29,6 +29,7 @@ import (
 // Engine is a running ledger server's heart. It implements ledger.Submitter.
 type Engine struct {
 	app     *app
+	dir     tiles.Dir // the log's files
 	node    *node.Node
 	log     *slog.Logger
 	stop    chan struct{} // closed by Close
@@ -81,7 +82,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	if o.step != nil {
 		writer.Step = o.step
 	}
-	e := &Engine{log: o.Log, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), ticker: make(chan struct{})}
+	e := &Engine{dir: LogDir(dir), log: o.Log, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), ticker: make(chan struct{})}
 	e.app = &app{
 		writer: writer, now: o.now, fail: e.fail, state: state, durable: state.Size(),
 		news: make(chan struct{}), waiting: map[txID][]chan result{},
@@ -224,6 +225,9 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 	}
 	select {
 	case r := <-w:
+		if r.before {
+			return e.durable(ctx, r.receipt.Index)
+		}
 		return r.receipt, r.err
 	case <-ctx.Done():
 		return ledger.Receipt{}, ctx.Err()
@@ -249,15 +253,16 @@ func (e *Engine) push(tx []byte) error {
 	return nil
 }
 
-// durable waits until the entry of an index is on the disk.
+// durable waits until the entry of an index is on the disk, and gives the
+// receipt that it had.
 func (e *Engine) durable(ctx context.Context, index int64) (ledger.Receipt, error) {
 	for {
 		e.app.mu.RLock()
 		news, done := e.app.news, e.app.durable > index
-		r := ledger.Receipt{Index: index, Size: e.app.state.Size(), TimeMs: e.app.state.TimeMs()}
+		size := e.app.durable
 		e.app.mu.RUnlock()
 		if done {
-			return r, nil
+			return receipt(e.dir, index, size)
 		}
 		select {
 		case <-news:
