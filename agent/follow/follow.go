@@ -73,7 +73,7 @@ const SyncEvery = time.Second
 
 const (
 	together   = 300 * time.Millisecond // entries of the node's own that are looked for in one Sync
-	slower     = 5 // times Every is the pause while no ledger can be used: one that is back is soon noticed
+	slower     = 5                      // times Every is the pause while no ledger can be used: one that is back is soon noticed
 	retryFirst = 5 * time.Second
 	retryMax   = 10 * time.Minute
 	askAgain   = 15 * time.Second // after a refused enrolment or capacity

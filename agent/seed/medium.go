@@ -125,7 +125,9 @@ func mountVFAT(device string, read func(dir string) error) error {
 // to no folder: it is gone with its descriptor, also when the agent is killed in
 // the middle. One that stayed attached would be in the next agent's way.
 func detached(kind, device string, read func(dir string) error) (err error) {
-	fail := func(what string, err error) error { return fmt.Errorf("mount %s as %s: %s: %w", device, kind, what, err) }
+	fail := func(what string, err error) error {
+		return fmt.Errorf("mount %s as %s: %s: %w", device, kind, what, err)
+	}
 	config, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fail("fsopen", err)
