@@ -95,6 +95,7 @@ type bench struct {
 	fetcher *deploytest.Fetcher
 	clock   clock.Clock
 	memory  int64
+	room    int64 // MiB of storage
 	world   *World
 	stop    context.CancelFunc
 }
@@ -108,7 +109,7 @@ func newBench(t *testing.T) *bench {
 	}
 	log := ledgertest.New(t)
 	b := &bench{t: t, dir: dir, ledger: &testLedger{Log: log, changed: make(chan struct{})}, node: log.Join("n1", 8192), driver: deploytest.NewDriver(),
-		kernel: &deploytest.Kernel{}, clock: clock.System{}, memory: 8192,
+		kernel: &deploytest.Kernel{}, clock: clock.System{}, memory: 8192, room: 10000,
 		fetcher: &deploytest.Fetcher{Manifests: map[string]zimage.Manifest{ledgertest.Digest("image"): {Format: zimage.Format, DataSize: 40960, DiskSize: 45056,
 			OCI:    zimage.OCI{Manifest: ledgertest.Digest("oci"), Platform: "linux/amd64", Config: ledgertest.Digest("config")},
 			Verity: zimage.Verity{Root: strings.TrimPrefix(ledgertest.Digest("verity"), "sha256:"), HashStart: 10},
@@ -143,7 +144,7 @@ func (b *bench) boot() {
 	done := make(chan struct{})
 	go func() { defer close(done); q.Run(ctx) }()
 	b.stop = func() { cancel(); <-done }
-	store, err := content.Open(filepath.Join(b.dir, "store"), b.fetcher, func(string) (int64, error) { return 10000, nil }, log)
+	store, err := content.Open(filepath.Join(b.dir, "store"), b.fetcher, func(string) (int64, error) { return b.room, nil }, log)
 	if err != nil {
 		b.t.Fatal(err)
 	}

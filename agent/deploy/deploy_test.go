@@ -55,6 +55,37 @@ func TestWholeLife(t *testing.T) {
 	b.clean()
 }
 
+// TestNoRoom: what does not fit on this node is refused before it is fetched,
+// recorded, and given back for another node to try.
+func TestNoRoom(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit  func(*spec.Deployment)
+		setup func(*bench)
+		phase phase.Name
+		want  string
+	}{
+		"kernel": {nil, func(b *bench) { b.fetcher.BlobSize = 200 << 20; b.room = 200 }, phase.FetchContent, "blob sha256:"},
+		"image":  {nil, func(b *bench) { b.room = 64 }, phase.FetchContent, "image sha256:"},
+		"volume": {pair, func(b *bench) { b.room = 79 }, phase.VerifyResources, "volumes: no room: needs 16 MiB, 79 MiB are free"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			c.setup(b)
+			d := b.register(c.edit)
+			if err := b.wait(run(New(b.world, d, -1, 0))); err != nil {
+				t.Fatal(err)
+			}
+			b.drained()
+			g := b.ledger.State().Claims(d.ID)[0]
+			b.equal("story", b.story(g.Index), slices.Concat(done(phase.Order()[phase.Index(c.phase)-1]), []string{string(c.phase) + " failed"}, undone(c.phase)))
+			if g.State != ledger.GrantReleased || !strings.Contains(g.CloseReason, c.want) || !strings.Contains(g.CloseReason, "no room: needs") {
+				t.Errorf("claim %+v", g)
+			}
+			b.clean()
+		})
+	}
+}
+
 // TestEachPhaseFailsOnce breaks every phase in turn, at its beginning.
 func TestEachPhaseFailsOnce(t *testing.T) {
 	for _, n := range phase.Order()[phase.Index(phase.Retrieve):] {
