@@ -64,9 +64,10 @@ func TestNoRoom(t *testing.T) {
 		phase phase.Name
 		want  string
 	}{
-		"kernel": {nil, func(b *bench) { b.fetcher.BlobSize = 200 << 20; b.room = 200 }, phase.FetchContent, "blob sha256:"},
-		"image":  {nil, func(b *bench) { b.room = 64 }, phase.FetchContent, "image sha256:"},
-		"volume": {pair, func(b *bench) { b.room = 79 }, phase.VerifyResources, "volumes: no room: needs 16 MiB, 79 MiB are free"},
+		"kernel":                      {nil, func(b *bench) { b.fetcher.BlobSize = 200 << 20; b.room = 200 }, phase.FetchContent, "blob sha256:"},
+		"image":                       {nil, func(b *bench) { b.room = 64 }, phase.FetchContent, "image sha256:"},
+		"volume":                      {pair, func(b *bench) { b.room = 79 }, phase.VerifyResources, "volumes: no room: needs 16 MiB, 79 MiB are free"},
+		"volume, by what was fetched": {pair, func(b *bench) { b.fetcher.Fetched = func() { b.room = 79 } }, phase.Volumes, "needs 16 MiB, 79 MiB are free"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)

@@ -160,10 +160,17 @@ func (l *Life) undoNetwork(context.Context) error {
 func (l *Life) volumes(_ context.Context, out *phase.Out) error {
 	var total int64
 	for _, v := range l.planned().Volumes {
+		total += v.SizeMiB
+	}
+	if total > 0 { // what was fetched since may have taken it
+		if err := l.world.Content.Room(total); err != nil {
+			return onlyHere(err)
+		}
+	}
+	for _, v := range l.planned().Volumes {
 		if err := v.Create(); err != nil {
 			return err
 		}
-		total += v.SizeMiB
 	}
 	out.Detail = fmt.Sprintf("%d volumes, %d MiB", len(l.planned().Volumes), total)
 	return nil

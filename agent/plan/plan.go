@@ -88,7 +88,7 @@ func Make(d *spec.Deployment, manifests map[string]zimage.Manifest, f Facts) (*P
 	p := &Plan{Machines: []Machine{}, Volumes: []volumes.Volume{}}
 	for _, v := range d.Volumes {
 		p.Volumes = append(p.Volumes, volumes.Volume{Name: v.Name, SizeMiB: v.SizeMiB, Filesystem: v.Filesystem,
-			Path: filepath.Join(f.RunDir, "volumes", strconv.FormatInt(f.Deployment, 10), v.Name+".raw")})
+			Path: filepath.Join(volumes.Dir(f.RunDir), strconv.FormatInt(f.Deployment, 10), v.Name+".raw")})
 	}
 	nets, err := Networks(d, f)
 	if err != nil {

@@ -216,8 +216,9 @@ func (k *Kernel) Left() int {
 type Fetcher struct {
 	mu        sync.Mutex
 	Manifests map[string]zimage.Manifest
-	Err       error // of BlobWithin
-	BlobSize  int64 // what a mirror announces for a blob
+	Err       error  // of BlobWithin
+	BlobSize  int64  // what a mirror announces for a blob
+	Fetched   func() // when set, called for each image
 }
 
 // Manifest implements content.Fetcher.
@@ -246,6 +247,9 @@ func (f *Fetcher) BlobWithin(_ context.Context, _, path string, room func(int64)
 
 // Image implements content.Fetcher.
 func (f *Fetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (int64, error) {
+	if f.Fetched != nil {
+		f.Fetched()
+	}
 	return 2, os.WriteFile(path, []byte("image"), 0o600)
 }
 
