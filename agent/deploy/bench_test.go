@@ -34,8 +34,9 @@ type testLedger struct {
 	*ledgertest.Log
 	mu      sync.Mutex
 	down    bool
-	hold    bool     // entries get a receipt, but do not come onto the ledger
-	held    [][]byte // these
+	hold    bool       // entries get a receipt, but do not come onto the ledger
+	held    [][]byte   // these
+	refuse  phase.Name // a record that says that this was done is refused
 	changed chan struct{}
 }
 
@@ -47,9 +48,15 @@ func (l *testLedger) Submit(ctx context.Context, raw []byte) (ledger.Receipt, er
 		l.mu.Unlock()
 		return ledger.Receipt{}, nil
 	}
+	refuse := l.refuse
 	l.mu.Unlock()
 	if down {
 		return ledger.Receipt{}, ledger.ErrUnreachable
+	}
+	if e, err := ledger.Decode(raw); err == nil {
+		if r, ok := e.Payload.(*ledger.Record); ok && r.Phase == string(refuse) && r.Result == phase.OK {
+			return ledger.Receipt{}, &ledger.Refused{Reason: "by the test", Index: -1}
+		}
 	}
 	r, err := l.Log.Submit(ctx, raw)
 	l.poke()

@@ -27,6 +27,7 @@ type fakeLedger struct {
 	mu      sync.Mutex
 	down    bool
 	refuse  string // phase that is refused
+	ends    bool   // a close is refused
 	liar    bool   // gives receipts for what it does not take
 	changed chan struct{}
 	entries [][]byte
@@ -52,6 +53,9 @@ func (f *fakeLedger) Submit(_ context.Context, raw []byte) (ledger.Receipt, erro
 		return ledger.Receipt{}, err
 	}
 	if r, ok := e.Payload.(*ledger.Record); ok && r.Phase == f.refuse {
+		return ledger.Receipt{}, &ledger.Refused{Reason: "no"}
+	}
+	if _, ok := e.Payload.(*ledger.Close); ok && f.ends {
 		return ledger.Receipt{}, &ledger.Refused{Reason: "no"}
 	}
 	if f.liar {
@@ -249,24 +253,6 @@ func TestReceiptIsNotBelieved(t *testing.T) {
 		clk.Advance(lastRetry)
 	}
 	chained(t, f, 2)
-}
-
-func TestRefusedIsSetAside(t *testing.T) {
-	dir := t.TempDir()
-	f := &fakeLedger{refuse: string(phase.Match)}
-	q := open(t, dir, f, clocktest.New(time.Unix(0, 0)))
-	for _, n := range []phase.Name{phase.Detect, phase.Match, phase.Claim} {
-		if err := q.Record(3, report(n)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	drain(t, q)
-	if len(f.entries) != 2 {
-		t.Errorf("%d entries", len(f.entries))
-	}
-	if kept, err := filepath.Glob(dir + "/*.refused"); err != nil || len(kept) != 1 {
-		t.Errorf("kept %v %v", kept, err)
-	}
 }
 
 func TestLongTextIsClipped(t *testing.T) {
