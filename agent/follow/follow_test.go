@@ -238,7 +238,9 @@ func TestNothingIsKeptOfWhatIsOver(t *testing.T) {
 		}
 		if version == 0 {
 			taken := h.log.Must(h.log.Register("taken", 1, func(d *spec.Deployment) { d.Gateways = nil }))
-			h.until("tried", func(*ledger.State) bool { return h.console.count("overlaps 10.42.0.0/24") > 0 && h.console.count("needs 100000 MiB") > 0 })
+			h.until("tried", func(*ledger.State) bool {
+				return h.console.count("overlaps 10.42.0.0/24") > 0 && h.console.count("needs 100000 MiB") > 0
+			})
 			h.log.Must(h.log.Sign(ledger.TypeStop, ledger.Stop{Deployment: taken, Name: "taken", Reason: "enough"}, "author"))
 			h.log.Must(h.log.Sign(ledger.TypeStop, ledger.Stop{Deployment: large, Name: "large", Reason: "enough"}, "author"))
 		}
