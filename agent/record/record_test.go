@@ -291,6 +291,12 @@ func TestResume(t *testing.T) {
 	if p := e.Payload.(*ledger.Record); p.Seq != 4 {
 		t.Errorf("seq %d", p.Seq)
 	}
+	if err := errors.Join(q.Resume(9, 4, "behind"), q.Record(9, report(phase.Start))); err != nil {
+		t.Fatal(err)
+	}
+	if q.chains[9].Seq != 6 {
+		t.Errorf("a chain went back to what the ledger had: %+v", q.chains[9])
+	}
 	if err := q.Forget(9); err != nil || q.LastPhase(9) != "" {
 		t.Error(err)
 	}

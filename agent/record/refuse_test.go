@@ -178,3 +178,27 @@ func TestUnreadableRecordIsNotPassedOver(t *testing.T) {
 	}
 	chained(t, f, 2)
 }
+
+// TestOnlyStoriesBreak: an incident that concerns no claim has no story, and one
+// that does is a part of it.
+func TestOnlyStoriesBreak(t *testing.T) {
+	q := open(t, t.TempDir(), &fakeLedger{}, clocktest.New(time.Unix(0, 0)))
+	for claim, want := range map[int64]bool{-1: false, 3: true} {
+		if err := q.Incident(claim, "x", "", "d"); err != nil {
+			t.Fatal(err)
+		}
+		_, raw, ok := q.front(0)
+		if !ok {
+			t.Fatal("nothing waits")
+		}
+		if err := q.refused(raw, errors.New("no")); err != nil {
+			t.Fatal(err)
+		}
+		if got := q.Refusal(claim) != nil; got != want || isBroken(q, claim) != want {
+			t.Errorf("claim %d: broken %t", claim, got)
+		}
+	}
+	if all := q.Claims(); len(all) != 1 {
+		t.Errorf("chains of %v", all)
+	}
+}
