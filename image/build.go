@@ -142,7 +142,7 @@ func (b *builder) build(ctx context.Context) error {
 			return err
 		}
 	}
-	stub, _, err := b.Parts.Stub(ctx)
+	efi, err := b.Parts.EFI(ctx)
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (b *builder) build(ctx context.Context) error {
 
 	b.next("UKI")
 	uki, err := UKI{
-		Stub: stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.Board.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
+		Stub: efi.Stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.Board.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
 	}.Build()
 	if err != nil {
 		return err
@@ -186,16 +186,10 @@ func (b *builder) build(ctx context.Context) error {
 		return err
 	}
 
-	b.next("disk image")
-	img := filepath.Join(b.Out, "node.img")
-	if err := (Disk{ESPMiB: b.Board.ESPMiB, UKI: uki, Seed: b.Seed}).Write(img); err != nil {
+	b.next("media")
+	if err := b.media(Boot{Arch: b.Board.Arch, Version: Version, Loader: efi.Loader, UKI: uki, Seed: b.Seed}); err != nil {
 		return err
 	}
-	whole, err := os.ReadFile(img)
-	if err != nil {
-		return fmt.Errorf("disk image: %w", err)
-	}
-	b.res.Files["node.img"] = item(whole)
 	b.next("")
 	delete(b.res.TookMs, "")
 	text, err := json.MarshalIndent(b.res, "", "  ")

@@ -31,6 +31,10 @@ type Options struct {
 	Disk                    string
 	Kernel, Initrd, Cmdline string
 
+	// UEFI, when set, says how the firmware finds what it boots; Disk is then
+	// attached as UEFI.Bus says.
+	UEFI *UEFI
+
 	Forward map[int]int // port on 127.0.0.1 to port of the machine
 	Faults  bool        // give the machine the port "zos.fault" (test images only)
 	SMBIOS  []string    // OEM strings (type 11)
@@ -95,7 +99,11 @@ func (m *Machine) args(o Options) ([]string, error) {
 	for _, host := range sortedPorts(o.Forward) {
 		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, o.Forward[host])
 	}
-	args = append(args, "-netdev", net, "-device", "virtio-net-pci,netdev=n0,romfile=")
+	nic := "virtio-net-pci,netdev=n0,romfile="
+	if o.UEFI != nil {
+		net, nic = o.UEFI.network(net)
+	}
+	args = append(args, "-netdev", net, "-device", nic)
 	for _, s := range o.SMBIOS {
 		f := filepath.Join(m.dir, fmt.Sprintf("smbios%d", len(args)))
 		if err := os.WriteFile(f, []byte(s), 0o600); err != nil {
@@ -110,6 +118,10 @@ func (m *Machine) args(o Options) ([]string, error) {
 	}
 	if o.Kernel != "" {
 		return append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline), nil
+	}
+	if o.UEFI != nil {
+		more, err := o.UEFI.args(m.dir, o.Disk)
+		return append(args, more...), err
 	}
 	for _, pair := range firmware {
 		if _, err := os.Stat(pair[0]); err != nil {
