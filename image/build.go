@@ -169,7 +169,7 @@ func (b *builder) build(ctx context.Context) error {
 	}
 
 	b.next("initramfs")
-	initramfs, err := b.initramfs(k, hv, programs)
+	initramfs, err := b.initramfs(ctx, k, hv, programs)
 	if err != nil {
 		return err
 	}
@@ -224,11 +224,25 @@ func (b *builder) programs(ctx context.Context) (map[string][]byte, error) {
 }
 
 // initramfs puts the node's file system together.
-func (b *builder) initramfs(k *kernel.Linux, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
-	tree, chosen, err := Node{
+func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
+	node := Node{
 		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
 		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name),
-	}.Tree()
+	}
+	chosen, err := node.Modules()
+	if err != nil {
+		return nil, err
+	}
+	if len(b.Board.Firmware) > 0 {
+		var asked []string
+		for _, m := range chosen {
+			asked = append(asked, m.Firmware...)
+		}
+		if node.Firmware, err = b.Parts.Firmware(ctx, b.Board.Firmware, asked); err != nil {
+			return nil, err
+		}
+	}
+	tree, _, err := node.Tree()
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ type Node struct {
 	Linux      *kernel.Linux
 	Sets       []string // module sets
 	Hypervisor kernel.Hypervisor
+	Firmware   []kernel.FirmwareFile
 	Init       []byte
 	Agent      []byte
 	Fault      []byte // the fault program of test images; nil in production
@@ -24,13 +25,13 @@ type Node struct {
 	OSRelease  []byte
 }
 
-// Tree is all of it, and the modules among it in load order.
-func (n Node) Tree() (*Tree, []modules.Module, error) {
+// Modules are those of its sets, in load order.
+func (n Node) Modules() ([]modules.Module, error) {
 	var sets []modules.Set
 	for _, name := range n.Sets {
 		s, ok := modules.Named(name)
 		if !ok {
-			return nil, nil, fmt.Errorf("node initramfs: no module set %q", name)
+			return nil, fmt.Errorf("node initramfs: no module set %q", name)
 		}
 		sets = append(sets, s)
 	}
@@ -39,7 +40,16 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	}
 	chosen, err := n.Linux.Tree.Choose(sets...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("node initramfs: %w", err)
+		return nil, fmt.Errorf("node initramfs: %w", err)
+	}
+	return chosen, nil
+}
+
+// Tree is all of it, and the modules among it in load order.
+func (n Node) Tree() (*Tree, []modules.Module, error) {
+	chosen, err := n.Modules()
+	if err != nil {
+		return nil, nil, err
 	}
 	t := NewTree()
 	for _, d := range []string{"proc", "sys", "run", "mnt", "etc/zos", "root"} {
@@ -52,6 +62,9 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	}
 	for name, text := range modules.Index(chosen, n.Linux.Tree.BuiltinNames()) {
 		t.File(path.Join(dir, name), 0o644, text)
+	}
+	for _, f := range n.Firmware {
+		t.File(path.Join("lib/firmware", f.Path), 0o644, f.Data)
 	}
 	for _, f := range n.Hypervisor.Files {
 		if f.Link != "" {

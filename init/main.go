@@ -160,6 +160,9 @@ func (n *node) late(index *kmod.Index) {
 	if err := n.drivers(index, devices.Late(index.Late())); err != nil {
 		n.fail(fault("DRIVERS", "the drivers that guests need", "lib/modules of the running kernel in the image", "Report this: the image and the kernel do not fit.", err))
 	}
+	if unclaimed, err := devices.Unclaimed(devices.PCI); err != nil || len(unclaimed) > 0 {
+		n.log.Warn("PCI devices that no driver of this image takes", "devices", unclaimed, "err", err)
+	}
 	if err := mount.All(mount.Late(), mount.Mount); err != nil {
 		n.log.Warn("late mounts", "err", err)
 	}

@@ -34,7 +34,9 @@ var firmware = []struct{ pkg, path string }{
 // names, found package by package along the Depends fields.
 func (s *Source) DebianQEMU(ctx context.Context) (Hypervisor, error) {
 	q := closure{source: s, ctx: ctx, packages: map[string]*unpacked{}, files: map[string]File{}}
-	if err := s.prefetch(ctx, "qemu-system-x86"); err != nil {
+	if err := s.prefetch(ctx, "qemu-system-x86", func(name string) bool {
+		return !strings.HasPrefix(name, "linux-image-") && !strings.HasPrefix(name, "firmware-") && !strings.Contains(name, ":")
+	}); err != nil {
 		return Hypervisor{}, fmt.Errorf("hypervisor: %w", err)
 	}
 	top, err := q.unpack("qemu-system-x86")
