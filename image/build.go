@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/boards"
+	"github.com/zos-node/zos/image/measure"
+	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/kernel/modules"
 )
@@ -37,11 +39,12 @@ type Request struct {
 	Board  boards.Board
 	Source string // folder in our module, for go build
 	Parts  *kernel.Source
-	Root   []byte // trust root envelope
-	Seed   []byte // nil: none; goes to the boot partition
-	Faults bool   // a test image: init supervises the fault program
-	Out    string // folder for the node's files
-	Guest  string // folder for the guest's files
+	Root   []byte             // trust root envelope
+	Seed   []byte             // nil: none; goes to the boot partition
+	Keys   *secureboot.Signer // nil: not signed; else UKI and loader are, and media enrol the keys
+	Faults bool               // a test image: init supervises the fault program
+	Out    string             // folder for the node's files
+	Guest  string             // folder for the guest's files
 	// Hypervisor chooses; nil takes Cloud Hypervisor, else Debian's QEMU.
 	Hypervisor func(context.Context, *kernel.Source) (kernel.Hypervisor, error)
 	Log        *slog.Logger
@@ -57,7 +60,9 @@ type Result struct {
 	GuestKernel  string            `json:"guestKernel"`
 	Cmdline      string            `json:"cmdline"`
 	Hypervisor   kernel.Hypervisor `json:"hypervisor"`
-	Faults       bool              `json:"faults"` // true: a test image
+	Faults       bool              `json:"faults"`   // true: a test image
+	PCR11        string            `json:"pcr11"`    // what a TPM's register 11 (SHA-256) holds after the boot
+	SignedBy     string            `json:"signedBy"` // certificate's digest; "": not signed
 	Files        map[string]Item   `json:"files"`
 	Programs     map[string]Item   `json:"programs"`
 	Modules      []string          `json:"modules"`      // node, load order
@@ -181,13 +186,29 @@ func (b *builder) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	register, err := measure.UKI(uki)
+	if err != nil {
+		return err
+	}
+	b.res.PCR11 = hex.EncodeToString(register[:])
+	loader, keys := efi.Loader, map[string][]byte(nil)
+	if b.Keys != nil {
+		b.res.SignedBy = item(b.Keys.DB.Cert.Raw).Digest
+		keys = b.Keys.Auth
+		if uki, err = b.Keys.DB.Sign(uki); err != nil {
+			return fmt.Errorf("UKI: %w", err)
+		}
+		if loader, err = b.Keys.DB.Sign(loader); err != nil {
+			return fmt.Errorf("systemd-boot: %w", err)
+		}
+	}
 	err = errors.Join(b.write("vmlinuz", k.Image), b.write("initramfs", initramfs), b.write("node.uki", uki))
 	if err != nil {
 		return err
 	}
 
 	b.next("media")
-	if err := b.media(Boot{Arch: b.Board.Arch, Version: Version, Loader: efi.Loader, UKI: uki, Seed: b.Seed}); err != nil {
+	if err := b.media(Boot{Arch: b.Board.Arch, Version: Version, Loader: loader, UKI: uki, Seed: b.Seed, Keys: keys}); err != nil {
 		return err
 	}
 	b.next("")

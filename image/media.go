@@ -23,6 +23,9 @@ const (
 	MediumDisk4K = "node-4k.img" // disks with sectors of 4096 bytes
 	MediumISO    = "node.iso"    // optical media, virtual ones, USB sticks
 	NetbootDir   = "netboot"     // what a boot server hands out
+	// NetbootUKI is the UKI there. Firmware tells programs from disks by the
+	// ending, and refuses what has another one.
+	NetbootUKI = "node.efi"
 )
 
 // media writes all of them from the same bytes.
@@ -45,7 +48,7 @@ func (b *builder) media(boot Boot) error {
 		}
 	}
 	return errors.Join(
-		b.write(filepath.Join(NetbootDir, MediumUKI), boot.UKI),
+		b.write(filepath.Join(NetbootDir, NetbootUKI), boot.UKI),
 		b.write(filepath.Join(NetbootDir, ipxeName), IPXE(b.Board.Cmdline)),
 	)
 }

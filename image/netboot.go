@@ -22,11 +22,11 @@ func IPXE(cmdline string) []byte {
 # SPDX-License-Identifier: Apache-2.0
 # Starts the node image beside this script. No setting stands here: the words
 # after the name are those that the image has inside.
-echo zos: fetching node.uki
-imgfetch --name %s node.uki %s || goto failed
+echo zos: fetching node.efi
+imgfetch --name %s node.efi %s || goto failed
 boot || goto failed
 :failed
-echo zos: node.uki was not started; expected it beside boot.ipxe, signed by a key that this firmware has
+echo zos: node.efi was not started; expected it beside boot.ipxe, signed by a key that this firmware has
 sleep 30
 reboot
 `, words[0], strings.Join(words[1:], " "))

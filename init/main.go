@@ -166,6 +166,7 @@ func (n *node) late(index *kmod.Index) {
 	if err := mount.All(mount.Late(), mount.Mount); err != nil {
 		n.log.Warn("late mounts", "err", err)
 	}
+	n.vouch()
 	// The agent waits for this file before it offers to run guests.
 	if err := os.WriteFile(driversReady, nil, 0o644); err != nil {
 		n.log.Error("tell that the drivers are loaded", "err", err)
