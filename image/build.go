@@ -123,7 +123,7 @@ func (b *builder) next(name string) {
 // Build makes all files of a board and says what they are.
 func Build(ctx context.Context, r Request) (Result, error) {
 	b := builder{Request: r, res: Result{
-		Version: Version, Board: r.Board.Name, Cmdline: r.Board.Cmdline, Faults: r.Faults,
+		Version: Version, Board: r.Board.Name, Cmdline: Closed(r.Board.Cmdline), Faults: r.Faults,
 		Files: map[string]Item{}, Programs: map[string]Item{}, TookMs: map[string]int64{},
 	}}
 	if b.Hypervisor == nil {
@@ -174,14 +174,14 @@ func (b *builder) build(ctx context.Context) error {
 	}
 
 	b.next("initramfs")
-	initramfs, err := b.initramfs(ctx, k, hv, programs)
+	initramfs, err := b.initramfs(ctx, k, efi, hv, programs)
 	if err != nil {
 		return err
 	}
 
 	b.next("UKI")
 	uki, err := UKI{
-		Stub: efi.Stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.Board.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
+		Stub: efi.Stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.res.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
 	}.Build()
 	if err != nil {
 		return err
@@ -245,10 +245,14 @@ func (b *builder) programs(ctx context.Context) (map[string][]byte, error) {
 }
 
 // initramfs puts the node's file system together.
-func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
+func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EFI, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
 	node := Node{
 		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
-		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name),
+		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name), Version: Version,
+	}
+	var err error
+	if node.Outside, err = outside(k, efi); err != nil {
+		return nil, err
 	}
 	chosen, err := node.Modules()
 	if err != nil {

@@ -49,7 +49,7 @@ func (b *builder) media(boot Boot) error {
 	}
 	return errors.Join(
 		b.write(filepath.Join(NetbootDir, NetbootUKI), boot.UKI),
-		b.write(filepath.Join(NetbootDir, ipxeName), IPXE(b.Board.Cmdline)),
+		b.write(filepath.Join(NetbootDir, ipxeName), IPXE(b.res.Cmdline)),
 	)
 }
 

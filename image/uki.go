@@ -26,6 +26,15 @@ type UKI struct {
 	Initrd  []byte
 }
 
+// endOfOptions ends what the kernel reads of a command line (parse_args).
+const endOfOptions = "--"
+
+// Closed is a command line to which nothing can be added: systemd's stub
+// appends words that it finds in SMBIOS even under Secure Boot, and without
+// this mark "rdinit=/bin/other" would start another program of the image in
+// init's place. Behind it, words are init's, which refuses them.
+func Closed(cmdline string) string { return cmdline + " " + endOfOptions }
+
 type section struct {
 	name    string
 	content []byte

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
+
+	"github.com/zos-node/zos/kernel/debian"
 )
 
 // The release of Cloud Hypervisor that the product is for.
@@ -52,6 +54,8 @@ type File struct {
 	Mode uint64
 	Data []byte
 	Link string // target, instead of Data
+	// Package is where Debian has it; empty for what is not Debian's.
+	Package debian.Package
 }
 
 // HypervisorOptions say where to look, in this order: Local, Cache, URL.

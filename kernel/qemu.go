@@ -110,9 +110,9 @@ func (q *closure) unpack(name string) (*unpacked, error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			u.files[name] = File{Path: name, Mode: uint64(hdr.Mode) & 0o755, Data: b}
+			u.files[name] = File{Path: name, Mode: uint64(hdr.Mode) & 0o755, Data: b, Package: p}
 		case tar.TypeSymlink:
-			u.files[name] = File{Path: name, Link: hdr.Linkname}
+			u.files[name] = File{Path: name, Link: hdr.Linkname, Package: p}
 		}
 		return nil
 	})

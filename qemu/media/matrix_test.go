@@ -26,7 +26,7 @@ const fromSMBIOS = "SMBIOS"
 
 var matrix = []row{
 	{"vm-x86_64", image.MediumDisk4K, "nvme-4k", `/dev/nvme0n1p1:`, true},
-	{"vm-x86_64", image.MediumISO, "cdrom", fromSMBIOS, true},
+	{"vm-x86_64", image.MediumISO, "cdrom", fromSMBIOS, false},
 	{"vm-x86_64", "", "http", fromSMBIOS, true},
 	{"vm-x86_64", image.MediumDisk, "virtio", `/dev/vda1:`, false},
 	{"vm-x86_64", image.MediumDisk4K, "virtio-4k", `/dev/vda1:`, false},
