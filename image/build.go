@@ -55,6 +55,7 @@ type Request struct {
 type Result struct {
 	Version      string            `json:"version"`
 	Board        string            `json:"board"`
+	Arch         string            `json:"arch"`         // Debian's name
 	Kernel       string            `json:"kernel"`       // uname -r
 	KernelSource string            `json:"kernelSource"` // package and version
 	GuestKernel  string            `json:"guestKernel"`
@@ -84,11 +85,14 @@ func item(b []byte) Item {
 // FindHypervisor is the usual choice: Cloud Hypervisor where it can be had,
 // else Debian's QEMU, said loudly.
 func FindHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hypervisor, error) {
-	cache, err := kernel.CacheFile()
+	cache, err := kernel.CacheFileFor(parts.Arch())
 	if err != nil {
 		return kernel.Hypervisor{}, err
 	}
 	h, err := parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
+	if errors.Is(err, fs.ErrNotExist) && parts.Arch() != "amd64" {
+		return kernel.Hypervisor{}, fmt.Errorf("no hypervisor for %s: expected the release's program by CLOUD_HYPERVISOR=/path or a download; Debian's QEMU is the second driver on amd64 only: %w", parts.Arch(), err)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		parts.Log().Warn("falling back to the second driver", "part", "image", "err", err)
 		return parts.DebianQEMU(ctx)
@@ -123,7 +127,7 @@ func (b *builder) next(name string) {
 // Build makes all files of a board and says what they are.
 func Build(ctx context.Context, r Request) (Result, error) {
 	b := builder{Request: r, res: Result{
-		Version: Version, Board: r.Board.Name, Cmdline: Closed(r.Board.Cmdline), Faults: r.Faults,
+		Version: Version, Board: r.Board.Name, Arch: r.Board.Arch, Cmdline: Closed(r.Board.Cmdline), Faults: r.Faults,
 		Files: map[string]Item{}, Programs: map[string]Item{}, TookMs: map[string]int64{},
 	}}
 	if b.Hypervisor == nil {

@@ -189,7 +189,7 @@ func TestDiskRefuses(t *testing.T) {
 
 func TestIPXE(t *testing.T) {
 	script := string(IPXE("console=tty0 quiet rdinit=/init"))
-	if !strings.HasPrefix(script, "#!ipxe\n") || !strings.Contains(script, "imgfetch --name console=tty0 node.efi quiet rdinit=/init ||") {
+	if !strings.HasPrefix(script, "#!ipxe\n") || !strings.Contains(script, "kernel --name console=tty0 node.efi quiet rdinit=/init ||") {
 		t.Error(script)
 	}
 	if fmt.Sprint(guid("a", nil)) == guid("b", nil) || len(guid("a", nil)) != 36 {

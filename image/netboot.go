@@ -23,7 +23,7 @@ func IPXE(cmdline string) []byte {
 # Starts the node image beside this script. No setting stands here: the words
 # after the name are those that the image has inside.
 echo zos: fetching node.efi
-imgfetch --name %s node.efi %s || goto failed
+kernel --name %s node.efi %s || goto failed
 boot || goto failed
 :failed
 echo zos: node.efi was not started; expected it beside boot.ipxe, signed by a key that this firmware has

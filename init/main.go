@@ -133,6 +133,9 @@ func (n *node) boot(mounted error) error {
 	if err := fault("DRIVERS", "the drivers", "lib/modules of the running kernel in the image", report, err); err != nil {
 		return err
 	}
+	if err := n.twins(); err != nil {
+		return err
+	}
 	n.reaper = reap.New(func(s reap.Status) { n.log.Debug("orphan ended", "pid", s.PID, "how", s.String()) })
 	n.signals()
 	n.agent = &supervise.Child{
@@ -167,6 +170,10 @@ func (n *node) late(index *kmod.Index) {
 		n.log.Warn("late mounts", "err", err)
 	}
 	n.vouch()
+	// Once more: a stick may have shown up meanwhile.
+	if err := n.twins(); err != nil {
+		n.fail(err)
+	}
 	// The agent waits for this file before it offers to run guests.
 	if err := os.WriteFile(driversReady, nil, 0o644); err != nil {
 		n.log.Error("tell that the drivers are loaded", "err", err)

@@ -2,7 +2,10 @@
 
 package main
 
-import "github.com/zos-node/zos/init/trust"
+import (
+	"github.com/zos-node/zos/init/disks"
+	"github.com/zos-node/zos/init/trust"
+)
 
 // vouch says what vouches for this boot, and what does not.
 func (n *node) vouch() {
@@ -11,4 +14,10 @@ func (n *node) vouch() {
 	for _, l := range s.Lacks() {
 		n.log.Warn("this node cannot promise all", "lacks", l)
 	}
+}
+
+// twins refuses to guess which of two look-alike disks is the node's.
+func (n *node) twins() error {
+	return fault("DISKS", "the node's own disk", "one disk with this image",
+		"Remove one of the disks named above, or write another image onto it: the stick that the node was installed from, most often.", disks.Check(disks.Sys))
 }

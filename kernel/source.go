@@ -159,3 +159,6 @@ func writeFile(path string, content []byte, mode os.FileMode) error {
 
 // Log is where the source speaks.
 func (s *Source) Log() *slog.Logger { return s.opt.Log }
+
+// Arch is the architecture of all packages, by Debian's name.
+func (s *Source) Arch() string { return s.opt.Arch }

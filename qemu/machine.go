@@ -23,8 +23,9 @@ import (
 // Options say what to boot.
 type Options struct {
 	Accel     Accel
-	MemoryMiB int // 2048 when 0
-	CPUs      int // the accelerator's when 0
+	Arch      string // Debian's name; "" is amd64, arm64 boots through UEFI only
+	MemoryMiB int    // 2048 when 0
+	CPUs      int    // the accelerator's when 0
 
 	// Disk is a raw image, booted through OVMF; or Kernel, Initrd and Cmdline
 	// are booted directly.
@@ -120,7 +121,7 @@ func (m *Machine) args(o Options) ([]string, error) {
 		return append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline), nil
 	}
 	if o.UEFI != nil {
-		more, err := o.UEFI.args(m.dir, o.Disk)
+		more, err := o.UEFI.args(m.dir, o.Disk, o.Arch)
 		return append(args, more...), err
 	}
 	for _, pair := range firmware {
@@ -169,7 +170,7 @@ func (m *Machine) start(o Options, args []string) error {
 	if o.Console != nil {
 		log = io.MultiWriter(log, o.Console)
 	}
-	m.cmd = exec.Command(Binary, args...)
+	m.cmd = exec.Command(emulator(o.Arch), args...)
 	// The machine gets its own group: a Ctrl-C at the terminal is ours to
 	// handle, and it dies with us whatever happens.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -180,7 +181,7 @@ func (m *Machine) start(o Options, args []string) error {
 		if file != nil {
 			file.Close()
 		}
-		return fmt.Errorf("start %s: %w", Binary, err)
+		return fmt.Errorf("start %s: %w", emulator(o.Arch), err)
 	}
 	go func() {
 		m.Console.copyFrom(r, log)

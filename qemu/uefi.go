@@ -59,13 +59,33 @@ var secureFirmware = [][2]string{
 	{"/usr/share/OVMF/OVMF_CODE.secboot.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
 }
 
+// armFirmware is Debian's for arm64.
+var armFirmware = [][2]string{{"/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"}}
+
 // ErrFirmware says that this machine has no such firmware.
-var ErrFirmware = errors.New("no OVMF firmware under /usr/share/OVMF: install Debian's package ovmf")
+var ErrFirmware = errors.New("no UEFI firmware: install Debian's package ovmf, for arm64 qemu-efi-aarch64")
+
+// ArmTCG emulates an arm64 machine with EL2, so that KVM works inside it.
+var ArmTCG = Accel{
+	Name: "tcg", Why: "arm64 is emulated", CPUs: 1,
+	Args: []string{"-M", "virt,virtualization=on,gic-version=3", "-accel", "tcg,thread=multi", "-cpu", "max,pauth-impdef=on"},
+}
+
+// emulator is the program's name on Debian.
+func emulator(arch string) string {
+	if arch == "arm64" {
+		return "qemu-system-aarch64"
+	}
+	return Binary
+}
 
 // Firmware finds the code and the empty variables.
-func Firmware(secure bool) (code, vars string, err error) {
+func Firmware(arch string, secure bool) (code, vars string, err error) {
 	list := firmware
-	if secure {
+	switch {
+	case arch == "arm64":
+		list = armFirmware
+	case secure:
 		list = secureFirmware
 	}
 	for _, pair := range list {
@@ -97,8 +117,8 @@ func (u *UEFI) network(netdev string) (string, string) {
 	return netdev, nic
 }
 
-func (u *UEFI) args(dir, disk string) ([]string, error) {
-	code, empty, err := Firmware(u.Secure)
+func (u *UEFI) args(dir, disk, arch string) ([]string, error) {
+	code, empty, err := Firmware(arch, u.Secure)
 	if err != nil {
 		return nil, err
 	}

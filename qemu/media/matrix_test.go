@@ -43,6 +43,8 @@ var matrix = []row{
 	{"pc-x86_64", image.MediumDisk, "ahci", `/dev/sda1:`, false},
 	{"pc-x86_64", image.MediumDisk, "megasas", `/dev/sda1:`, false},
 	{"pc-x86_64", "", "http", fromSMBIOS, false},
+	{"qemu-arm64", image.MediumDisk, "virtio", `/dev/vda1:`, false},
+	{"qemu-arm64", image.MediumISO, "usb", fromSMBIOS, false},
 }
 
 func (r row) name() string {
@@ -79,7 +81,7 @@ func boot(t *testing.T, r row) (*qemu.Machine, func()) {
 	t.Helper()
 	dir := images(t, r.board)
 	u := &qemu.UEFI{Bus: r.bus}
-	o := qemu.Options{UEFI: u}
+	o := qemu.Options{UEFI: u, Arch: built.res[r.board].Arch}
 	fetched := func() {}
 	if r.seed == fromSMBIOS {
 		o.SMBIOS = smbios(t)
@@ -109,4 +111,17 @@ func boot(t *testing.T, r row) (*qemu.Machine, func()) {
 			t.Error("the UKI was not fetched: the boot came from elsewhere")
 		}
 	}
+}
+
+// TestTwins: a node that finds two copies of its image stops and names them.
+func TestTwins(t *testing.T) {
+	if !all() {
+		t.Skip("SKIP here, part of make test-boot")
+	}
+	disk := filepath.Join(images(t, "vm-x86_64"), image.MediumDisk)
+	m := start(t, qemu.Options{Disk: disk, UEFI: &qemu.UEFI{Bus: "virtio", Extra: []qemu.ExtraDisk{{Bus: "nvme", File: disk}}}})
+	if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|program started`); said[1] != "DISKS" {
+		t.Errorf("it goes on: %s", said[0])
+	}
+	says(t, m, `nvme0n1p1`)
 }

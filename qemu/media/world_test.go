@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -159,7 +160,9 @@ func serve(t *testing.T, dir string) (port int, asked func(path string) int) {
 // start boots a machine and ends it with the test.
 func start(t *testing.T, o qemu.Options) *qemu.Machine {
 	t.Helper()
-	if o.Accel.Name == "" {
+	if o.Arch == "arm64" {
+		o.Accel = qemu.ArmTCG
+	} else if o.Accel.Name == "" {
 		o.Accel = qemu.Probe(context.Background(), qemu.Binary)
 	}
 	if o.MemoryMiB == 0 {
@@ -168,7 +171,7 @@ func start(t *testing.T, o qemu.Options) *qemu.Machine {
 	o.Log = consoleLog(t)
 	m, err := qemu.Start(o)
 	if err != nil {
-		if errors.Is(err, qemu.ErrFirmware) || errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, qemu.ErrFirmware) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
 			t.Skipf("SKIP %v", err)
 		}
 		t.Fatal(err)

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package disks finds out whether two disks claim to be the node's own. A boot
+// partition's GUID is a digest of the image that it was written with, so two
+// partitions with one GUID are two copies of one image: the stick that the
+// node was installed from, a cloned disk, a mirror that came apart. Which of
+// them this node was started from, and whose seed is the right one, cannot be
+// told by looking; a node that guesses may take another node's identity.
+package disks
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Sys is where the kernel lists block devices.
+const Sys = "/sys/class/block"
+
+// PartitionName is what image.Disk calls its boot partition.
+const PartitionName = "zos ESP"
+
+// ErrTwins says that there are look-alikes.
+var ErrTwins = errors.New("two disks carry the same node image")
+
+// Check returns ErrTwins with a list when there are.
+func Check(sys string) error {
+	entries, err := os.ReadDir(sys)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // no disks at all
+	}
+	if err != nil {
+		return fmt.Errorf("list disks: %w", err)
+	}
+	byGUID := map[string][]string{}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(sys, e.Name(), "uevent"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it went away
+		}
+		if err != nil {
+			return fmt.Errorf("look at disk %s: %w", e.Name(), err)
+		}
+		if v := values(b); v["PARTNAME"] == PartitionName && v["PARTUUID"] != "" {
+			byGUID[v["PARTUUID"]] = append(byGUID[v["PARTUUID"]], describe(sys, e.Name()))
+		}
+	}
+	var twins []string
+	for guid, names := range byGUID {
+		if len(names) > 1 {
+			twins = append(twins, guid+" on "+strings.Join(names, " and "))
+		}
+	}
+	if len(twins) == 0 {
+		return nil
+	}
+	slices.Sort(twins)
+	return fmt.Errorf("%w: %s", ErrTwins, strings.Join(twins, "; "))
+}
+
+func values(uevent []byte) map[string]string {
+	v := map[string]string{}
+	for scan := bufio.NewScanner(bytes.NewReader(uevent)); scan.Scan(); {
+		if name, value, ok := strings.Cut(scan.Text(), "="); ok {
+			v[name] = value
+		}
+	}
+	return v
+}
+
+// describe adds what is printed on a disk to a partition's name.
+func describe(sys, name string) string {
+	real, err := filepath.EvalSymlinks(filepath.Join(sys, name))
+	if err != nil {
+		return name
+	}
+	disk := filepath.Dir(real)
+	for _, at := range []string{"device/serial", "serial", "wwid", "device/wwid", "device/model"} {
+		if b, err := os.ReadFile(filepath.Join(disk, at)); err == nil && len(bytes.TrimSpace(b)) > 0 {
+			return name + " (" + string(bytes.TrimSpace(b)) + ")"
+		}
+	}
+	return name
+}
