@@ -19,5 +19,5 @@ func (n *node) vouch() {
 // twins refuses to guess which of two look-alike disks is the node's.
 func (n *node) twins() error {
 	return fault("DISKS", "the node's own disk", "one disk with this image",
-		"Remove one of the disks named above, or write another image onto it: the stick that the node was installed from, most often.", disks.Check(disks.Sys))
+		"Remove one of the disks named above, or write another image onto it: the stick that the node was installed from, most often.", disks.Check(disks.Sys, disks.Dev))
 }

@@ -126,8 +126,9 @@ func GuestSet() Set {
 		{Name: "erofs", Load: true, Why: "the Zero-Image"},
 		{Name: "overlay", Load: true, Why: "files of the spec over the image"},
 		{Name: "ext4", Load: true, Why: "volumes"},
-		{Name: "pvpanic", Load: true, Why: "a panic that the agent hears of"},
-		{Name: "pvpanic_pci", Load: true, Why: "a panic that the agent hears of"},
+		// Optional: Debian's arm64 kernels have neither.
+		{Name: "pvpanic", Load: true, Optional: true, Why: "a panic that the agent hears of"},
+		{Name: "pvpanic_pci", Load: true, Optional: true, Why: "a panic that the agent hears of"},
 		{Name: "virtio_rng", Load: true, Why: "entropy"},
 		{Name: "button", Load: true, Optional: true, Why: "the power button"},
 	}}
