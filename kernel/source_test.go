@@ -69,3 +69,19 @@ func TestDamagedLockIsRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestRelock keeps what the old lock has for others, and refuses to lose it.
+func TestRelock(t *testing.T) {
+	lock := filepath.Join(t.TempDir(), "lock")
+	line := "no-such-package no-such-package 1 " + strings.Repeat("0", 64) + " 1\n"
+	if err := os.WriteFile(lock, []byte(line), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Relock(context.Background(), "../build/cache/debian", lock, nil, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "no-such-package") {
+		t.Errorf("%v", err)
+	}
+	if b, err := os.ReadFile(lock); err != nil || string(b) != line {
+		t.Errorf("a failure changed the lock: %q, %v", b, err)
+	}
+}
