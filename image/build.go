@@ -184,17 +184,12 @@ func (b *builder) build(ctx context.Context) error {
 	}
 
 	b.next("UKI")
-	uki, err := UKI{
+	uki, err := b.uki(UKI{
 		Stub: efi.Stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.res.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
-	}.Build()
+	})
 	if err != nil {
 		return err
 	}
-	register, err := measure.UKI(uki)
-	if err != nil {
-		return err
-	}
-	b.res.PCR11 = hex.EncodeToString(register[:])
 	loader, keys := efi.Loader, map[string][]byte(nil)
 	if b.Keys != nil {
 		b.res.SignedBy = item(b.Keys.DB.Cert.Raw).Digest
@@ -246,6 +241,33 @@ func (b *builder) programs(ctx context.Context) (map[string][]byte, error) {
 		b.res.Programs[filepath.Base(p)] = item(content)
 	}
 	return all, nil
+}
+
+// uki builds it and predicts its measurement; with keys, the prediction is
+// signed and goes in, which does not change it.
+func (b *builder) uki(u UKI) ([]byte, error) {
+	var err error
+	if b.Keys != nil {
+		if u.PCRKey, err = measure.PublicKey(b.Keys.PCR); err != nil {
+			return nil, err
+		}
+	}
+	built, err := u.Build()
+	if err != nil {
+		return nil, err
+	}
+	register, err := measure.UKI(built)
+	if err != nil {
+		return nil, err
+	}
+	b.res.PCR11 = hex.EncodeToString(register[:])
+	if b.Keys == nil {
+		return built, nil
+	}
+	if u.PCRSig, err = register.Sign(b.Keys.PCR); err != nil {
+		return nil, err
+	}
+	return u.Build()
 }
 
 // initramfs puts the node's file system together.

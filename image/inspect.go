@@ -61,6 +61,11 @@ func Inspect(m *Medium) (*Report, error) {
 		r.Enrols = append(r.Enrols, k)
 	}
 	slices.Sort(r.Enrols)
+	if u.PCRKey != nil {
+		if err := register.Verify(u.PCRSig, u.PCRKey); err != nil {
+			r.Problems = append(r.Problems, err.Error())
+		}
+	}
 	have, list, err := unpack(u.Initrd)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,8 @@ package image
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -82,6 +84,45 @@ func TestInspect(t *testing.T) {
 		c.change(&changed)
 		r, err := Inspect(&changed)
 		if err != nil || !strings.Contains(strings.Join(r.Problems, "\n"), c.says) {
+			t.Errorf("%s: %v, %q", name, err, r.Problems)
+		}
+	}
+	// A signature of another image's measurement.
+	for name, problems := range map[string]int{"ours": 0, "another's": 1} {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := ReadUKI(m.UKI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Stub = stub(t)
+		if u.PCRKey, err = measure.PublicKey(key); err != nil {
+			t.Fatal(err)
+		}
+		built, err := u.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		register, err := measure.UKI(built)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "ours" {
+			register.Extend([]byte("more"))
+		}
+		if u.PCRSig, err = register.Sign(key); err != nil {
+			t.Fatal(err)
+		}
+		signed := *m
+		if signed.UKI, err = u.Build(); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := ReadUKI(signed.UKI); err != nil || !bytes.Equal(again.PCRSig, u.PCRSig) || !bytes.Equal(again.PCRKey, u.PCRKey) {
+			t.Errorf("read back: %v", err)
+		}
+		if r, err := Inspect(&signed); err != nil || len(r.Problems) != problems {
 			t.Errorf("%s: %v, %q", name, err, r.Problems)
 		}
 	}

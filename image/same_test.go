@@ -46,7 +46,7 @@ func TestSameFromTwoPlaces(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), fmt.Sprintf("source-%o", umask))
 		copySource(t, dir, date)
 		res, err := Build(context.Background(), Request{
-			Board: board, Source: dir, Parts: parts(t), Root: []byte("root"), Seed: []byte("seed"), Keys: &secureboot.Signer{DB: keys.DB, Auth: auth},
+			Board: board, Source: dir, Parts: parts(t), Root: []byte("root"), Seed: []byte("seed"), Keys: &secureboot.Signer{DB: keys.DB, PCR: keys.PCR, Auth: auth},
 			Out: filepath.Join(dir, "out"), Guest: filepath.Join(dir, "guest"), Log: slog.New(slog.DiscardHandler),
 			Hypervisor: func(context.Context, *kernel.Source) (kernel.Hypervisor, error) {
 				return kernel.Hypervisor{Name: "cloud-hypervisor", Source: "local"}, nil

@@ -26,8 +26,9 @@ func (a *app) nodeKeys() *cobra.Command {
 		Long: "Make the three keys of UEFI Secure Boot: PK, KEK and db. Images that are built with\n" +
 			"--keys DIR are signed by db, and enrol all three on a machine that is in setup mode.\n\n" +
 			"DIR gets, for each: NAME.key (private, mode 0600), NAME.crt, NAME.cer (the same, for\n" +
-			"firmware menus) and NAME.auth (for enrolment). Building needs db.key, db.crt and the .auth\n" +
-			"files; keep PK.key and KEK.key elsewhere. Keys that exist are never overwritten.\n\n" +
+			"firmware menus) and NAME.auth (for enrolment). Building needs db.key, db.crt, pcr.key and the .auth\n" +
+			"files; keep PK.key and KEK.key elsewhere. pcr.key signs what images measure, so that what\n" +
+			"is sealed to it can be opened by the next image too. Keys that exist are never overwritten.\n\n" +
 			"A machine whose cards have option ROMs needs the certificates of their makers in db as well\n" +
 			"(--also), or it may start without a screen or a network card.\n\n" +
 			"Exit codes: 0 made, 2 wrong arguments, 3 a certificate is none, or keys exist, 4 no such file.",

@@ -39,35 +39,44 @@ func (r *Register) Extend(data []byte) {
 
 // UKI is register 11 after the stub of this UKI has run.
 func UKI(uki []byte) (Register, error) {
+	var r Register
+	all, err := Events(uki)
+	for _, e := range all {
+		r.Extend(e)
+	}
+	return r, err
+}
+
+// Events are what the stub measures, in its order.
+func Events(uki []byte) ([][]byte, error) {
 	f, err := pe.NewFile(bytes.NewReader(uki))
 	if err != nil {
-		return Register{}, fmt.Errorf("%w: %w", ErrUKI, err)
+		return nil, fmt.Errorf("%w: %w", ErrUKI, err)
 	}
 	contents := map[string][]byte{}
 	for _, s := range f.Sections {
 		if s.Name == ".profile" {
-			return Register{}, fmt.Errorf("%w: has profiles, each of which measures otherwise", ErrUKI)
+			return nil, fmt.Errorf("%w: has profiles, each of which measures otherwise", ErrUKI)
 		}
 		b, err := s.Data()
 		if err != nil {
-			return Register{}, fmt.Errorf("%w: section %s: %w", ErrUKI, s.Name, err)
+			return nil, fmt.Errorf("%w: section %s: %w", ErrUKI, s.Name, err)
 		}
 		if _, twice := contents[s.Name]; twice {
-			return Register{}, fmt.Errorf("%w: section %s stands twice", ErrUKI, s.Name)
+			return nil, fmt.Errorf("%w: section %s stands twice", ErrUKI, s.Name)
 		}
 		// What counts is the length in memory. Sections of the stub's own may have
 		// more of it than the file has; none of those is measured.
 		contents[s.Name] = b[:min(uint64(s.VirtualSize), uint64(len(b)))]
 	}
 	if contents[".linux"] == nil {
-		return Register{}, fmt.Errorf("%w: no section .linux", ErrUKI)
+		return nil, fmt.Errorf("%w: no section .linux", ErrUKI)
 	}
-	var r Register
+	var all [][]byte
 	for _, name := range order {
 		if c, ok := contents[name]; ok {
-			r.Extend(append([]byte(name), 0))
-			r.Extend(c)
+			all = append(all, append([]byte(name), 0), c)
 		}
 	}
-	return r, nil
+	return all, nil
 }

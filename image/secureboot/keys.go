@@ -26,6 +26,7 @@ type Pair struct {
 // Keys are an operator's three.
 type Keys struct {
 	PK, KEK, DB Pair
+	PCR         *rsa.PrivateKey // signs predicted measurements, for sealing
 	// Also are certificates of others that go into db: the makers of a
 	// machine's option ROMs, for instance, whose programs the firmware would
 	// refuse otherwise.
@@ -37,6 +38,7 @@ const (
 	PK  = "PK"
 	KEK = "KEK"
 	DB  = "db"
+	PCR = "pcr"
 )
 
 const (
@@ -49,7 +51,11 @@ const (
 
 // Generate makes new keys for whoever name is.
 func Generate(name string, now time.Time) (*Keys, error) {
-	k := &Keys{}
+	pcr, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		return nil, fmt.Errorf("make key %s: %w", PCR, err)
+	}
+	k := &Keys{PCR: pcr}
 	for role, to := range map[string]*Pair{PK: &k.PK, KEK: &k.KEK, DB: &k.DB} {
 		key, err := rsa.GenerateKey(rand.Reader, bits)
 		if err != nil {
@@ -144,6 +150,13 @@ func (k *Keys) Write(dir string, at time.Time) error {
 			return err
 		}
 	}
+	secret, err := x509.MarshalPKCS8PrivateKey(k.PCR)
+	if err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
+	if err := put(PCR+keyExt, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})); err != nil {
+		return err
+	}
 	for i, c := range k.Also {
 		if err := put(fmt.Sprintf("db-also-%02d%s", i, certExt), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})); err != nil {
 			return err
@@ -164,10 +177,11 @@ func (k *Keys) Write(dir string, at time.Time) error {
 // Signer is what building an image needs of a key folder.
 type Signer struct {
 	DB   Pair
+	PCR  crypto.Signer
 	Auth map[string][]byte // for enrolment, as they were made
 }
 
-// Open reads the db key and the enrolment files of a folder. PK and KEK are
+// Open reads the db and pcr keys and the enrolment files of a folder. PK and KEK are
 // not needed to build images and may be kept elsewhere.
 func Open(dir string) (*Signer, error) {
 	read := func(name string) ([]byte, error) {
@@ -188,19 +202,31 @@ func Open(dir string) (*Signer, error) {
 		}
 		return p.Bytes, nil
 	}
+	private := func(name string) (*rsa.PrivateKey, error) {
+		b, err := block(name)
+		if err != nil {
+			return nil, err
+		}
+		key, err := x509.ParsePKCS8PrivateKey(b)
+		if err != nil {
+			return nil, fmt.Errorf("keys: %s: %w", name, err)
+		}
+		k, ok := key.(*rsa.PrivateKey)
+		if !ok {
+			return nil, fmt.Errorf("keys: %s is no RSA key", name)
+		}
+		return k, nil
+	}
 	s := &Signer{Auth: map[string][]byte{}}
-	secret, err := block(DB + keyExt)
+	db, err := private(DB + keyExt)
 	if err != nil {
 		return nil, err
 	}
-	key, err := x509.ParsePKCS8PrivateKey(secret)
+	pcr, err := private(PCR + keyExt)
 	if err != nil {
-		return nil, fmt.Errorf("keys: %s: %w", DB+keyExt, err)
+		return nil, err
 	}
-	private, ok := key.(*rsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("keys: %s is no RSA key", DB+keyExt)
-	}
+	s.PCR = pcr
 	raw, err := block(DB + certExt)
 	if err != nil {
 		return nil, err
@@ -208,8 +234,8 @@ func Open(dir string) (*Signer, error) {
 	if s.DB.Cert, err = x509.ParseCertificate(raw); err != nil {
 		return nil, fmt.Errorf("keys: %s: %w", DB+certExt, err)
 	}
-	s.DB.Key = private
-	if public, ok := s.DB.Cert.PublicKey.(*rsa.PublicKey); !ok || !private.PublicKey.Equal(public) {
+	s.DB.Key = db
+	if public, ok := s.DB.Cert.PublicKey.(*rsa.PublicKey); !ok || !db.PublicKey.Equal(public) {
 		return nil, fmt.Errorf("keys: %s and %s do not belong together", DB+keyExt, DB+certExt)
 	}
 	for _, name := range []string{PK, KEK, DB} {
