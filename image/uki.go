@@ -35,7 +35,8 @@ const endOfOptions = "--"
 // Closed is a command line to which nothing can be added: systemd's stub
 // appends words that it finds in SMBIOS even under Secure Boot, and without
 // this mark "rdinit=/bin/other" would start another program of the image in
-// init's place. Behind it, words are init's, which refuses them.
+// init's place. Behind it, words are init's, which refuses them; x86's own few
+// early options (nokaslr) are looked for in the whole line, and end there too.
 func Closed(cmdline string) string { return cmdline + " " + endOfOptions }
 
 type section struct {
