@@ -76,7 +76,9 @@ func TestMedia(t *testing.T) {
 				t.Errorf("the seed came from %q, want %q", from[1], r.seed)
 			}
 			fetched()
-			table = append(table, fmt.Sprintf("%-50s seed from %-24s %3.0f s", r.name(), from[1], time.Since(begun).Seconds()))
+			line := fmt.Sprintf("%-50s seed from %-24s %3.0f s", r.name(), from[1], time.Since(begun).Seconds())
+			t.Log(line) // at once: a long run may be ended
+			table = append(table, line)
 		})
 	}
 	t.Logf("media × bus × board, OVMF without Secure Boot:\n%s", strings.Join(table, "\n"))
