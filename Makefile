@@ -7,7 +7,7 @@ BOARD ?= qemu-x86_64
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath
 
-.PHONY: run test bench image programs setup clean
+.PHONY: run test test-boot bench image programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -15,14 +15,19 @@ run: programs
 test: programs
 	@ci/test.sh
 
+# Every medium, bus, firmware and board; `make test` has the fast rows of it.
+test-boot: programs
+	@ZOS_BOOT=all go test -v -count=1 -timeout 90m ./qemu/media
+
 bench: programs
 	@build/bin/demo --bench build/bench.json
 
 # ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
-# without ROOT it trusts keys that are made for it in build/run/keys.
+# without ROOT it trusts keys that are made for it in build/run/keys. KEYS=folder
+# (zos node keys) signs it for Secure Boot.
 image: programs
 ifdef ROOT
-	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) -o build/images/$(BOARD)
+	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) $(if $(KEYS),--keys $(KEYS)) -o build/images/$(BOARD)
 else
 	@build/bin/demo --image-only --board $(BOARD)
 endif
