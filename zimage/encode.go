@@ -37,6 +37,18 @@ func (m Manifest) Encode() ([]byte, error) {
 	return b, nil
 }
 
+// id is the image id. A manifest that no node would accept has none.
+func (m Manifest) id() (string, error) {
+	b, err := m.Encode()
+	if err != nil {
+		return "", err
+	}
+	if _, err := DecodeManifest(b); err != nil {
+		return "", err
+	}
+	return digestOf(b), nil
+}
+
 // DecodeManifest reads a manifest and checks all that can be checked without
 // the disk. Another way to write the same manifest is refused too: there is
 // one image id per image.

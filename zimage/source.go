@@ -5,7 +5,6 @@ package zimage
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,7 +14,10 @@ import (
 	"hash"
 	"io"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/zos-node/zos/zimage/flat"
 )
 
 // Source is a place where an OCI image lies; package oci opens them. Convert
@@ -143,13 +145,16 @@ func readLayer(ctx context.Context, src Source, d descriptor, diffID string, lef
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		in := &meter{r: io.LimitReader(plain, *left+1), h: sha256.New(), ctx: ctx}
+		early := newAhead(io.LimitReader(plain, *left+1))
+		defer early.stop()
+		in := &meter{r: early, h: sha256.New(), ctx: ctx}
 		useErr := use(in)
 		if _, err := io.Copy(io.Discard, in); err != nil {
 			return errors.Join(useErr, fmt.Errorf("unpack layer: %w", err))
 		}
 		if *left -= in.n; *left < 0 {
-			return fmt.Errorf("%w: layers unpack to more than allowed", ErrSource)
+			return fmt.Errorf("%w: layers unpack to more than is allowed: %d bytes in all, or %d and %d times what they weigh",
+				ErrSource, flat.DefaultLimits().Bytes+tarOverhead, freeBytes, maxRatio)
 		}
 		if useErr != nil {
 			return useErr

@@ -93,18 +93,8 @@ func (s *Store) Dir() string { return s.dir }
 // Added counts since OpenStore.
 func (s *Store) Added() Added { return Added{s.chunks.Load(), s.bytes.Load()} }
 
-// temp makes a file without a name: it is gone when it is closed, or when the
-// program dies.
-func (s *Store) temp() (*os.File, error) {
-	f, err := os.CreateTemp(filepath.Join(s.dir, "tmp"), "work-*")
-	if err != nil {
-		return nil, fmt.Errorf("temporary file: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("temporary file: %w", err), f.Close())
-	}
-	return f, nil
-}
+// temp makes a file without a name, for work in progress.
+func (s *Store) temp() (*os.File, error) { return unnamed(filepath.Join(s.dir, "tmp")) }
 
 func chunkName(id string) string { return "chunks/" + id[:2] + "/" + id + ".zst" }
 

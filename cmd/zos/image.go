@@ -10,11 +10,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/flat"
 	"github.com/zos-node/zos/zimage/oci"
 )
 
@@ -40,7 +42,9 @@ type converted struct {
 	DiskSize   int64        `json:"diskSize"`
 	Chunks     int          `json:"chunks"`
 	New        zimage.Added `json:"new"` // what the store did not have
-	TookMs     int64        `json:"tookMs"`
+	// Dropped lists the device nodes of the layers, which an image cannot have.
+	Dropped []flat.Dropped `json:"dropped"`
+	TookMs  int64          `json:"tookMs"`
 }
 
 func (a *app) imageConvert() *cobra.Command {
@@ -68,15 +72,23 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
 				return imageError(err)
 			}
 			start := time.Now()
-			m, id, err := convertRef(cmd.Context(), args[0], platform, s, a.bytesDone("convert "+args[0]))
+			c := zimage.Converter{Store: s, Progress: a.bytesDone("convert " + args[0])}
+			made, err := convertRef(cmd.Context(), c, args[0], platform)
 			if err != nil {
 				return imageError(err)
 			}
-			r := converted{id, m.Verity.Root, m.OCI, m.DataSize, m.DiskSize, len(m.Chunks), s.Added(), time.Since(start).Milliseconds()}
+			m := made.Manifest
+			r := converted{
+				ID: made.ID, VerityRoot: m.Verity.Root, OCI: m.OCI, DataSize: m.DataSize, DiskSize: m.DiskSize, Chunks: len(m.Chunks),
+				New: s.Added(), Dropped: append([]flat.Dropped{}, made.Dropped...), TookMs: time.Since(start).Milliseconds(),
+			}
 			return a.print(r, func(w io.Writer) {
 				fmt.Fprintf(w, "image id     %s\nverity root  %s\nOCI digest   %s (%s)\ndisk         %s, of which %s hash tree\nchunks       %d, new %d (%s)\ntook         %v\n",
 					r.ID, r.VerityRoot, r.OCI.Manifest, r.OCI.Platform, size(r.DiskSize), size(r.DiskSize-r.DataSize),
 					r.Chunks, r.New.Chunks, size(r.New.Bytes), time.Duration(r.TookMs)*time.Millisecond)
+				for _, d := range r.Dropped {
+					fmt.Fprintf(w, "dropped      %q: %s device %d:%d\n", d.Name, d.Kind, d.Major, d.Minor)
+				}
 			})
 		},
 	}
@@ -85,13 +97,22 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
 	return cmd
 }
 
-func convertRef(ctx context.Context, ref, platform string, s *zimage.Store, progress func(done, total int64)) (m zimage.Manifest, id string, err error) {
+// convertMemory is what a conversion may take, by the contract; the limit of
+// the collector is a little less, for what is not Go's.
+const convertMemory = 256 << 20
+
+// convertRef converts an OCI reference. It has the collector work harder
+// before memory exceeds the contract, unless the user set a limit of his own.
+func convertRef(ctx context.Context, c zimage.Converter, ref, platform string) (r zimage.Result, err error) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(convertMemory * 7 / 8))
+	}
 	src, err := oci.OpenSource(ref)
 	if err != nil {
-		return zimage.Manifest{}, "", err
+		return zimage.Result{}, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	return zimage.Convert(ctx, src, platform, s, progress)
+	return c.Convert(ctx, src, platform)
 }
 
 func (a *app) imageInspect() *cobra.Command {
@@ -184,24 +205,15 @@ Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer.`,
 	return cmd
 }
 
-// convertAgain makes the image once more, in a store that is thrown away.
-func (a *app) convertAgain(ctx context.Context, ref, id string, m zimage.Manifest) (err error) {
-	dir, err := os.MkdirTemp("", "zos-verify-")
-	if err != nil {
-		return fmt.Errorf("temporary store: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := zimage.OpenStore(dir)
+// convertAgain derives the image once more and keeps nothing of it.
+func (a *app) convertAgain(ctx context.Context, ref, id string, m zimage.Manifest) error {
+	again, err := convertRef(ctx, zimage.Converter{Progress: a.bytesDone("convert " + ref)}, ref, m.OCI.Platform)
 	if err != nil {
 		return err
 	}
-	again, got, err := convertRef(ctx, ref, m.OCI.Platform, s, a.bytesDone("convert "+ref))
-	if err != nil {
-		return err
-	}
-	if got != id {
+	if again.ID != id {
 		return fmt.Errorf("%s converts to %s with verity root %s, but %s has root %s: %w",
-			ref, got, again.Verity.Root, id, m.Verity.Root, zimage.ErrMismatch)
+			ref, again.ID, again.Manifest.Verity.Root, id, m.Verity.Root, zimage.ErrMismatch)
 	}
 	return nil
 }
