@@ -6,14 +6,20 @@
 BOARD ?= qemu-x86_64
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath
+export FUZZTIME ?= 60s
+export FUZZ
 
-.PHONY: run test bench image programs setup clean
+.PHONY: run test fuzz bench image programs setup clean
 
 run: programs
 	@build/bin/demo
 
 test: programs
 	@ci/test.sh
+
+# FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
+fuzz: setup
+	@ci/fuzz.sh
 
 bench: programs
 	@build/bin/demo --bench build/bench.json
