@@ -10,6 +10,7 @@ import (
 
 	"github.com/zos-node/zos/zimage/erofs"
 	"github.com/zos-node/zos/zimage/flat"
+	"github.com/zos-node/zos/zimage/sbom"
 )
 
 const (
@@ -34,6 +35,9 @@ type Converter struct {
 	// Temp is the folder of temporary files where there is no Store; empty is
 	// the system's.
 	Temp string
+	// Strict refuses an image that lacks a shared object that one of its
+	// executables needs, or whose packages are not all known.
+	Strict bool
 	// Progress, which may be nil, hears bytes done of bytes in all; the total
 	// is an estimate until the layers are read.
 	Progress func(done, total int64)
@@ -45,6 +49,10 @@ type Result struct {
 	Manifest Manifest
 	// Dropped lists the device nodes that stood in the layers.
 	Dropped []flat.Dropped
+	// Missing and Unread are what the SPDX document says of missing shared
+	// objects, and of package databases that it does not cover.
+	Missing []sbom.Missing
+	Unread  []string
 }
 
 // Convert makes an image and puts it into the store.
@@ -73,6 +81,15 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 	if m.Config, err = defaults(cfg, tree); err != nil {
 		return Result{}, err
 	}
+	catalog := sbom.Collect(tree)
+	if c.Strict {
+		if err := complete(catalog); err != nil {
+			return Result{}, err
+		}
+	}
+	if m.SBOM, err = c.document(m, cfg, catalog); err != nil {
+		return Result{}, err
+	}
 	plan, err := erofs.Plan(tree.Root())
 	if err != nil {
 		return Result{}, err
@@ -85,13 +102,40 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 	if err := c.makeDisk(ctx, plan, hashes, &m, p); err != nil {
 		return Result{}, err
 	}
-	r = Result{Manifest: m, Dropped: tree.Dropped()}
+	r = Result{Manifest: m, Dropped: tree.Dropped(), Missing: catalog.Missing, Unread: catalog.Unread}
 	if c.Store != nil {
 		r.ID, err = c.Store.putManifest(m)
 	} else {
 		r.ID, err = m.id()
 	}
 	return r, err
+}
+
+// document writes the SPDX document and gives its digest.
+func (c Converter) document(m Manifest, cfg ociConfig, catalog sbom.Catalog) (string, error) {
+	b, err := sbom.Document(sbom.About{Manifest: m.OCI.Manifest, Platform: m.OCI.Platform, Created: cfg.Created}, catalog)
+	if err != nil {
+		return "", err
+	}
+	if len(b) > MaxSBOM {
+		return "", fmt.Errorf("%w: its SPDX document has %d bytes, limit %d", ErrSource, len(b), MaxSBOM)
+	}
+	if c.Store == nil {
+		return digestOf(b), nil
+	}
+	return c.Store.putSBOM(b)
+}
+
+// complete refuses an image of which something is missing or unknown.
+func complete(c sbom.Catalog) error {
+	switch {
+	case len(c.Missing) > 0:
+		m := c.Missing[0]
+		return fmt.Errorf("%w: %q, which %q needs, for %q, is not in it (%d such)", ErrIncomplete, m.Needs, m.By, m.Executable, len(c.Missing))
+	case len(c.Unread) > 0:
+		return fmt.Errorf("%w: %q lists packages and cannot be read (%d such)", ErrIncomplete, c.Unread[0], len(c.Unread))
+	}
+	return nil
 }
 
 func (c Converter) temp() (*os.File, error) {

@@ -11,7 +11,7 @@ import (
 )
 
 // corner is an image at a corner of tar or of OCI layers, and the verity root
-// that Format 1 gives it. A root here never changes: a converter that gives
+// that Format 2 gives it. A root here never changes: a converter that gives
 // another one needs another format number.
 type corner struct {
 	name   string
@@ -94,6 +94,11 @@ func corners() []corner {
 			{tar.Header{Name: "null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666}, nil},
 			{tar.Header{Name: "disk", Typeflag: tar.TypeBlock, Devmajor: 8, Mode: 0o660}, nil},
 			{tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o640, ModTime: stamp}, nil}}}, ""},
+		{"a device in the place of a file, and of a directory", "15ae115a2da3f8863fcf2f60d12520084344cedb53ed6fd266e55002b66f05b7", [][]item{
+			{text("a"), text("d/x"), text("keep")},
+			{{tar.Header{Name: "a", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666}, nil},
+				{tar.Header{Name: "d", Typeflag: tar.TypeBlock, Devmajor: 8, Mode: 0o660}, nil},
+				{tar.Header{Name: "none/x", Typeflag: tar.TypeChar}, nil}}}, ""},
 		{"parents: missing, and symlinks", "1908b33efa999f9b507b84d5689c34c7bd93ef127ed3316ce293f4c62dae2b4d", [][]item{
 			{text("usr/lib/a"), text("usr/lib/c"), symlink("lib", "usr/lib"), symlink("lib2", "./lib")},
 			{text("lib/b"), text("lib2/d"), text("x/y/z"), link("e", "lib2/c"), file("lib/.wh.a", nil)}}, ""},

@@ -82,6 +82,8 @@ func (m Manifest) validate() error {
 		return refuse("oci.manifest", "is not sha256:<64 hex>")
 	case !isDigest(m.OCI.Config):
 		return refuse("oci.config", "is not sha256:<64 hex>")
+	case !isDigest(m.SBOM):
+		return refuse("sbom", "is not sha256:<64 hex>")
 	case checkPlatform(m.OCI.Platform) != nil:
 		return refuse("oci.platform", "is %q, want linux/amd64 or linux/arm64", m.OCI.Platform)
 	case m.DataSize <= 0 || m.DataSize%verity.BlockSize != 0 || m.DataSize > MaxDisk:

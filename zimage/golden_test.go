@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestGolden holds Format 1: the same root for the same image, today as when
+// TestGolden holds Format 2: the same root for the same image, today as when
 // the table was written, and twice in a row. fsck.erofs judges each.
 func TestGolden(t *testing.T) {
 	fsck, err := exec.LookPath("fsck.erofs")

@@ -49,14 +49,19 @@ func (s *Store) ChunkObject(c Chunk) (Object, error) {
 // ChunkObjectName is the name under which a mirror has a chunk.
 func ChunkObjectName(c Chunk) string { return chunkName(c.ID) }
 
-// ImageObjects gives the small files of an image: its manifest, and the hint
-// under its OCI name. A mirror must have the chunks before it gets these.
+// ImageObjects gives the other files of an image: its SPDX document, its
+// manifest, and the hint under its OCI name, in the order in which a mirror
+// must get them, after the chunks.
 func (s *Store) ImageObjects(id string) (Manifest, []Object, error) {
 	m, err := s.Manifest(id)
 	if err != nil {
 		return Manifest{}, nil, err
 	}
 	b, err := m.Encode()
+	if err != nil {
+		return Manifest{}, nil, err
+	}
+	doc, err := s.SBOM(m)
 	if err != nil {
 		return Manifest{}, nil, err
 	}
@@ -68,7 +73,8 @@ func (s *Store) ImageObjects(id string) (Manifest, []Object, error) {
 	if err != nil {
 		return Manifest{}, nil, err
 	}
-	return m, []Object{object("manifests/"+strings.TrimPrefix(id, "sha256:")+".json", b), object(name, hint)}, nil
+	blob := "blobs/" + strings.TrimPrefix(m.SBOM, "sha256:")
+	return m, []Object{object(blob, doc), object("manifests/"+strings.TrimPrefix(id, "sha256:")+".json", b), object(name, hint)}, nil
 }
 
 // BlobObject opens a kernel or initramfs. The caller closes it.

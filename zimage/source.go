@@ -55,6 +55,7 @@ type ociManifest struct {
 }
 
 type ociConfig struct {
+	Created      string `json:"created"`
 	Architecture string `json:"architecture"`
 	OS           string `json:"os"`
 	RootFS       struct {

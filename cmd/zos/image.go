@@ -18,12 +18,13 @@ import (
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/flat"
 	"github.com/zos-node/zos/zimage/oci"
+	"github.com/zos-node/zos/zimage/sbom"
 )
 
 // imageCommands are the commands about what runs.
 func imageCommands(a *app) []*cobra.Command {
 	image := &cobra.Command{Use: "image", Short: "turn OCI images into verified disks, check them, serve them to nodes"}
-	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageServe(), a.imageBlob(), a.imagePublish())
+	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageServe(), a.imageBlob(), a.imagePublish(), a.imageSBOM())
 	return []*cobra.Command{image}
 }
 
@@ -38,17 +39,23 @@ type converted struct {
 	ID         string       `json:"id"`
 	VerityRoot string       `json:"verityRoot"`
 	OCI        zimage.OCI   `json:"oci"`
+	SBOM       string       `json:"sbom"` // digest of the SPDX document
 	DataSize   int64        `json:"dataSize"`
 	DiskSize   int64        `json:"diskSize"`
 	Chunks     int          `json:"chunks"`
 	New        zimage.Added `json:"new"` // what the store did not have
 	// Dropped lists the device nodes of the layers, which an image cannot have.
 	Dropped []flat.Dropped `json:"dropped"`
+	// Missing lists shared objects that executables need and the image has not;
+	// Unread lists package databases that the SPDX document does not cover.
+	Missing []sbom.Missing `json:"missing"`
+	Unread  []string       `json:"unread"`
 	TookMs  int64          `json:"tookMs"`
 }
 
 func (a *app) imageConvert() *cobra.Command {
 	var store, platform string
+	var strict bool
 	cmd := &cobra.Command{
 		Use:   "convert REF --store DIR",
 		Short: "convert an OCI image into a Zero-Image in a store",
@@ -59,6 +66,12 @@ same id and the same verity root on any machine.
 REF is oci:DIR[@sha256:…] (an OCI layout), docker-archive:FILE (docker save,
 not compressed) or HOST/NAME@sha256:… (a registry). A tag is refused, since it
 may be another image tomorrow.
+
+An SPDX document of what is inside is written too (zos image sbom shows it): its
+digest is in the image's manifest, and so is signed with a spec that names the
+image. Device nodes, which an image cannot have, are listed, and so are shared
+objects that an executable needs and the image does not have; with --strict the
+latter are refused.
 
 Exit codes: 0 converted, 3 refused (a digest does not match, an entry of a
 layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
@@ -72,7 +85,7 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
 				return imageError(err)
 			}
 			start := time.Now()
-			c := zimage.Converter{Store: s, Progress: a.bytesDone("convert " + args[0])}
+			c := zimage.Converter{Store: s, Strict: strict, Progress: a.bytesDone("convert " + args[0])}
 			made, err := convertRef(cmd.Context(), c, args[0], platform)
 			if err != nil {
 				return imageError(err)
@@ -80,19 +93,27 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
 			m := made.Manifest
 			r := converted{
 				ID: made.ID, VerityRoot: m.Verity.Root, OCI: m.OCI, DataSize: m.DataSize, DiskSize: m.DiskSize, Chunks: len(m.Chunks),
-				New: s.Added(), Dropped: append([]flat.Dropped{}, made.Dropped...), TookMs: time.Since(start).Milliseconds(),
+				New: s.Added(), Dropped: append([]flat.Dropped{}, made.Dropped...), Missing: append([]sbom.Missing{}, made.Missing...),
+				Unread: append([]string{}, made.Unread...), SBOM: m.SBOM, TookMs: time.Since(start).Milliseconds(),
 			}
 			return a.print(r, func(w io.Writer) {
-				fmt.Fprintf(w, "image id     %s\nverity root  %s\nOCI digest   %s (%s)\ndisk         %s, of which %s hash tree\nchunks       %d, new %d (%s)\ntook         %v\n",
-					r.ID, r.VerityRoot, r.OCI.Manifest, r.OCI.Platform, size(r.DiskSize), size(r.DiskSize-r.DataSize),
+				fmt.Fprintf(w, "image id     %s\nverity root  %s\nOCI digest   %s (%s)\nSPDX         %s\ndisk         %s, of which %s hash tree\nchunks       %d, new %d (%s)\ntook         %v\n",
+					r.ID, r.VerityRoot, r.OCI.Manifest, r.OCI.Platform, r.SBOM, size(r.DiskSize), size(r.DiskSize-r.DataSize),
 					r.Chunks, r.New.Chunks, size(r.New.Bytes), time.Duration(r.TookMs)*time.Millisecond)
 				for _, d := range r.Dropped {
 					fmt.Fprintf(w, "dropped      %q: %s device %d:%d\n", d.Name, d.Kind, d.Major, d.Minor)
+				}
+				for _, m := range r.Missing {
+					fmt.Fprintf(w, "missing      %q, which %q needs, for %q\n", m.Needs, m.By, m.Executable)
+				}
+				for _, name := range r.Unread {
+					fmt.Fprintf(w, "not read     %q: its packages are not in the SPDX document\n", name)
 				}
 			})
 		},
 	}
 	cmd.Flags().StringVar(&platform, "platform", "linux/amd64", "linux/amd64 or linux/arm64")
+	cmd.Flags().BoolVar(&strict, "strict", false, "refuse an image that lacks a shared object, or whose packages are not all known")
 	storeFlag(cmd, &store, "folder of the store")
 	return cmd
 }
@@ -147,8 +168,8 @@ converted from. With --json it is the whole manifest, chunk by chunk.`,
 }
 
 func printManifest(w io.Writer, id string, m zimage.Manifest) {
-	fmt.Fprintf(w, "image id     %s\nformat       %d\nOCI digest   %s (%s)\nverity root  %s\ndisk         %s: %s data, %s hash tree\nchunks       %d\n",
-		id, m.Format, m.OCI.Manifest, m.OCI.Platform, m.Verity.Root, size(m.DiskSize), size(m.DataSize), size(m.DiskSize-m.DataSize), len(m.Chunks))
+	fmt.Fprintf(w, "image id     %s\nformat       %d\nOCI digest   %s (%s)\nverity root  %s\nSPDX         %s\ndisk         %s: %s data, %s hash tree\nchunks       %d\n",
+		id, m.Format, m.OCI.Manifest, m.OCI.Platform, m.Verity.Root, m.SBOM, size(m.DiskSize), size(m.DataSize), size(m.DiskSize-m.DataSize), len(m.Chunks))
 	fmt.Fprintf(w, "process      %q %q\nuser         %s\ndirectory    %s\nstop signal  %s\n",
 		m.Config.Entrypoint, m.Config.Cmd, m.Config.User, m.Config.WorkingDir, m.Config.StopSignal)
 	for _, e := range m.Config.Env {

@@ -158,6 +158,11 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 	case tar.TypeChar, tar.TypeBlock:
 		kind := map[byte]string{tar.TypeChar: "char", tar.TypeBlock: "block"}[h.Typeflag]
 		t.dropped = append(t.dropped, Dropped{h.Name, kind, h.Devmajor, h.Devminor})
+		dir, err := t.dir(dirs)
+		if err != nil {
+			return err
+		}
+		delete(dir.Children, name)
 		return nil
 	case tar.TypeLink:
 		return t.link(dirs, name, h.Linkname)

@@ -81,7 +81,7 @@ func Image(ctx context.Context, from *zimage.Store, id string, to Bucket, progre
 	}
 	for i, o := range last {
 		// A hint's content may change, with the format: it is always sent.
-		if i == 0 {
+		if i < len(last)-1 {
 			err = p.missing(ctx, o.Name, func() (zimage.Object, error) { return o, nil })
 		} else {
 			err = p.send(ctx, o)

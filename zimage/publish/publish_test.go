@@ -78,7 +78,7 @@ func TestOnlyWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if int(r.Sent) != len(m.Chunks)+2 || r.Had != 0 || done != total || done != m.DiskSize {
+	if int(r.Sent) != len(m.Chunks)+3 || r.Had != 0 || done != total || done != m.DiskSize {
 		t.Errorf("first: %+v, %d of %d bytes", r, done, total)
 	}
 	if last := to.puts[len(to.puts)-2:]; !strings.HasPrefix(last[0], "manifests/") || !strings.HasPrefix(last[1], "by-oci/") {

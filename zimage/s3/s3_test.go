@@ -83,7 +83,7 @@ func TestPublish(t *testing.T) {
 	b := s.open(t, "s3://images/zos/v1/", "secret")
 	s.busy = 2
 	r, err := publish.Image(t.Context(), store, id, b, nil)
-	if err != nil || int(r.Sent) != len(m.Chunks)+2 {
+	if err != nil || int(r.Sent) != len(m.Chunks)+3 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	f := zimage.Fetcher{Mirrors: []string{s.public + "/images/zos/v1"}}
