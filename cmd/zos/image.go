@@ -136,47 +136,6 @@ func convertRef(ctx context.Context, c zimage.Converter, ref, platform string) (
 	return c.Convert(ctx, src, platform)
 }
 
-func (a *app) imageInspect() *cobra.Command {
-	var store, platform string
-	cmd := &cobra.Command{
-		Use:   "inspect REF|ID --store DIR|URL",
-		Short: "show what a Zero-Image is made of",
-		Long: `Show the manifest of a Zero-Image by its id, or by the OCI reference that it was
-converted from. With --json it is the whole manifest, chunk by chunk.`,
-		Example: `  zos image inspect oci:build/oci/web --store build/store
-  zos image inspect sha256:0123… --store http://127.0.0.1:8480`,
-		Args: exactly(1, "one image id or image reference"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			from, ctx, err := openImages(cmd.Context(), store)
-			if err != nil {
-				return imageError(err)
-			}
-			id, err := from.find(ctx, args[0], platform)
-			if err != nil {
-				return imageError(err)
-			}
-			m, err := from.manifest(ctx, id)
-			if err != nil {
-				return imageError(err)
-			}
-			return a.print(map[string]any{"id": id, "manifest": m}, func(w io.Writer) { printManifest(w, id, m) })
-		},
-	}
-	cmd.Flags().StringVar(&platform, "platform", "linux/amd64", "of a REF: linux/amd64 or linux/arm64")
-	storeFlag(cmd, &store, "folder of the store, or URL of a mirror")
-	return cmd
-}
-
-func printManifest(w io.Writer, id string, m zimage.Manifest) {
-	fmt.Fprintf(w, "image id     %s\nformat       %d\nOCI digest   %s (%s)\nverity root  %s\nSPDX         %s\ndisk         %s: %s data, %s hash tree\nchunks       %d\n",
-		id, m.Format, m.OCI.Manifest, m.OCI.Platform, m.Verity.Root, m.SBOM, size(m.DiskSize), size(m.DataSize), size(m.DiskSize-m.DataSize), len(m.Chunks))
-	fmt.Fprintf(w, "process      %q %q\nuser         %s\ndirectory    %s\nstop signal  %s\n",
-		m.Config.Entrypoint, m.Config.Cmd, m.Config.User, m.Config.WorkingDir, m.Config.StopSignal)
-	for _, e := range m.Config.Env {
-		fmt.Fprintf(w, "environment  %s\n", e)
-	}
-}
-
 func (a *app) imageVerify() *cobra.Command {
 	var store, ref string
 	var timeout time.Duration

@@ -140,3 +140,19 @@ func align(n, to int64) int64 { return (n + to - 1) / to * to }
 
 // errShort tells a file that changed under the writer from a failing disk.
 var errShort = errors.New("file data ended early")
+
+// Extents tells where the bytes of a file lie: what stands inline, with the
+// inode, and its whole blocks.
+func (im *Image) Extents(n *Node) []Extent {
+	var out []Extent
+	if n.image != im {
+		return nil
+	}
+	if n.inline > 0 {
+		out = append(out, Extent{n.start() + inodeSize + 4*int64(n.xattrs), int64(n.inline)})
+	}
+	if n.block != 0 {
+		out = append(out, Extent{int64(n.block) * BlockSize, n.size() - int64(n.inline)})
+	}
+	return out
+}

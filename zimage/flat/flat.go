@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/zos-node/zos/zimage/erofs"
@@ -49,6 +50,7 @@ type Tree struct {
 	read    *window       // from the spool
 	spent   int64         // bytes in the spool
 	bound   int64         // of spent
+	ends    []int64       // spent, at the end of each layer
 	buf     []byte
 	left    Limits
 	dropped []Dropped
@@ -98,6 +100,13 @@ func newDir() *erofs.Node {
 // Root is the merged tree.
 func (t *Tree) Root() *erofs.Node { return t.root }
 
+// LayerOf tells which layer, counted from 0, brought the content of a file
+// that is not empty.
+func (t *Tree) LayerOf(f *erofs.Node) int {
+	i, _ := slices.BinarySearch(t.ends, f.Off+1)
+	return i
+}
+
 // Dropped lists the device nodes that stood in the layers, in their order.
 func (t *Tree) Dropped() []Dropped { return t.dropped }
 
@@ -120,6 +129,7 @@ func (t *Tree) Layer(r io.Reader) error {
 			if err := t.out.Flush(); err != nil {
 				return fmt.Errorf("write spool: %w", err)
 			}
+			t.ends = append(t.ends, t.spent)
 			return nil
 		}
 		if err != nil {
