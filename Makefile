@@ -21,8 +21,14 @@ test: programs
 fuzz: setup
 	@ci/fuzz.sh
 
+# BENCH=image measures conversion and transport against other tools instead.
 bench: programs
+ifeq ($(BENCH),image)
+	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
+	@build/bin/imagebench -o build/bench-image.json
+else
 	@build/bin/demo --bench build/bench.json
+endif
 
 # ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
 # without ROOT it trusts keys that are made for it in build/run/keys.

@@ -55,8 +55,11 @@ func checkSBOM(b []byte, m Manifest) error {
 	return nil
 }
 
-// putSBOM adds an SPDX document and gives its digest.
+// putSBOM adds an SPDX document, as putChunk a chunk, and gives its digest.
 func (s *Store) putSBOM(b []byte) (string, error) {
 	digest := digestOf(b)
-	return digest, s.write("blobs/"+strings.TrimPrefix(digest, "sha256:"), b)
+	if err := s.place("blobs/"+strings.TrimPrefix(digest, "sha256:"), b); err != nil {
+		return "", fmt.Errorf("store SPDX document: %w", err)
+	}
+	return digest, nil
 }
