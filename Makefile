@@ -6,8 +6,10 @@
 BOARD ?= qemu-x86_64
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath
+export FUZZTIME ?= 60s
+export FUZZ
 
-.PHONY: run test test-boot bench image programs setup clean
+.PHONY: run test test-boot fuzz bench image programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -19,8 +21,18 @@ test: programs
 test-boot: programs
 	@ZOS_BOOT=all go test -v -count=1 -timeout 90m ./qemu/media
 
+# FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
+fuzz: setup
+	@ci/fuzz.sh
+
+# BENCH=image measures conversion and transport against other tools instead.
 bench: programs
+ifeq ($(BENCH),image)
+	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
+	@build/bin/imagebench -o build/bench-image.json
+else
 	@build/bin/demo --bench build/bench.json
+endif
 
 # ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
 # without ROOT it trusts keys that are made for it in build/run/keys. KEYS=folder
