@@ -170,14 +170,15 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 	c.mu.Unlock()
 	start := time.Now()
 
-	if trusted, err = walkRoots(ctx, from, trusted); err != nil {
+	chain, err := walkRoots(ctx, from, trusted)
+	if err != nil {
 		return false, err
 	}
 	signed, err := from.get(ctx, "checkpoint", tiles.MaxCheckpoint)
 	if err != nil {
 		return false, err
 	}
-	cp, err := trusted.root.Checkpoints().Open(signed)
+	cp, under, err := openCheckpoint(chain, signed)
 	if err != nil {
 		return false, forged(from, err)
 	}
@@ -221,7 +222,7 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 	if err != nil {
 		return false, forged(from, err)
 	}
-	if trusted, err = agree(trusted, next); err != nil {
+	if trusted, err = agree(trusted, under, next); err != nil {
 		return false, forged(from, err)
 	}
 	if err := c.save(trusted, cp); err != nil {
@@ -234,35 +235,38 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 	return true, nil
 }
 
-// agree checks that the roots of trust on the log are the ones that are
-// trusted, and takes a newer one over.
-func agree(trusted trust, v view) (trust, error) {
+// agree checks that the roots of trust on the log continue the one that is
+// trusted, and that the checkpoint is one that the newest of them believes.
+// That one is trusted from now on.
+func agree(trusted, under trust, v view) (trust, error) {
 	if v.state.Size() != v.checkpoint.N || v.state.tree.Hash() != v.checkpoint.Hash {
 		return trust{}, fmt.Errorf("folding gives another tree than the checkpoint of size %d", v.checkpoint.N)
 	}
-	if v.state.Root() == nil {
+	newest := v.state.Root()
+	if newest == nil {
 		return trust{}, errors.New("the log has no root of trust")
 	}
-	if on := v.state.RootEnvelope(trusted.root.Version); on != nil {
-		a, err := Decode(on)
-		if err != nil {
-			return trust{}, err
-		}
-		b, err := Decode(trusted.envelope)
-		if err != nil {
-			return trust{}, err
-		}
-		if a.id() != b.id() {
-			return trust{}, fmt.Errorf("root version %d on the log is not the trusted one: this is another ledger, or the wrong --root", trusted.root.Version)
-		}
+	on := v.state.RootEnvelope(trusted.root.Version)
+	if on == nil {
+		return trust{}, fmt.Errorf("the log ends with root version %d, but version %d is trusted: it stood still before that, or this is another ledger", newest.Version, trusted.root.Version)
 	}
-	if newest := v.state.Root(); newest.Version > trusted.root.Version {
-		trusted = trust{newest, v.state.RootEnvelope(newest.Version)}
+	a, err := Decode(on)
+	if err != nil {
+		return trust{}, err
+	}
+	b, err := Decode(trusted.envelope)
+	if err != nil {
+		return trust{}, err
+	}
+	if a.id() != b.id() {
+		return trust{}, fmt.Errorf("root version %d on the log is not the trusted one: this is another ledger, or the wrong --root", trusted.root.Version)
+	}
+	if newest.Version != under.root.Version {
 		if _, err := newest.Checkpoints().Open(v.checkpoint.Note); err != nil {
 			return trust{}, fmt.Errorf("under root version %d, which is on the log: %w", newest.Version, err)
 		}
 	}
-	return trusted, nil
+	return trust{newest, v.state.RootEnvelope(newest.Version)}, nil
 }
 
 // Submit hands an entry to the first ledger that answers. A refusal is a

@@ -33,6 +33,13 @@
 // renewal therefore has to act on a newer state than the one before it, and
 // while leases run there always is one (expire.go).
 //
+// # One validator and several
+//
+// The root of trust lists the validators (LogPolicy), and the next root may
+// list others: origin, tree and old proofs stay, and a reader with any older
+// root walks the chain of roots up to the present one. The root of trust that
+// counts for a checkpoint is the newest one in the log that it covers.
+//
 // # What one operator can do
 //
 // With one validator the operator can show different logs to clients that have

@@ -39,13 +39,26 @@ type Root struct {
 	Lease   LeasePolicy         `json:"lease"`
 }
 
-// LogPolicy says which checkpoints are to be believed.
+// LogPolicy says which checkpoints are to be believed: those that a Quorum of
+// the validators cosigned, which is always more than two thirds of them.
 type LogPolicy struct {
-	Origin    string   `json:"origin"`    // C2SP checkpoint origin line
-	Key       string   `json:"key"`       // note verifier key (vkey) of the log
-	Cosigners []string `json:"cosigners"` // vkeys (cosignature/v1) of the validators
-	Quorum    int64    `json:"quorum"`    // how many distinct cosigners a checkpoint needs
+	Origin     string      `json:"origin"` // C2SP checkpoint origin line
+	Validators []Validator `json:"validators"`
+	Quorum     int64       `json:"quorum"` // how many distinct validators a checkpoint needs
 }
+
+// Validator is one of those who order entries and cosign checkpoints. Each is
+// run by an operator of its own, with keys that nobody else has.
+type Validator struct {
+	Name      string `json:"name"`      // DNS label, for people
+	Log       string `json:"log"`       // note verifier key (vkey) under the name of the origin
+	Cosigner  string `json:"cosigner"`  // vkey (cosignature/v1)
+	Consensus string `json:"consensus"` // Ed25519 public key that votes on blocks, base64
+	Mirror    string `json:"mirror"`    // base URL of its copy of the log, or ""
+}
+
+// QuorumOf is the smallest number that is more than two thirds of n.
+func QuorumOf(n int) int64 { return int64(2*n/3 + 1) }
 
 // LeasePolicy holds the times of claiming, in milliseconds of ledger time.
 type LeasePolicy struct {

@@ -9,7 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,10 +25,21 @@ type Submitter interface {
 	Health() error
 }
 
+// Busy says that an entry could not be taken now, through no fault of the
+// entry, and after which time it is worth to try again.
+type Busy struct {
+	Reason string
+	After  time.Duration
+	Quota  bool // the submitter has used up what it may; others are served
+}
+
+func (b *Busy) Error() string { return b.Reason }
+
 // Handler serves a log's static files and takes entries.
 //
 //	GET  /checkpoint, /tile/…, /root/…   what Dir.Read allows, nothing else
-//	POST /submit                         200 with a receipt, 400 or 409 with {"error","field"}
+//	POST /submit                         200 with a receipt, 400 or 409 with {"error","field"},
+//	                                     429 or 503 with {"error"} and Retry-After
 //	GET  /healthz                        200 or 503
 func Handler(dir tiles.Dir, s Submitter, log *slog.Logger) http.Handler {
 	h := &handler{dir, s, log}
@@ -88,7 +101,15 @@ func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
 	}
 	receipt, err := h.s.Submit(r.Context(), body)
 	var refused *Refused
+	var busy *Busy
 	switch {
+	case errors.As(err, &busy):
+		status := http.StatusServiceUnavailable
+		if busy.Quota {
+			status = http.StatusTooManyRequests
+		}
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(busy.After.Seconds()))))
+		h.answer(w, status, reply{Error: busy.Reason})
 	case errors.As(err, &refused):
 		status := http.StatusConflict
 		if _, err := Decode(body); err != nil {

@@ -129,7 +129,7 @@ func fresh(t testing.TB, lease ledger.LeasePolicy) (*ledgertest.Log, string) {
 	root := l.Root
 	root.Lease = lease
 	dir := t.TempDir()
-	if err := Init(dir, root, []signer{l.Keys["root"]}, time.Now()); err != nil {
+	if err := Init(dir, root, one, Mesh{}, []signer{l.Keys["root"]}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return l, dir
