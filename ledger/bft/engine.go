@@ -147,7 +147,7 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	}
 	e.node, err = node.NewNode(cfg, privval.LoadFilePV(cfg.PrivValidatorKeyFile(), cfg.PrivValidatorStateFile()), nodeKey,
 		proxy.NewLocalClientCreator(e.app), node.DefaultGenesisDocProviderFunc(cfg), config.DefaultDBProvider,
-		node.DefaultMetricsProvider(cfg.Instrumentation), logger{e.log}, node.CustomReactors(map[string]p2p.Reactor{"ZOS": e.mesh}))
+		node.DefaultMetricsProvider(cfg.Instrumentation), logger{to: e.log}, node.CustomReactors(map[string]p2p.Reactor{"ZOS": e.mesh}))
 	if err != nil {
 		return fmt.Errorf("start consensus: %w", err)
 	}
@@ -268,7 +268,7 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 	if err != nil {
 		return ledger.Receipt{}, err
 	}
-	if err := e.quorum(); err != nil {
+	if err := e.gather(ctx); err != nil {
 		return ledger.Receipt{}, &ledger.Busy{Reason: err.Error(), After: silence}
 	}
 	late := time.NewTimer(orderWait)

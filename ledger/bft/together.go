@@ -130,6 +130,23 @@ func (e *Engine) quorum() error {
 		len(p.names), len(p.names)+len(p.missing), p.quorum, strings.Join(p.missing, ", "))
 }
 
+// gather gives the validators a moment to be heard, as after a start or a
+// rotation, and then says whether there are enough.
+func (e *Engine) gather(ctx context.Context) error {
+	for range 12 {
+		if e.quorum() == nil {
+			return nil
+		}
+		select {
+		case <-time.After(repeat / 4):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		e.look()
+	}
+	return e.quorum()
+}
+
 // turn is how long this validator lets others ask first for a block that is
 // due, so that not all of them ask at once.
 func (e *Engine) turn() time.Duration {
