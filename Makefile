@@ -7,13 +7,18 @@ BOARD ?= qemu-x86_64
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath
 
-.PHONY: run test bench image programs setup clean
+.PHONY: run test test-ledger bench image programs setup clean
 
 run: programs
 	@build/bin/demo
 
 test: programs
 	@ci/test.sh
+
+# What breaks a ledger of several validators on purpose: takes up to 30 min and
+# prints a table.
+test-ledger: setup
+	@go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
 
 bench: programs
 	@build/bin/demo --bench build/bench.json

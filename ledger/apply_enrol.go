@@ -36,7 +36,7 @@ func (s *State) applyEnrol(a at, p *Enrol, keys []string) (func(), error) {
 	if err := s.Root().check("voucher", signers, nil); err != nil {
 		return nil, refusal("payload.voucher.signatures", err)
 	}
-	use := voucherUse{Digest: HashEntry(p.Voucher.Payload)}
+	use := voucherUse{ID: v.ID, Digest: HashEntry(p.Voucher.Payload)}
 	first, known := s.voucherByID[v.ID]
 	if known {
 		old := *s.vouchers.get(first)

@@ -23,6 +23,10 @@ type ClientConfig struct {
 	// StateFile keeps the last checkpoint over restarts, so that an older or
 	// another history is noticed; "" keeps it in memory only.
 	StateFile string
+	// Snapshot lets the first Sync start from a cosigned snapshot of the state
+	// instead of from entry 0: whoever does not want to apply the rules to the
+	// whole past. It has no effect with KeepEntries.
+	Snapshot bool
 	// KeepEntries keeps every entry in memory for Entries.
 	KeepEntries bool
 	HTTP        *http.Client // nil: a client of its own
@@ -206,8 +210,17 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 		}
 	}
 	next := view{state: old.state.Clone(), checkpoint: cp, entries: old.entries[:len(old.entries):len(old.entries)]}
+	if old.state.Size() == 0 && c.cfg.Snapshot && !c.cfg.KeepEntries {
+		s, err := fromSnapshot(ctx, from, cp.Tree, hashes)
+		if err != nil {
+			return false, err
+		}
+		if s != nil {
+			next.state = s
+		}
+	}
 	fold := NewFold(next.state)
-	err = eachEntry(ctx, from, cp.Tree, hashes, old.state.Size(), cp.N, func(_ int64, raw []byte) error {
+	err = eachEntry(ctx, from, cp.Tree, hashes, next.state.Size(), cp.N, func(_ int64, raw []byte) error {
 		if c.cfg.KeepEntries {
 			next.entries = append(next.entries, raw)
 		}

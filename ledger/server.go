@@ -37,7 +37,7 @@ func (b *Busy) Error() string { return b.Reason }
 
 // Handler serves a log's static files and takes entries.
 //
-//	GET  /checkpoint, /tile/…, /root/…   what Dir.Read allows, nothing else
+//	GET  /checkpoint, /tile/…, /root/…, /snapshot   what Dir.Read allows, nothing else
 //	POST /submit                         200 with a receipt, 400 or 409 with {"error","field"},
 //	                                     429 or 503 with {"error"} and Retry-After
 //	GET  /healthz                        200 or 503
@@ -79,6 +79,8 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	kind, cache := "application/octet-stream", "public, max-age=31536000, immutable"
 	if path == "checkpoint" {
 		kind, cache = "text/plain; charset=utf-8", "no-cache"
+	} else if path == snapshotPath {
+		cache = "no-cache"
 	} else if strings.HasPrefix(path, "root/") {
 		kind = "application/json"
 	}

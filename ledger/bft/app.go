@@ -51,6 +51,9 @@ type app struct {
 	news      chan struct{} // closed at each commit and each checkpoint
 	waiting   map[txID][]chan result
 	block     finalized
+	every     int64         // entries between two snapshots
+	snapped   int64         // size of the newest snapshot
+	snap      *ledger.State // one that waits for its checkpoint
 }
 
 // pending is a tree that wants a checkpoint, under the root that its log ends
@@ -299,8 +302,23 @@ func (a *app) write() error {
 		a.pending = slices.Clone(a.pending[1:])
 	}
 	a.pending = append(a.pending, pending{tree, a.state.Root().Checkpoints()})
+	if a.snap == nil && tree.N-a.snapped >= a.every {
+		a.snap, a.snapped = a.state.Clone(), tree.N
+	}
 	a.tell()
 	return a.publish()
+}
+
+// snapshot gives the state whose checkpoint is there, once.
+func (a *app) snapshot() *ledger.State {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.snap
+	if s == nil || s.Size() > a.durable {
+		return nil
+	}
+	a.snap = nil
+	return s
 }
 
 // publish writes the checkpoint of the newest tree that enough validators

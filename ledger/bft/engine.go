@@ -53,9 +53,14 @@ type presence struct {
 
 // Options change how an engine runs; the zero value is the usual one.
 type Options struct {
-	Log  *slog.Logger
+	Log *slog.Logger
+	// SnapshotEvery is the number of entries between two snapshots of the
+	// state; 0 is 10,000.
+	SnapshotEvery int64
+
 	step func(step string) // tests: called before each kind of write
 	now  func() time.Time
+	mute bool // tests: tell nobody what was signed
 }
 
 // LogDir is the folder of static files below a ledger's folder.
@@ -69,6 +74,9 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	}
 	if o.now == nil {
 		o.now = time.Now
+	}
+	if o.SnapshotEvery == 0 {
+		o.SnapshotEvery = 10_000
 	}
 	root, err := os.ReadFile(filepath.Join(dir, "root.json"))
 	if err != nil {
@@ -114,12 +122,13 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	e.peers.Store(&mesh)
 	e.app = &app{
 		writer: writer, cosign: newCollector(keys, first.Log.Origin), now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, state: state, durable: durable,
-		news: make(chan struct{}), waiting: map[txID][]chan result{},
+		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
 	}
 	if err := e.app.cosign.sign(writer.Head(), o.now()); err != nil {
 		return nil, err
 	}
 	e.mesh = newReactor(e.hear, e.statement)
+	e.mesh.mute = o.mute
 	e.look()
 	if err := e.start(dir, mesh); err != nil {
 		return nil, err

@@ -214,6 +214,29 @@ func TestLeaseRunsOutOnIdleLedger(t *testing.T) {
 	}
 }
 
+// Snapshots appear behind the checkpoint, and a reader can start from them.
+func TestSnapshots(t *testing.T) {
+	l, dir := fresh(t, lease)
+	e := open(t, dir, Options{SnapshotEvery: 5})
+	for i := range 8 {
+		if _, err := e.Submit(t.Context(), l.Register(fmt.Sprintf("d%d", i), 1, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "a snapshot", func() bool { return snapshotSize(LogDir(dir)) >= 5 })
+	root, err := os.ReadFile(filepath.Join(dir, "root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: []string{dir}, Snapshot: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Sync(t.Context()); err != nil || c.State().StateRoot() != e.State().StateRoot() {
+		t.Errorf("from the snapshot: %v", err)
+	}
+}
+
 func TestRestartKeepsState(t *testing.T) {
 	l, dir := fresh(t, lease)
 	for i := range 3 {

@@ -17,6 +17,7 @@ type reactor struct {
 	p2p.BaseReactor
 	hear  func(from string, statement []byte)
 	hello func() []byte // what to tell a peer that just came, or nil
+	mute  bool
 }
 
 func newReactor(hear func(string, []byte), hello func() []byte) *reactor {
@@ -34,7 +35,7 @@ func (r *reactor) GetChannels() []*conn.ChannelDescriptor {
 
 // AddPeer implements p2p.Reactor.
 func (r *reactor) AddPeer(peer p2p.Peer) {
-	if b := r.hello(); b != nil {
+	if b := r.hello(); b != nil && !r.mute {
 		peer.TrySend(envelope(b))
 	}
 }
@@ -49,7 +50,7 @@ func (r *reactor) Receive(e p2p.Envelope) {
 // broadcast tells every peer. One whose queue is full misses it; the next
 // statement says it again.
 func (r *reactor) broadcast(b []byte) {
-	if r.Switch == nil || b == nil {
+	if r.Switch == nil || b == nil || r.mute {
 		return
 	}
 	for _, peer := range r.Switch.Peers().List() {

@@ -33,6 +33,7 @@ func (e *Engine) together() {
 			e.mesh.broadcast(e.statement())
 			e.meet()
 			e.look()
+			e.writeSnapshot()
 		case <-e.stop:
 			return
 		}

@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -314,6 +315,19 @@ func (l *Log) Fork() *Log {
 		l.t.Fatal(err)
 	}
 	return f
+}
+
+// Snapshot publishes a snapshot of the present state, altered by edit if that
+// is not nil.
+func (l *Log) Snapshot(edit func([]byte) []byte) {
+	l.t.Helper()
+	b := l.State().Snapshot()
+	if edit != nil {
+		b = edit(b)
+	}
+	if err := tiles.WriteFileSync(filepath.Join(l.Dir, "snapshot"), b, 0o644); err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // Smuggle publishes leaves that Apply never saw, under right signatures.
