@@ -38,11 +38,16 @@ func (b *Busy) Error() string { return b.Reason }
 // Handler serves a log's static files and takes entries.
 //
 //	GET  /checkpoint, /tile/…, /root/…, /snapshot   what Dir.Read allows, nothing else
-//	POST /submit                         200 with a receipt, 400 or 409 with {"error","field"},
+//	POST /submit                         200 with a Receipt, which is a proof, 400 or 409 with {"error","field"},
 //	                                     429 or 503 with {"error"} and Retry-After
 //	GET  /healthz                        200 or 503
 func Handler(dir tiles.Dir, s Submitter, log *slog.Logger) http.Handler {
-	h := &handler{dir, s, log}
+	return QuotaHandler(dir, s, log, Quota{})
+}
+
+// QuotaHandler is Handler with a limit on what each key submits.
+func QuotaHandler(dir tiles.Dir, s Submitter, log *slog.Logger, q Quota) http.Handler {
+	h := &handler{dir, s, log, newQuotas(q)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", h.file)
 	mux.HandleFunc("POST /submit", h.submit)
@@ -59,9 +64,10 @@ func NewServer(h http.Handler) *http.Server {
 }
 
 type handler struct {
-	dir tiles.Dir
-	s   Submitter
-	log *slog.Logger
+	dir    tiles.Dir
+	s      Submitter
+	log    *slog.Logger
+	quotas *quotas
 }
 
 func (h *handler) file(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +107,7 @@ func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, http.StatusBadRequest, reply{Error: "the entry was cut off: " + err.Error()})
 		return
 	}
-	receipt, err := h.s.Submit(r.Context(), body)
+	receipt, err := h.order(r.Context(), body)
 	var refused *Refused
 	var busy *Busy
 	switch {
@@ -121,8 +127,32 @@ func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		h.answer(w, http.StatusServiceUnavailable, reply{Error: err.Error()})
 	default:
-		h.answer(w, http.StatusOK, reply{Index: &receipt.Index, Size: receipt.Size, TimeMs: receipt.TimeMs})
+		h.answer(w, http.StatusOK, reply{Index: &receipt.Index, Size: receipt.Size, TimeMs: receipt.TimeMs, Proof: receipt.Proof, Entry: receipt.Entry})
 	}
+}
+
+// order checks the quota, has an entry ordered, and proves its place.
+func (h *handler) order(ctx context.Context, body []byte) (Receipt, error) {
+	if h.quotas.q.Rate > 0 {
+		e, err := Decode(body)
+		if err != nil {
+			return Receipt{}, err
+		}
+		keys, err := e.Envelope.Keys()
+		if err != nil {
+			return Receipt{}, refusal("signatures", err)
+		}
+		for _, key := range keys {
+			if wait := h.quotas.take(key, time.Now()); wait > 0 {
+				return Receipt{}, &Busy{Quota: true, After: wait, Reason: "this key has submitted more than its share; try again after a while"}
+			}
+		}
+	}
+	r, err := h.s.Submit(ctx, body)
+	if err != nil {
+		return r, err
+	}
+	return prove(ctx, h.dir, r, body)
 }
 
 func (h *handler) health(w http.ResponseWriter, _ *http.Request) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"golang.org/x/mod/sumdb/tlog"
@@ -232,11 +231,11 @@ func (s *State) bounded() int64 {
 
 // hadState says whether the log ever ended a block in this state.
 func (s *State) hadState(a Acted) error {
-	i := sort.Search(len(s.bounds), func(i int) bool { return s.bounds[i].size >= a.Size })
-	if i == len(s.bounds) || s.bounds[i].size != a.Size {
+	was, ok := s.boundAt(a.Size)
+	if !ok {
 		return refuse("acted.size", "is %d, at which no block of this log ended", a.Size)
 	}
-	if root := hex.EncodeToString(s.bounds[i].root[:]); root != a.Root {
+	if root := hex.EncodeToString(was[:]); root != a.Root {
 		return refuse("acted.root", "is %s at size %d, but this log had %s: one of the two logs was forked", a.Root, a.Size, root)
 	}
 	return nil

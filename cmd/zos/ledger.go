@@ -93,8 +93,12 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 	if err := f.there(); err != nil {
 		return nil, err
 	}
+	var patience time.Duration
+	if len(f.ledgers) > 1 {
+		patience = time.Minute // one of several is always a little behind
+	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
-		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true,
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true, StaleAfter: patience,
 		OnRefused: func(where string, err error) {
 			fmt.Fprintf(a.err, "warning: %s: %s\n", where, harmlessLines(err.Error()))
 		},

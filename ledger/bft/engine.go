@@ -268,6 +268,9 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 	w := e.app.wait(id)
 	defer e.app.forget(id, w)
 
+	if err := e.catchUp(ctx, entry); err != nil {
+		return ledger.Receipt{}, err
+	}
 	e.app.mu.RLock()
 	index, known := e.app.state.Indexed(entry)
 	if !known {

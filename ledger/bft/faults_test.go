@@ -44,6 +44,11 @@ func TestFaults(t *testing.T) {
 		w.Flush()
 	}()
 	c := newCluster(t, 4)
+	defer func() {
+		for _, s := range c.srv {
+			s.kill(t)
+		}
+	}()
 	run := func(name string, f func(t *testing.T) (injected, came string)) {
 		t.Run(name, func(t *testing.T) {
 			c.t, c.group.t = t, t

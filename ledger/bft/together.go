@@ -148,6 +148,28 @@ func (e *Engine) gather(ctx context.Context) error {
 	return e.quorum()
 }
 
+// catchUp waits a while for the blocks that an entry acts on: its node has
+// seen the checkpoint of a validator that is further than this one.
+func (e *Engine) catchUp(ctx context.Context, entry *ledger.Entry) error {
+	late := time.NewTimer(silence)
+	defer late.Stop()
+	for {
+		e.app.mu.RLock()
+		news, ahead, size := e.app.news, e.app.state.Ahead(entry), e.app.state.Size()
+		e.app.mu.RUnlock()
+		if !ahead {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-late.C:
+			return &ledger.Busy{Reason: fmt.Sprintf("the entry acts on a state of the log that this server has not come to yet, it has %d entries; ask another one", size), After: silence}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // turn is how long this validator lets others ask first for a block that is
 // due, so that not all of them ask at once.
 func (e *Engine) turn() time.Duration {

@@ -104,7 +104,7 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 	if !spelled(n.Text, msg) {
 		return Checkpoint{}, errors.New("checkpoint is not in its canonical spelling")
 	}
-	tree, err := parseTree(p.Origin, n.Text)
+	tree, err := ParseTree(p.Origin, n.Text)
 	if err != nil {
 		return Checkpoint{}, err
 	}
@@ -158,7 +158,8 @@ func text(origin string, t tlog.Tree) string {
 	return origin + "\n" + strconv.FormatInt(t.N, 10) + "\n" + t.Hash.String() + "\n"
 }
 
-func parseTree(origin, s string) (tlog.Tree, error) {
+// ParseTree reads the text of a checkpoint: origin, size, root hash.
+func ParseTree(origin, s string) (tlog.Tree, error) {
 	lines := strings.SplitN(s, "\n", 4)
 	if len(lines) != 4 || lines[3] != "" {
 		return tlog.Tree{}, errors.New("checkpoint has not the three lines origin, size and root hash")
