@@ -218,6 +218,9 @@ const (
 	Replaced   = "replaced"
 )
 
+// Leases is the number of claims whose lease runs.
+func (s *State) Leases() int { return len(s.active) }
+
 // Status is the state of a deployment in one word.
 func (s *State) Status(d *Deployment) string {
 	var active, running int64
