@@ -33,6 +33,9 @@ func (s *State) applyEnrol(a at, p *Enrol, keys []string) (func(), error) {
 	if err != nil {
 		return nil, refusal("payload.voucher", err)
 	}
+	if signers, err = s.stillValid(signers); err != nil {
+		return nil, err
+	}
 	if err := s.Root().check("voucher", signers, nil); err != nil {
 		return nil, refusal("payload.voucher.signatures", err)
 	}

@@ -143,6 +143,11 @@ func check(p any) error {
 		return checkCapacity(p)
 	case *Stop:
 		return firstError(natural("deployment", p.Deployment), textual("reason", p.Reason))
+	case *Revoke:
+		if _, err := sign.Fingerprint(p.Key); err != nil {
+			return refusal("key", err)
+		}
+		return textual("reason", p.Reason)
 	case *Claim:
 		return firstError(natural("deployment", p.Deployment), natural("attempt", p.Attempt), checkActed(p.Acted))
 	case *Renew:

@@ -33,6 +33,12 @@
 // renewal therefore has to act on a newer state than the one before it, and
 // while leases run there always is one (expire.go).
 //
+// # Keys that are lost
+//
+// A revoke entry, which the root's roles sign, takes a key out of use from its
+// place in the log on. Nothing that was signed before becomes invalid, so old
+// proofs hold for ever; what runs because of a compromised key ends.
+//
 // # One validator and several
 //
 // The root of trust lists the validators (LogPolicy), and the next root may

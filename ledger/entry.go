@@ -17,6 +17,7 @@ const (
 	TypeCapacity   = "application/vnd.zos.capacity.v1+json"
 	TypeDeployment = "application/vnd.zos.deployment.v1+json" // register: payload = the exact spec bytes
 	TypeStop       = "application/vnd.zos.stop.v1+json"
+	TypeRevoke     = "application/vnd.zos.revoke.v1+json"
 	TypeClaim      = "application/vnd.zos.claim.v1+json"
 	TypeRenew      = "application/vnd.zos.renew.v1+json"
 	TypeRelease    = "application/vnd.zos.release.v1+json"
@@ -118,6 +119,17 @@ type Stop struct {
 	Deployment int64  `json:"deployment"` // log index of its register entry
 	Name       string `json:"name"`       // must be that deployment's name
 	Reason     string `json:"reason"`
+}
+
+// Revoke takes a key out of use. Signed by the roles of Require["root"]. What
+// counts is the place in the log: what the key signed before this entry stays
+// valid for ever, whatever clocks said; after it, its signatures count for
+// nothing. If the key is Compromised, what runs because of it ends as well:
+// deployments that it signed are stopped, leases of a node with it end.
+type Revoke struct {
+	Key         string `json:"key"` // authorized_keys form
+	Compromised bool   `json:"compromised"`
+	Reason      string `json:"reason"`
 }
 
 // Claim is a node's acceptance of a deployment. Its log index is the fencing

@@ -29,7 +29,7 @@ import (
 //
 //	"zos-snapshot-v1\n", height, timeMs, size, list of edge hashes
 //	roots        list of index, envelope
-//	nodes, vouchers, claims   list of index, JSON
+//	nodes, vouchers, claims, revocations   list of index, JSON
 //	deployments  list of index, JSON, register entry
 //	blocks       list of size, root hash
 //	entries      list of SHA-256 of what it says, index
@@ -60,6 +60,7 @@ func (s *State) Snapshot() []byte {
 	writeTable(w, &s.nodes, nil)
 	writeTable(w, &s.vouchers, nil)
 	writeTable(w, &s.claims, nil)
+	writeTable(w, &s.revoked, nil)
 	writeTable(w, &s.deployments, func(d *Deployment) []byte { return d.Envelope })
 	w.num(int64(len(s.bounds)))
 	for _, b := range s.bounds {
@@ -128,6 +129,7 @@ func OpenSnapshot(b []byte) (*State, error) {
 	readTable(r, &s.nodes, nil)
 	readTable(r, &s.vouchers, nil)
 	readTable(r, &s.claims, nil)
+	readTable(r, &s.revoked, nil)
 	readTable(r, &s.deployments, openDeployment)
 	for i := range r.list(40) {
 		bound := bound{size: r.num(), root: tlog.Hash(r.take(tlog.HashSize))}
@@ -178,6 +180,12 @@ func (s *State) index() error {
 	}
 	for i, v := range s.vouchers.vals {
 		s.voucherByID[v.ID] = s.vouchers.keys[i]
+	}
+	for i, r := range s.revoked.vals {
+		if r.Index != s.revoked.keys[i] {
+			return fmt.Errorf("revocation %d stands at %d", r.Index, s.revoked.keys[i])
+		}
+		s.revokedKey[r.KeyID] = r.Index
 	}
 	for i, d := range s.deployments.vals {
 		if d.ID != s.deployments.keys[i] || d.RootVersion < 1 || d.RootVersion > int64(len(s.roots)) {

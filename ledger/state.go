@@ -32,7 +32,9 @@ type State struct {
 	deployments table[Deployment]
 	newest      map[string]int64 // name of a deployment to its newest register entry
 	claims      table[Grant]
-	active      map[int64]bool // claims whose lease runs
+	revoked     table[Revocation]
+	revokedKey  map[string]int64 // fingerprint to the entry that revokes it
+	active      map[int64]bool   // claims whose lease runs
 	records     map[int64][]Recorded
 	incidents   []Reported
 	seen        map[sum]int64
@@ -71,7 +73,7 @@ type voucherUse struct {
 func NewState() *State {
 	return &State{
 		nodeByID: map[string]int64{}, voucherByID: map[string]int64{}, newest: map[string]int64{},
-		active: map[int64]bool{}, records: map[int64][]Recorded{}, seen: map[sum]int64{},
+		active: map[int64]bool{}, records: map[int64][]Recorded{}, seen: map[sum]int64{}, revokedKey: map[string]int64{},
 	}
 }
 
@@ -81,6 +83,7 @@ func (s *State) Clone() *State {
 	c.bounds, c.roots, c.incidents, c.said = slices.Clip(s.bounds), slices.Clip(s.roots), slices.Clip(s.incidents), slices.Clip(s.said)
 	c.nodes, c.vouchers, c.deployments, c.claims = s.nodes.clone(), s.vouchers.clone(), s.deployments.clone(), s.claims.clone()
 	c.nodeByID, c.voucherByID, c.newest = maps.Clone(s.nodeByID), maps.Clone(s.voucherByID), maps.Clone(s.newest)
+	c.revoked, c.revokedKey = s.revoked.clone(), maps.Clone(s.revokedKey)
 	c.active, c.records, c.seen = maps.Clone(s.active), maps.Clone(s.records), maps.Clone(s.seen)
 	return &c
 }
@@ -176,6 +179,9 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 	if err != nil {
 		return nil, nil, refusal("", err)
 	}
+	if keys, err = s.valid(e, keys); err != nil {
+		return nil, nil, err
+	}
 	a := at{s.tree.Size(), now}
 	if len(s.roots) == 0 && e.Type != TypeRoot {
 		return nil, nil, refuse("payloadType", "is %s, but the first entry of a log is its root of trust", e.Type)
@@ -186,6 +192,8 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 		change, err = s.applyRoot(a, p, keys, raw)
 	case *Enrol:
 		change, err = s.applyEnrol(a, p, keys)
+	case *Revoke:
+		change, err = s.applyRevoke(a, p, keys)
 	default:
 		if e.Type == TypeDeployment || e.Type == TypeStop {
 			change, err = s.applyDeployment(a, e, keys)
@@ -213,6 +221,7 @@ func (s *State) stateRoot() (root sum) {
 	}{
 		{"root", len(s.roots), s.rootsSum}, {"node", s.nodes.len(), s.nodes.sum()}, {"voucher", s.vouchers.len(), s.vouchers.sum()},
 		{"deployment", s.deployments.len(), s.deployments.sum()}, {"claim", s.claims.len(), s.claims.sum()},
+		{"revocation", s.revoked.len(), s.revoked.sum()},
 		{"entry", len(s.said), s.saidSum}, {"block", len(s.bounds), s.boundsSum},
 	} {
 		fmt.Fprintf(h, "%s %d %x\n", part.name, part.n, part.sum)

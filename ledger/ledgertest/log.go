@@ -164,6 +164,13 @@ func (l *Log) Pass(ms int64) {
 	l.nowMs += ms
 }
 
+// NowMs is the clock.
+func (l *Log) NowMs() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nowMs
+}
+
 // Block applies entries as one block and publishes it.
 func (l *Log) Block(entries ...[]byte) ledger.Outcome {
 	l.t.Helper()
