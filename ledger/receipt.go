@@ -58,13 +58,19 @@ func prove(ctx context.Context, dir tiles.Dir, r Receipt, submitted []byte) (Rec
 	if err != nil {
 		return r, err
 	}
+	r.Proof = EntryProof{r.Index, tree, proof}.Format(signed)
+	return r, nil
+}
+
+// Format writes the proof as a C2SP tlog-proof, with the signed checkpoint of
+// its tree.
+func (p EntryProof) Format(checkpoint []byte) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\nindex %d\n", proofHeader, r.Index)
-	for _, h := range proof {
+	fmt.Fprintf(&b, "%s\nindex %d\n", proofHeader, p.Index)
+	for _, h := range p.Proof {
 		b.WriteString(h.String() + "\n")
 	}
-	r.Proof = b.String() + "\n" + string(signed)
-	return r, nil
+	return b.String() + "\n" + string(checkpoint)
 }
 
 // parseProof takes a C2SP tlog-proof apart.

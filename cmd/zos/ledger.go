@@ -24,7 +24,7 @@ const defaultLedger = "127.0.0.1:8470"
 // ledgerCommands are those about what was agreed, in which order.
 func ledgerCommands(a *app) []*cobra.Command {
 	group := &cobra.Command{Use: "ledger", Short: "make, serve and verify ledgers; make vouchers for nodes"}
-	group.AddCommand(ledgerInitCommand(a), ledgerServeCommand(a), ledgerDemoCommand(a), ledgerJoinCommand(a), ledgerPeerCommand(a), ledgerInviteCommand(a), ledgerLeaveCommand(a), ledgerMirrorCommand(a), ledgerVerifyCommand(a), voucherCommand(a))
+	group.AddCommand(ledgerInitCommand(a), ledgerServeCommand(a), ledgerDemoCommand(a), ledgerJoinCommand(a), ledgerPeerCommand(a), ledgerInviteCommand(a), ledgerLeaveCommand(a), ledgerMirrorCommand(a), revokeCommand(a), ledgerVerifyCommand(a), voucherCommand(a))
 	return []*cobra.Command{group, submitCommand(a), stopCommand(a), statusCommand(a), historyCommand(a), auditCommand(a)}
 }
 

@@ -232,6 +232,11 @@ func TestLedgerCommands(t *testing.T) {
 	o, _ = zos(t, exitOK, "history", "shop", "--ledger", led, "--root", root)
 	contains(t, o, "register", "author", "security", "enough")
 
+	_, e = zos(t, exitRefused, "ledger", "revoke", keys["author"]+".pub", "--key", keys["author"], "--ledger", url, "--root", root)
+	contains(t, e, `"root" has 0 of 1`)
+	o, _ = zos(t, exitOK, "ledger", "revoke", keys["author"]+".pub", "--key", keys["root"], "--ledger", url, "--root", root)
+	contains(t, o, "is entry 6")
+
 	_, e = zos(t, exitUnreachable, "status", "--ledger", "http://127.0.0.1:1", "--root", root)
 	contains(t, e, "zos ledger serve")
 	_, e = zos(t, exitUsage, "status", "--ledger", url)
@@ -273,9 +278,14 @@ func TestStoryCommands(t *testing.T) {
 	contains(t, o, "INDEX", "register", "verify-signatures", "post-verify", "5ms", "node n1", "2027-01-15")
 	o, _ = zos(t, exitOK, append([]string{"audit", "shop"}, read...)...)
 	contains(t, o, "everything fits", "15 records")
+	export := filepath.Join(t.TempDir(), "export")
+	_, e := zos(t, exitUsage, append([]string{"audit", "shop", "--export", export}, read...)...)
+	contains(t, e, "--export-key")
+	_, e = zos(t, exitOK, append([]string{"audit", "shop", "--export", export, "--export-key", keyFile(t, t.TempDir(), "auditor")}, read...)...)
+	contains(t, e, "18 in-toto statements")
 
 	l.Must(n.Record(claim, "running", "ok", map[string]string{"plan": ledgertest.Digest("other")}))
-	o, e := zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
+	o, e = zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
 	contains(t, o, "WRONG")
 	contains(t, e, "1 discrepancies")
 	o, _ = zos(t, exitRefused, append([]string{"audit", "shop", "--json"}, read...)...)
