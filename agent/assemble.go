@@ -27,6 +27,7 @@ import (
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/vm/ch"
 	"github.com/zos-node/zos/agent/vm/qemu"
+	"github.com/zos-node/zos/agent/volumes"
 	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/sign"
@@ -67,7 +68,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	}
 	mirrors := &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	store, err := content.Open(filepath.Join(runDir, "store"), &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: mirrors.Report},
-		func(dir string) (int64, error) { return n.guests().division.Free(dir) }, part("store"))
+		func(dir string) (int64, error) { return n.guests().division.Free(dir, volumes.Dir(runDir)) }, part("store"))
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("make %s: %w", runDir, err)
 	}
 	n.floor()
-	if n.seed, err = seed.Load(ctx, part("seed"), runDir); err != nil {
+	if n.seed, err = seed.Load(ctx, part("seed")); err != nil {
 		return err
 	}
 	if err := n.keep(); err != nil {

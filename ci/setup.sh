@@ -8,7 +8,22 @@ cd "$(dirname "$0")/.."
 
 fail() { printf 'setup: %s\n  expected: %s\n  do: %s\n' "$1" "$2" "$3" >&2; exit 1; }
 
-command -v go >/dev/null || fail 'no Go' 'Go 1.26 or newer on PATH' 'install Go from https://go.dev/dl and add its bin folder to PATH'
+want_go=$(awk '$1=="go"{print $2; exit}' go.mod)
+command -v go >/dev/null || fail 'no Go' "Go $want_go or newer on PATH, as go.mod says" 'install Go from https://go.dev/dl and add its bin folder to PATH'
+
+# go.mod says which Go. An older one may know how to fetch that one itself
+# (GOTOOLCHAIN); what Debian 12 has does not.
+release() { sed -n 's/.*\bgo\([0-9][0-9.]*\).*/\1/p' | head -n 1; }
+reaches() { [ -n "$1" ] && [ "$(printf '%s\n' "$1" "$want_go" | sort -V | head -n 1)" = "$want_go" ]; }
+own_go=$(cd / && GOTOOLCHAIN=local go version 2>/dev/null | release || true)
+if ! reaches "$own_go"; then
+  echo "== go: go.mod wants $want_go, $(command -v go) is ${own_go:-of no version that it says}"
+  used_go=$(go version 2>/dev/null | release || true)
+  reaches "$used_go" ||
+    fail "Go is too old: $(command -v go) is version ${own_go:-unknown}" "Go $want_go or newer, as go.mod says" 'install Go from https://go.dev/dl and put its bin folder first on PATH'
+  echo "== go: it fetched $used_go, which is used"
+fi
+
 [ -r /etc/debian_version ] || fail 'this is not Debian' 'Debian 12 or 13' 'run it in a Debian virtual machine'
 
 mapfile -t want < <(sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' ci/packages.txt)

@@ -19,7 +19,7 @@ suite() {
   local st=${PIPESTATUS[0]}
   [ "$st" = 0 ] && return 0
   echo "== $name FAILED; see $log"
-  grep -E -A25 '^ *--- FAIL|^panic:' "$log" | head -n 150
+  awk -f ci/failures.awk "$log" | head -n 400
   return 1
 }
 

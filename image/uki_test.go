@@ -106,47 +106,6 @@ func TestUKIAgainstObjcopy(t *testing.T) {
 	}
 }
 
-// TestUKIAgainstUkify compares with systemd's own builder where it is there.
-func TestUKIAgainstUkify(t *testing.T) {
-	ukify := judge(t, "ukify")
-	u := sample(stub(t))
-	// ukify wants a kernel that looks like one.
-	u.Linux = u.Stub
-	ours, err := u.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	put := func(name string, b []byte) string {
-		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	out := filepath.Join(dir, "theirs.efi")
-	sh(t, ukify, "build", "--stub", put("stub", u.Stub), "--linux", put("linux", u.Linux), "--initrd", put("initrd", u.Initrd),
-		"--cmdline", u.Cmdline, "--os-release", "@"+put("osrel", u.OSRel), "--uname", u.Uname, "--output", out)
-	theirs, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tc, ta, torder := sections(t, theirs)
-	oc, oa, order := sections(t, ours)
-	if fmt.Sprint(order) != fmt.Sprint(torder) {
-		t.Errorf("sections %v, ukify has %v", order, torder)
-	}
-	for _, s := range order {
-		if !bytes.Equal(oc[s], tc[s]) || oa[s] != ta[s] {
-			t.Errorf("%s: %d bytes at %#x, ukify has %d at %#x", s, len(oc[s]), oa[s], len(tc[s]), ta[s])
-		}
-	}
-	of, tf := header(t, ours), header(t, theirs)
-	if of.SizeOfImage != tf.SizeOfImage || of.DllCharacteristics != tf.DllCharacteristics || of.AddressOfEntryPoint != tf.AddressOfEntryPoint {
-		t.Errorf("headers differ: %+v and %+v", of, tf)
-	}
-}
-
 func header(t *testing.T, b []byte) *pe.OptionalHeader64 {
 	t.Helper()
 	f, err := pe.NewFile(bytes.NewReader(b))

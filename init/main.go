@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -127,7 +128,7 @@ func (n *node) boot(mounted error) error {
 	}
 	index, err := openIndex()
 	if err == nil {
-		err = n.drivers(index, devices.Early(index.Boot()))
+		err = n.drivers(index, devices.Early(index.Boot(), slices.Concat(index.Late(), index.Waiting())))
 	}
 	if err := fault("DRIVERS", "the drivers", "lib/modules of the running kernel in the image", report, err); err != nil {
 		return err
@@ -145,7 +146,12 @@ func (n *node) boot(mounted error) error {
 			n.guard(extra, func() { c.Run(n.running) })
 		}
 	}
-	n.guard("late", func() { n.late(index) })
+	n.guard("late", func() {
+		if err := devices.Yield(); err != nil {
+			n.log.Warn("late drivers compete with the agent", "err", err)
+		}
+		n.late(index)
+	})
 	return nil
 }
 

@@ -41,6 +41,9 @@ type ClientConfig struct {
 	// OnRefused is told of every ledger that was not believed (ErrForged,
 	// ErrRollback, ErrFork) or not reached, also when another one served.
 	OnRefused func(ledger string, err error)
+	// Progress, if there is one, is told how far long work is: "entries" that
+	// were checked, "files" that were compared, of how many.
+	Progress func(step string, done, total int64)
 }
 
 // Client follows a ledger and believes nothing that it did not check.
@@ -94,6 +97,9 @@ func OpenClient(cfg ClientConfig) (*Client, error) {
 	if cfg.OnRefused == nil {
 		cfg.OnRefused = func(string, error) {}
 	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string, int64, int64) {}
+	}
 	web := http.Client{}
 	if cfg.HTTP != nil {
 		web = *cfg.HTTP
@@ -141,6 +147,9 @@ func (c *Client) Checkpoint() tiles.Checkpoint {
 func (c *Client) Sync(ctx context.Context) error {
 	c.sync.Lock()
 	defer c.sync.Unlock()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: nobody was asked: %w", ErrUnreachable, err)
+	}
 	heads := c.look(ctx)
 	var all []error
 	refuse := func(h *head, err error) {
@@ -249,7 +258,8 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 		}
 	}
 	fold := NewFold(next.state)
-	err := eachEntry(ctx, from, cp.Tree, hashes, next.state.Size(), cp.N, func(_ int64, raw []byte) error {
+	err := eachEntry(ctx, from, cp.Tree, hashes, next.state.Size(), cp.N, func(i int64, raw []byte) error {
+		c.cfg.Progress("entries", i+1, cp.N)
 		if c.cfg.KeepEntries {
 			next.entries = append(next.entries, raw)
 		}

@@ -61,7 +61,8 @@ func (e Entries) CheckFiles(ctx context.Context) (compared int, wrong []error, e
 		if err != nil {
 			return compared, wrong, err
 		}
-		for _, path := range paths {
+		for i, path := range paths {
+			e.c.cfg.Progress("files", int64(i)+1, int64(len(paths)))
 			right, err := want(path)
 			if err != nil {
 				return compared, wrong, fmt.Errorf("compute %s: %w", path, err)

@@ -25,7 +25,7 @@ type Receipt struct {
 	Proof string `json:"proof"`
 	// Entry is what stands there if somebody said the same before in other
 	// bytes (other signatures); else it is empty.
-	Entry []byte `json:"entry,omitempty"`
+	Entry string `json:"entry,omitempty"`
 }
 
 // proofHeader is the first line of a C2SP tlog-proof.
@@ -51,7 +51,7 @@ func prove(ctx context.Context, dir tiles.Dir, r Receipt, submitted []byte) (Rec
 	}
 	err = eachEntry(ctx, from, tree, hashes, r.Index, r.Index+1, func(_ int64, raw []byte) error {
 		if !bytes.Equal(raw, submitted) {
-			r.Entry = bytes.Clone(raw)
+			r.Entry = string(raw)
 		}
 		return nil
 	})
@@ -115,8 +115,8 @@ func (c *Client) checkReceipt(ctx context.Context, from source, r Receipt, submi
 		}
 	}
 	entry := submitted
-	if len(r.Entry) > 0 {
-		there, err := Decode(r.Entry)
+	if r.Entry != "" {
+		there, err := Decode([]byte(r.Entry))
 		if err != nil {
 			return forged(from, fmt.Errorf("the receipt: %w", err))
 		}
@@ -127,7 +127,7 @@ func (c *Client) checkReceipt(ctx context.Context, from source, r Receipt, submi
 		if there.id() != mine.id() {
 			return forged(from, errors.New("the receipt is for an entry that says something else"))
 		}
-		entry = r.Entry
+		entry = []byte(r.Entry)
 	}
 	if index != r.Index {
 		return forged(from, fmt.Errorf("the receipt says index %d and proves %d", r.Index, index))

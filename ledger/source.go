@@ -119,7 +119,7 @@ type reply struct {
 	Size   int64  `json:"size,omitempty"`
 	TimeMs int64  `json:"timeMs,omitempty"`
 	Proof  string `json:"proof,omitempty"`
-	Entry  []byte `json:"entry,omitempty"`
+	Entry  string `json:"entry,omitempty"`
 	Error  string `json:"error,omitempty"`
 	Field  string `json:"field,omitempty"`
 }

@@ -152,6 +152,83 @@ func TestBlobHereIsNotBelieved(t *testing.T) {
 	}
 }
 
+// TestBlobWithoutRoom: what does not fit is refused before it is written, whether
+// a mirror announces it or just sends it, and the mirror is not blamed.
+func TestBlobWithoutRoom(t *testing.T) {
+	s := openTestStore(t)
+	body := noise(300<<10, 3)
+	file := filepath.Join(t.TempDir(), "kernel")
+	put(t, file, body)
+	digest, err := s.AddBlob(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flooding := func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+		if err := http.NewResponseController(w).Flush(); err != nil { // no length
+			panic(http.ErrAbortHandler)
+		}
+		for range 64 {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		return true
+	}
+	for _, c := range []struct {
+		name          string
+		room          int64
+		first, second twist
+		fits          bool
+	}{
+		{"announced", 200 << 10, nil, nil, false},
+		{"just enough", 300 << 10, nil, nil, true},
+		{"sent without a length", 10 << 20, flooding, nil, false},
+		{"more at one mirror than at the other", 300 << 10, func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Content-Length", "900000000")
+			if _, err := w.Write(body[:1]); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			return true
+		}, dying(forever, forever), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			first := serveStore(t, s, c.first)
+			f, rep := fetcher(first.URL)
+			if c.second != nil {
+				f.Mirrors = append(f.Mirrors, serveStore(t, s, c.second).URL)
+			}
+			path := filepath.Join(t.TempDir(), "kernel")
+			var granted, most int64
+			_, err := f.BlobWithin(t.Context(), digest, path, func(n int64) error {
+				info, err := os.Stat(path + ".part")
+				if err != nil {
+					t.Error(err)
+				} else {
+					most = max(most, info.Size())
+				}
+				if granted+n > c.room {
+					return ErrNoRoom
+				}
+				granted += n
+				return nil
+			})
+			if c.fits != (err == nil) || !c.fits && !errors.Is(err, ErrNoRoom) {
+				t.Fatal(err)
+			}
+			mustExist(t, path, c.fits)
+			if most > c.room {
+				t.Errorf("%d bytes were written, there was room for %d", most, c.room)
+			}
+			if len(rep.errs) > 0 {
+				t.Errorf("reported: %v", rep.errs)
+			}
+			if info, err := os.Stat(path + ".part"); !c.fits && (err != nil || info.Size() != 0) {
+				t.Errorf("left behind: %v %v", info, err)
+			}
+		})
+	}
+}
+
 // TestHandler holds that a mirror serves the store's names and nothing else.
 func TestHandler(t *testing.T) {
 	s, m, id := converted(t, sample(t))

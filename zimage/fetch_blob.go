@@ -23,6 +23,14 @@ const stallTimeout = 30 * time.Second
 // right; until then it is path+".part", and a broken download goes on at its
 // end, also from another mirror.
 func (f *Fetcher) Blob(ctx context.Context, digest, path string) (int64, error) {
+	return f.BlobWithin(ctx, digest, path, func(int64) error { return nil })
+}
+
+// BlobWithin is Blob for a place that may be too small. Nobody signed how large
+// a blob is: what a mirror announces, or what comes of it without that, is asked
+// of room before it is written. An error of room, which should be an ErrNoRoom,
+// ends the download from this mirror; another one may announce less.
+func (f *Fetcher) BlobWithin(ctx context.Context, digest, path string, room func(bytes int64) error) (int64, error) {
 	h, err := hexOf(digest)
 	if err != nil {
 		return 0, err
@@ -43,12 +51,12 @@ func (f *Fetcher) Blob(ctx context.Context, digest, path string) (int64, error) 
 	}
 	part := path + ".part"
 	err = s.each(ctx, "blob "+digest, func(ctx context.Context, mirror string) error {
-		resumed, err := s.blob(ctx, mirror, h, part)
+		resumed, err := s.blob(ctx, mirror, h, part, room)
 		if errors.Is(err, ErrMismatch) && resumed {
 			// The beginning came from elsewhere: this mirror gets the chance
 			// to be right from the first byte.
 			s.log.Info("resumed blob is wrong, starting anew", "part", "zimage", "mirror", mirror, "what", digest)
-			_, err = s.blob(ctx, mirror, h, part)
+			_, err = s.blob(ctx, mirror, h, part, room)
 		}
 		return err
 	})
@@ -63,7 +71,7 @@ func (f *Fetcher) Blob(ctx context.Context, digest, path string) (int64, error) 
 
 // blob goes on with a part from one mirror. When the whole is wrong, the part
 // is gone.
-func (s *session) blob(ctx context.Context, mirror, want, name string) (resumed bool, err error) {
+func (s *session) blob(ctx context.Context, mirror, want, name string, room func(int64) error) (resumed bool, err error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return false, localError{fmt.Errorf("blob file: %w", err)}
@@ -104,13 +112,22 @@ func (s *session) blob(ctx context.Context, mirror, want, name string) (resumed 
 	if resp.ContentLength > MaxBlob-at {
 		return discard(fmt.Errorf("%w: announces %d bytes, at most %d are allowed", ErrMismatch, resp.ContentLength, MaxBlob))
 	}
+	space := gate{w: diskWriter{f}, room: room}
+	if resp.ContentLength > 0 {
+		if err := space.ask(resp.ContentLength); err != nil {
+			return at > 0, fmt.Errorf("it announces %d bytes: %w", at+resp.ContentLength, err)
+		}
+	}
 	body := &meter{r: io.LimitReader(resp.Body, MaxBlob-at+1), h: h, ctx: ctx, read: func(n int) {
 		stall.Reset(stallTimeout)
 		s.mu.Lock()
 		s.bytes += int64(n)
 		s.mu.Unlock()
 	}}
-	if _, err := io.Copy(diskWriter{f}, body); err != nil {
+	if _, err := io.Copy(&space, body); err != nil {
+		if errors.Is(err, ErrNoRoom) {
+			return discard(err)
+		}
 		return at > 0, fmt.Errorf("blob broke off after %d bytes: %w", at+body.n, errors.Join(err, context.Cause(ctx)))
 	}
 	if at+body.n > MaxBlob {
@@ -120,6 +137,34 @@ func (s *session) blob(ctx context.Context, mirror, want, name string) (resumed 
 		return discard(fmt.Errorf("%w: hashes to %s", ErrMismatch, got))
 	}
 	return at > 0, nil
+}
+
+// gate asks for room before it lets bytes through.
+type gate struct {
+	w    io.Writer
+	room func(int64) error
+	left int64 // of what was granted
+}
+
+// gateStep is what is asked for at once when nobody said how much will come.
+const gateStep = 4 << 20
+
+func (g *gate) ask(n int64) error {
+	if err := g.room(n); err != nil {
+		return err
+	}
+	g.left += n
+	return nil
+}
+
+func (g *gate) Write(b []byte) (int, error) {
+	if n := int64(len(b)); n > g.left {
+		if err := g.ask(max(n, gateStep)); err != nil {
+			return 0, err
+		}
+	}
+	g.left -= int64(len(b))
+	return g.w.Write(b)
 }
 
 // diskWriter marks a failing disk as such.

@@ -25,6 +25,8 @@ var (
 	// ErrUnreachable means that the context ended, or there was no mirror at
 	// all, while mirrors did not answer as they should.
 	ErrUnreachable = errors.New("mirrors do not answer")
+	// ErrNoRoom means that this machine has no place for what a mirror sends.
+	ErrNoRoom = errors.New("no room")
 )
 
 const (
@@ -92,7 +94,7 @@ type verdict int
 const (
 	good    verdict = iota
 	silent          // no answer, or one that broke off: worth asking again
-	lacking         // it says that it does not have it
+	lacking         // it says that it does not have it, or has more than fits here
 	lying           // what it sent is wrong
 )
 
@@ -104,14 +106,14 @@ func (s *session) judge(mirror, what string, err error) verdict {
 		return good
 	case errors.Is(err, ErrMismatch) || errors.Is(err, ErrManifest):
 		v = lying
-	case errors.Is(err, ErrMissing):
+	case errors.Is(err, ErrMissing), errors.Is(err, ErrNoRoom):
 		v = lacking
 	}
 	s.mu.Lock()
 	s.demer[mirror] += int(v)
 	s.mu.Unlock()
 	s.log.Warn("mirror failed", "part", "zimage", "mirror", mirror, "what", what, "err", err)
-	if v != silent && s.f.Report != nil {
+	if v != silent && s.f.Report != nil && !errors.Is(err, ErrNoRoom) { // which may be ours
 		s.f.Report(mirror, what, err)
 	}
 	return v

@@ -270,6 +270,9 @@ func (s *Store) AddBlob(path string) (digest string, err error) {
 	return digest, nil
 }
 
+// hashPiece is how much of a file is hashed at a time.
+const hashPiece = 256 << 10
+
 // hashFile copies a file of at most MaxBlob bytes and gives its digest.
 func hashFile(path string, to io.Writer) (digest string, err error) {
 	f, err := os.Open(path)
@@ -278,7 +281,7 @@ func hashFile(path string, to io.Writer) (digest string, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(to, h), io.LimitReader(f, MaxBlob+1))
+	n, err := io.CopyBuffer(io.MultiWriter(to, h), io.LimitReader(f, MaxBlob+1), make([]byte, hashPiece))
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", path, err)
 	}

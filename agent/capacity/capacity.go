@@ -18,6 +18,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -107,14 +108,46 @@ func field(r io.Reader, name string) (int64, error) {
 	return 0, fmt.Errorf("no %s", name)
 }
 
-// Free tells how much of the division's storage is left in a tmpfs.
-func (d Division) Free(tmpfs string) (int64, error) {
+// Free tells how much of the division's storage, in MiB, is left in a tmpfs.
+// volumes is the folder of the volumes there: what they may still grow to is
+// taken, although the tmpfs does not know it yet.
+func (d Division) Free(tmpfs, volumes string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(tmpfs, &st); err != nil {
 		return 0, fmt.Errorf("storage: %s: %w", tmpfs, err)
 	}
-	used := int64(st.Blocks-st.Bfree) * st.Bsize / mib
+	grow, err := holes(volumes)
+	if err != nil {
+		return 0, err
+	}
+	used := (int64(st.Blocks-st.Bfree)*st.Bsize + grow) / mib
 	return max(d.StorageMiB-used, 0), nil
+}
+
+// holes is how many bytes the files below a folder do not take up yet.
+func holes(dir string) (int64, error) {
+	var sum int64
+	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // there is none yet, or it is gone by now
+		}
+		if err != nil || e.IsDir() {
+			return err
+		}
+		const block = 512
+		var st unix.Stat_t
+		if err := unix.Lstat(name, &st); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		sum += max(st.Size-st.Blocks*block, 0)
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("volumes: %w", err)
+	}
+	return sum, nil
 }
 
 // KVM says why guests cannot run here, nil when they can.

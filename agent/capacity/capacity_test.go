@@ -5,6 +5,7 @@ package capacity
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -68,5 +69,34 @@ func TestHypervisorIsHeldAgainstItsDescription(t *testing.T) {
 	}
 	if _, err := ReadHypervisor(about); err == nil {
 		t.Error("another program was taken")
+	}
+}
+
+// TestVolumesAreTaken: a sparse volume takes its whole size from what is free.
+func TestVolumesAreTaken(t *testing.T) {
+	dir := t.TempDir()
+	volumes := filepath.Join(dir, "volumes")
+	d := Division{StorageMiB: 1 << 40} // more than any test machine has
+	before, err := d.Free(dir, volumes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(volumes, "57"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const size = 1 << 20 // MiB: far more than anything else changes here meanwhile
+	f, err := os.Create(filepath.Join(volumes, "57", "data.raw"))
+	if err == nil {
+		err = errors.Join(f.Truncate(size*mib), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := d.Free(dir, volumes)
+	if taken := before - after; err != nil || taken < size*9/10 || taken > size*11/10 {
+		t.Errorf("a volume of %d MiB takes %d MiB (%v)", size, taken, err)
+	}
+	if n, err := (Division{StorageMiB: 1}).Free(dir, volumes); n != 0 || err != nil {
+		t.Errorf("more than there is: %d, %v", n, err)
 	}
 }

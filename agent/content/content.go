@@ -21,13 +21,15 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zos-node/zos/zimage"
 )
 
 // Fetcher brings content from mirrors and checks it; zimage.Fetcher does.
 type Fetcher interface {
 	Manifest(ctx context.Context, id string) (zimage.Manifest, error)
-	Blob(ctx context.Context, digest, path string) (int64, error)
+	BlobWithin(ctx context.Context, digest, path string, room func(bytes int64) error) (int64, error)
 	Image(ctx context.Context, m zimage.Manifest, id, path string) (int64, error)
 }
 
@@ -39,9 +41,12 @@ type Store struct {
 	log   *slog.Logger
 	free  func(path string) (int64, error) // MiB
 
-	mu   sync.Mutex
-	pins map[string]int
-	busy map[string]chan struct{} // closed when whoever works on a path is done
+	room sync.Mutex // held while room is made, so that it is not promised twice
+
+	mu       sync.Mutex
+	pins     map[string]int
+	busy     map[string]chan struct{} // closed when whoever works on a path is done
+	promised map[string]int64         // bytes that a file on its way may grow to
 }
 
 const (
@@ -49,6 +54,7 @@ const (
 	imagesDir     = "images"
 	quarantineDir = "quarantine"
 	imageExt      = ".img"
+	partExt       = ".part" // of what the Fetcher is writing
 	mib           = 1 << 20
 	// reserveMiB is left free for everything else that lives in the tmpfs.
 	reserveMiB = 64
@@ -61,7 +67,7 @@ func Open(dir string, f Fetcher, free func(dir string) (int64, error), log *slog
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}
-	return &Store{dir: dir, fetch: f, log: log, free: free, pins: map[string]int{}, busy: map[string]chan struct{}{}}, nil
+	return &Store{dir: dir, fetch: f, log: log, free: free, pins: map[string]int{}, busy: map[string]chan struct{}{}, promised: map[string]int64{}}, nil
 }
 
 func bare(digest string) string { return strings.TrimPrefix(digest, "sha256:") }
@@ -88,7 +94,9 @@ func (s *Store) Blob(ctx context.Context, digest string) (int64, error) {
 		return 0, err
 	}
 	defer release()
-	return s.fetch.Blob(ctx, digest, path)
+	return s.fetch.BlobWithin(ctx, digest, path, func(n int64) error {
+		return s.promise(path, n)
+	})
 }
 
 // Image makes sure that an image's disk is there, whole and right.
@@ -100,11 +108,52 @@ func (s *Store) Image(ctx context.Context, m zimage.Manifest, id string) (int64,
 	}
 	defer release()
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := s.Room((m.DiskSize + mib - 1) / mib); err != nil {
+		if err := s.promise(path, m.DiskSize-written(path)); err != nil {
 			return 0, fmt.Errorf("image %s: %w", id, err)
 		}
 	}
 	return s.fetch.Image(ctx, m, id, path)
+}
+
+// promise makes room for bytes that are about to be written for a path, and
+// counts what this and other downloads were promised and have not written yet:
+// two that fit one by one need not fit together.
+func (s *Store) promise(path string, bytes int64) error {
+	s.room.Lock()
+	defer s.room.Unlock()
+	s.mu.Lock()
+	delete(s.promised, path) // it asks anew, for instance of another mirror
+	s.mu.Unlock()
+	if err := s.makeRoom(ceil(bytes)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.promised[path] = written(path) + bytes
+	return nil
+}
+
+// outstanding is what is promised and not written yet, in MiB.
+func (s *Store) outstanding() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sum int64
+	for path, size := range s.promised {
+		sum += max(size-written(path), 0)
+	}
+	return ceil(sum)
+}
+
+func ceil(bytes int64) int64 { return (bytes + mib - 1) / mib }
+
+// written is what a file on its way takes up; an image has holes until then.
+func written(path string) int64 {
+	var st unix.Stat_t
+	if err := unix.Stat(path+partExt, &st); err != nil {
+		return 0 // not begun, or finished
+	}
+	const block = 512
+	return st.Blocks * block
 }
 
 // take waits until nobody else works on a path: two deployments that want the
@@ -121,6 +170,7 @@ func (s *Store) take(ctx context.Context, path string) (release func(), err erro
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				delete(s.busy, path)
+				delete(s.promised, path)
 				close(mine)
 			}, nil
 		}
@@ -170,8 +220,15 @@ func (s *Store) Quarantine(path string) (string, error) {
 }
 
 // Room makes room for so many MiB by evicting what nobody uses, the oldest
-// first, quarantined files last.
+// first, quarantined files last. It returns a zimage.ErrNoRoom when that is not
+// enough.
 func (s *Store) Room(need int64) error {
+	s.room.Lock()
+	defer s.room.Unlock()
+	return s.makeRoom(need)
+}
+
+func (s *Store) makeRoom(need int64) error {
 	type file struct {
 		path string
 		mod  time.Time
@@ -208,11 +265,13 @@ func (s *Store) Room(need int64) error {
 		if err != nil {
 			return err
 		}
-		if free >= need+reserveMiB {
+		promised := s.outstanding()
+		if free >= need+reserveMiB+promised {
 			return nil
 		}
 		if len(all) == 0 {
-			return fmt.Errorf("needs %d MiB, %d MiB are free (%d MiB are kept for the node), and nothing can be evicted", need, free, reserveMiB)
+			return fmt.Errorf("%w: needs %d MiB, %d MiB are free (%d MiB are kept for the node, %d MiB for downloads on their way), and nothing can be evicted",
+				zimage.ErrNoRoom, need, free, reserveMiB, promised)
 		}
 		f := all[0]
 		all = all[1:]

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +28,7 @@ type fakeFetcher struct {
 func (f *fakeFetcher) Manifest(context.Context, string) (zimage.Manifest, error) {
 	return zimage.Manifest{}, nil
 }
-func (f *fakeFetcher) Blob(_ context.Context, _, path string) (int64, error) {
+func (f *fakeFetcher) BlobWithin(_ context.Context, _, path string, _ func(int64) error) (int64, error) {
 	return 1, os.WriteFile(path, []byte("b"), 0o600)
 }
 func (f *fakeFetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (int64, error) {
@@ -133,5 +136,74 @@ func TestQuarantine(t *testing.T) {
 	}
 	if to, err := s.Quarantine(s.BlobPath(id("k"))); err != nil || to != "" {
 		t.Error(to, err)
+	}
+}
+
+// TestBlobsNeedRoom downloads from a real mirror to a store with little room.
+func TestBlobsNeedRoom(t *testing.T) {
+	mirror, err := zimage.OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel := filepath.Join(t.TempDir(), "kernel")
+	if err := os.WriteFile(kernel, make([]byte, 3*mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := mirror.AddBlob(kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(zimage.Handler(mirror))
+	defer srv.Close()
+	var free int64
+	s, err := Open(t.TempDir(), &zimage.Fetcher{Mirrors: []string{srv.URL}}, func(string) (int64, error) { return free, nil }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	free = reserveMiB + 2
+	if _, err := s.Blob(context.Background(), digest); !errors.Is(err, zimage.ErrNoRoom) || !strings.Contains(err.Error(), "needs 3 MiB, 66 MiB are free (64 MiB are kept") {
+		t.Errorf("without room: %v", err)
+	}
+	if exists(t, s.BlobPath(digest)) {
+		t.Error("it is there")
+	}
+	free = reserveMiB + 3
+	if _, err := s.Blob(context.Background(), digest); err != nil {
+		t.Error(err)
+	}
+	if n := s.outstanding(); n != 0 {
+		t.Errorf("%d MiB are still promised", n)
+	}
+}
+
+// TestPromisesAreCounted: two downloads that fit one by one do not fit together.
+func TestPromisesAreCounted(t *testing.T) {
+	f := &fakeFetcher{in: make(chan struct{})}
+	s := newStore(t, f)
+	s.free = func(string) (int64, error) { return reserveMiB + 100, nil }
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Image(context.Background(), zimage.Manifest{DiskSize: 60 * mib}, id("a"))
+		done <- err
+	}()
+	for s.outstanding() == 0 {
+		runtime.Gosched()
+	}
+	if _, err := s.Image(context.Background(), zimage.Manifest{DiskSize: 60 * mib}, id("b")); !errors.Is(err, zimage.ErrNoRoom) {
+		t.Errorf("beside the first: %v", err)
+	}
+	// What the first has written is in the free room already.
+	if err := os.WriteFile(s.ImagePath(id("a"))+partExt, make([]byte, 30*mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.outstanding(); n != 30 {
+		t.Errorf("%d MiB are promised", n)
+	}
+	f.in <- struct{}{}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Room(100); err != nil {
+		t.Errorf("after the end: %v", err)
 	}
 }

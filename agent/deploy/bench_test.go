@@ -34,8 +34,9 @@ type testLedger struct {
 	*ledgertest.Log
 	mu      sync.Mutex
 	down    bool
-	hold    bool     // entries get a receipt, but do not come onto the ledger
-	held    [][]byte // these
+	hold    bool       // entries get a receipt, but do not come onto the ledger
+	held    [][]byte   // these
+	refuse  phase.Name // a record that says that this was done is refused
 	changed chan struct{}
 }
 
@@ -47,9 +48,15 @@ func (l *testLedger) Submit(ctx context.Context, raw []byte) (ledger.Receipt, er
 		l.mu.Unlock()
 		return ledger.Receipt{}, nil
 	}
+	refuse := l.refuse
 	l.mu.Unlock()
 	if down {
 		return ledger.Receipt{}, ledger.ErrUnreachable
+	}
+	if e, err := ledger.Decode(raw); err == nil {
+		if r, ok := e.Payload.(*ledger.Record); ok && r.Phase == string(refuse) && r.Result == phase.OK {
+			return ledger.Receipt{}, &ledger.Refused{Reason: "by the test", Index: -1}
+		}
 	}
 	r, err := l.Log.Submit(ctx, raw)
 	l.poke()
@@ -95,6 +102,7 @@ type bench struct {
 	fetcher *deploytest.Fetcher
 	clock   clock.Clock
 	memory  int64
+	room    int64 // MiB of storage
 	world   *World
 	stop    context.CancelFunc
 }
@@ -108,7 +116,7 @@ func newBench(t *testing.T) *bench {
 	}
 	log := ledgertest.New(t)
 	b := &bench{t: t, dir: dir, ledger: &testLedger{Log: log, changed: make(chan struct{})}, node: log.Join("n1", 8192), driver: deploytest.NewDriver(),
-		kernel: &deploytest.Kernel{}, clock: clock.System{}, memory: 8192,
+		kernel: &deploytest.Kernel{}, clock: clock.System{}, memory: 8192, room: 10000,
 		fetcher: &deploytest.Fetcher{Manifests: map[string]zimage.Manifest{ledgertest.Digest("image"): {Format: zimage.Format, DataSize: 40960, DiskSize: 45056,
 			OCI:    zimage.OCI{Manifest: ledgertest.Digest("oci"), Platform: "linux/amd64", Config: ledgertest.Digest("config")},
 			Verity: zimage.Verity{Root: strings.TrimPrefix(ledgertest.Digest("verity"), "sha256:"), HashStart: 10},
@@ -143,7 +151,7 @@ func (b *bench) boot() {
 	done := make(chan struct{})
 	go func() { defer close(done); q.Run(ctx) }()
 	b.stop = func() { cancel(); <-done }
-	store, err := content.Open(filepath.Join(b.dir, "store"), b.fetcher, func(string) (int64, error) { return 10000, nil }, log)
+	store, err := content.Open(filepath.Join(b.dir, "store"), b.fetcher, func(string) (int64, error) { return b.room, nil }, log)
 	if err != nil {
 		b.t.Fatal(err)
 	}

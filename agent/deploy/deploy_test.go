@@ -16,6 +16,7 @@ import (
 	"github.com/zos-node/zos/agent/clock/clocktest"
 	"github.com/zos-node/zos/agent/deploy/deploytest"
 	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/guest/wire"
 	"github.com/zos-node/zos/ledger"
@@ -53,6 +54,108 @@ func TestWholeLife(t *testing.T) {
 		t.Errorf("claim %+v, status %s", g, s.Status(s.Deployment(d.ID)))
 	}
 	b.clean()
+}
+
+// TestRefusedRecordEnds: a phase whose record the ledger does not take has not
+// happened, so nothing may go on behind it; the rest of the story is told.
+func TestRefusedRecordEnds(t *testing.T) {
+	for _, n := range []phase.Name{phase.Detect, phase.Retrieve, phase.FetchContent, phase.Start, phase.Running} {
+		t.Run(string(n), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.ledger.refuse = n
+			d := b.register(pair)
+			if err := b.wait(run(New(b.world, d, -1, 0))); err != nil {
+				t.Fatal(err)
+			}
+			b.drained()
+			s := b.ledger.State()
+			g := s.Claims(d.ID)[0]
+			if g.State != ledger.GrantReleased || g.CloseResult != "failed" || !strings.Contains(g.CloseReason, "refused a record: record") || !strings.Contains(g.CloseReason, "by the test") {
+				t.Errorf("claim %+v", g)
+			}
+			b.equal("incidents", b.incidents(), []string{record.IncidentRefused + " "})
+			if slices.Contains(b.story(g.Index), string(n)+" ok") {
+				t.Errorf("story %v", b.story(g.Index))
+			}
+			b.clean()
+		})
+	}
+}
+
+// TestRefusedRecordIsKnownToTheNextAgent, which finds a deployment that runs.
+func TestRefusedRecordIsKnownToTheNextAgent(t *testing.T) {
+	b := newBench(t)
+	b.ledger.refuse = phase.Running
+	d := b.register(nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	l := New(b.world, d, -1, 0)
+	l.runner.Begin = func(p phase.Name) error {
+		if p == phase.Running {
+			b.stop() // the queue stands still
+		}
+		return l.begin(p)
+	}
+	end := make(chan error, 1)
+	go func() { end <- l.Run(ctx) }()
+	b.poll("all phases are done", func() bool {
+		s, err := States(b.dir)
+		return err == nil && len(s) == 1 && s[0].Adoptable()
+	})
+	cancel()
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	if b.driver.Running() != 1 {
+		t.Fatal("it does not run")
+	}
+	b.boot()
+	s, err := States(b.dir)
+	if err != nil || len(s) != 1 {
+		t.Fatal(s, err)
+	}
+	again := Resume(b.world, s[0])
+	go func() { end <- again.RunAgain(context.Background()) }()
+	if err := b.wait(end); err != nil {
+		t.Fatal(err)
+	}
+	b.drained()
+	if g := b.ledger.State().Claims(d.ID)[0]; g.State != ledger.GrantReleased || !strings.Contains(g.CloseReason, "refused a record") {
+		t.Errorf("claim %+v", g)
+	}
+	b.clean()
+}
+
+// TestNoRoom: what does not fit on this node is refused before it is fetched,
+// recorded, and given back for another node to try.
+func TestNoRoom(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit  func(*spec.Deployment)
+		setup func(*bench)
+		phase phase.Name
+		want  string
+	}{
+		"kernel":                      {nil, func(b *bench) { b.fetcher.BlobSize = 200 << 20; b.room = 200 }, phase.FetchContent, "blob sha256:"},
+		"image":                       {nil, func(b *bench) { b.room = 64 }, phase.FetchContent, "image sha256:"},
+		"volume":                      {pair, func(b *bench) { b.room = 79 }, phase.VerifyResources, "volumes: no room: needs 16 MiB, 79 MiB are free"},
+		"volume, by what was fetched": {pair, func(b *bench) { b.fetcher.Fetched = func() { b.room = 79 } }, phase.Volumes, "needs 16 MiB, 79 MiB are free"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			c.setup(b)
+			d := b.register(c.edit)
+			if err := b.wait(run(New(b.world, d, -1, 0))); err != nil {
+				t.Fatal(err)
+			}
+			b.drained()
+			g := b.ledger.State().Claims(d.ID)[0]
+			b.equal("story", b.story(g.Index), slices.Concat(done(phase.Order()[phase.Index(c.phase)-1]), []string{string(c.phase) + " failed"}, undone(c.phase)))
+			if g.State != ledger.GrantReleased || !strings.Contains(g.CloseReason, c.want) || !strings.Contains(g.CloseReason, "no room: needs") {
+				t.Errorf("claim %+v", g)
+			}
+			b.clean()
+		})
+	}
 }
 
 // TestEachPhaseFailsOnce breaks every phase in turn, at its beginning.

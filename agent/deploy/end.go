@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/agent/wait"
 )
 
@@ -72,10 +73,10 @@ func (l *Life) ending(err error) *Ending {
 		}
 	default:
 	}
-	// What was only late, cut short with the agent, or is in the way on this
-	// node alone, may be tried again.
+	// What was only late, cut short with the agent, without a record, or is in
+	// the way on this node alone, may be tried again.
 	var here local
-	again := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.As(err, &here)
+	again := errors.Is(err, record.ErrRefused) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.As(err, &here)
 	return &Ending{Result: resultFailed, Reason: err.Error(), Release: again}
 }
 

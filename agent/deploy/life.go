@@ -61,6 +61,9 @@ func New(w *World, d *ledger.Deployment, claim int64, slot int) *Life {
 // Deployment is the log index of the deployment.
 func (l *Life) Deployment() int64 { return l.st.Deployment }
 
+// Claim is the log index of the claim, -1 before it was granted.
+func (l *Life) Claim() int64 { return l.claimed() }
+
 // Slot is the deployment's number on the node.
 func (l *Life) Slot() int { return l.st.Slot }
 

@@ -77,18 +77,26 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 		n, err := l.world.Content.Blob(ctx, digest)
 		out.Bytes += n
 		if err != nil {
-			return fmt.Errorf("blob %s: %w", digest, err)
+			return fullHere(fmt.Errorf("blob %s: %w", digest, err))
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.manifests)) {
 		n, err := l.world.Content.Image(ctx, l.manifests[id], id)
 		out.Bytes += n
 		if err != nil {
-			return fmt.Errorf("image %s: %w", id, err)
+			return fullHere(fmt.Errorf("image %s: %w", id, err))
 		}
 	}
 	out.Detail = fmt.Sprintf("%d blobs and %d images verified, %d bytes from mirrors", len(blobs), len(l.manifests), out.Bytes)
 	return nil
+}
+
+// fullHere marks what another node, with more room, can try.
+func fullHere(err error) error {
+	if errors.Is(err, zimage.ErrNoRoom) {
+		return onlyHere(err)
+	}
+	return err
 }
 
 func (l *Life) pin(paths ...string) {
@@ -152,10 +160,17 @@ func (l *Life) undoNetwork(context.Context) error {
 func (l *Life) volumes(_ context.Context, out *phase.Out) error {
 	var total int64
 	for _, v := range l.planned().Volumes {
+		total += v.SizeMiB
+	}
+	if total > 0 { // what was fetched since may have taken it
+		if err := l.world.Content.Room(total); err != nil {
+			return onlyHere(err)
+		}
+	}
+	for _, v := range l.planned().Volumes {
 		if err := v.Create(); err != nil {
 			return err
 		}
-		total += v.SizeMiB
 	}
 	out.Detail = fmt.Sprintf("%d volumes, %d MiB", len(l.planned().Volumes), total)
 	return nil

@@ -23,6 +23,7 @@ func (l *Life) watch(ctx context.Context) {
 	var sent time.Time     // of the oldest renewal that is not seen on the ledger yet
 	var expires int64 = -1 // of the claim, in the newest verified state
 	last := ""             // what was said about not renewing
+	broken := w.Records.Broken(claim)
 	for {
 		changed := w.Ledger.Changed()
 		s := w.Ledger.State()
@@ -74,10 +75,20 @@ func (l *Life) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-broken:
+			l.End(refusedEnding(w.Records.Refusal(claim)))
+			return
 		case <-changed:
 		case <-w.Clock.After(max(next.Sub(w.Clock.Now()), 0)):
 		}
 	}
+}
+
+// refusedEnding is for a deployment whose story has a hole. What it runs may be
+// right, but nobody can see that; the next try, here or elsewhere, tells its own
+// story from the beginning.
+func refusedEnding(why error) *Ending {
+	return &Ending{Result: resultFailed, Reason: why.Error(), Release: true}
 }
 
 func (l *Life) renew(ctx context.Context, claim int64) error {

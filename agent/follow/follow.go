@@ -54,6 +54,7 @@ type Follower struct {
 	said     map[int64]string // deployment: why it was not claimed
 	tryAt    map[int64]time.Time
 	tries    map[int64]int
+	closeAt  map[int64]time.Time // claim that nothing is left of: when its close may be tried again
 	enrolAt  time.Time
 	offerAt  time.Time
 	problem  map[string]string // by what is done: the last error said
@@ -72,7 +73,8 @@ type Follower struct {
 const SyncEvery = time.Second
 
 const (
-	slower     = 5 // times Every is the pause while no ledger can be used: one that is back is soon noticed
+	together   = 300 * time.Millisecond // entries of the node's own that are looked for in one Sync
+	slower     = 5                      // times Every is the pause while no ledger can be used: one that is back is soon noticed
 	retryFirst = 5 * time.Second
 	retryMax   = 10 * time.Minute
 	askAgain   = 15 * time.Second // after a refused enrolment or capacity
@@ -80,7 +82,7 @@ const (
 
 // New makes a follower; agent is the context of everything that it starts.
 func New(agent context.Context, cfg Config) *Follower {
-	return &Follower{agent: agent, cfg: cfg, said: map[int64]string{}, tryAt: map[int64]time.Time{}, tries: map[int64]int{}, problem: map[string]string{},
+	return &Follower{agent: agent, cfg: cfg, said: map[int64]string{}, tryAt: map[int64]time.Time{}, tries: map[int64]int{}, closeAt: map[int64]time.Time{}, problem: map[string]string{},
 		trouble: trouble{last: map[string]string{}, seen: map[string]bool{}}, lives: map[int64]*deploy.Life{}, err: make(chan error, 1)}
 }
 
@@ -133,6 +135,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	pause := f.cfg.Every
 	for {
 		f.cfg.Moved()
+		synced := f.cfg.Clock.Now()
 		err := f.cfg.Ledger.Sync(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -153,6 +156,15 @@ func (f *Follower) Run(ctx context.Context) error {
 		case err := <-f.err:
 			return err
 		case <-f.cfg.Ledger.Kicked():
+			// The first of several entries is looked for at once, the others
+			// together: each look costs a checkpoint and its signatures.
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-f.err:
+				return err
+			case <-f.cfg.Clock.After(together - f.cfg.Clock.Now().Sub(synced)):
+			}
 		case <-f.cfg.Clock.After(pause):
 		}
 	}
@@ -174,8 +186,36 @@ func (f *Follower) caughtUp(ctx context.Context, now time.Time) {
 	if !f.offer(ctx, s, now) {
 		return
 	}
-	f.mine(s)
+	f.mine(s, now)
 	f.claim(s, now)
+	f.forget(s)
+}
+
+// forget drops what is kept of claims whose story the ledger has to its end and
+// that no life tells any more: a node runs for years.
+func (f *Follower) forget(s *ledger.State) {
+	for _, claim := range f.cfg.World.Records.Claims() {
+		g := s.Claim(claim)
+		if g == nil || !g.Closed() || f.told(claim) {
+			continue
+		}
+		delete(f.closeAt, claim)
+		if err := f.cfg.World.Records.Forget(claim); err != nil {
+			f.problemOnce("closed claim cannot be forgotten", err)
+		}
+	}
+}
+
+// told says whether a life here has the claim.
+func (f *Follower) told(claim int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range f.lives {
+		if l.Claim() == claim {
+			return true
+		}
+	}
+	return false
 }
 
 // problemOnce logs an error of one kind once per change.
@@ -211,7 +251,7 @@ func (f *Follower) busy(deployment int64) (busy bool, slot int) {
 
 // mine looks at the claims that the ledger says are this node's: one without a
 // life here was granted to an agent that died before it could note it.
-func (f *Follower) mine(s *ledger.State) {
+func (f *Follower) mine(s *ledger.State, now time.Time) {
 	for _, g := range s.ClaimsOf(f.cfg.World.Node) {
 		busy, slot := f.busy(g.Deployment)
 		if busy || f.cfg.World.Records.Closed(g.Index) {
@@ -226,6 +266,10 @@ func (f *Follower) mine(s *ledger.State) {
 			continue
 		}
 		// Nothing of it is on the node any more: its story is closed.
+		if now.Before(f.closeAt[g.Index]) {
+			continue
+		}
+		f.closeAt[g.Index] = now.Add(askAgain)
 		if err := f.abandon(g, verdict); err != nil {
 			f.problemOnce("claim cannot be closed", err)
 		}
@@ -252,7 +296,7 @@ func (f *Follower) abandon(g *ledger.Grant, e *deploy.Ending) error {
 func (f *Follower) claim(s *ledger.State, now time.Time) {
 	for _, d := range s.Deployments() {
 		if s.Open(d) == 0 {
-			delete(f.said, d.ID)
+			f.settled(d.ID)
 			continue
 		}
 		busy, slot := f.busy(d.ID)
@@ -278,6 +322,15 @@ func (f *Follower) claim(s *ledger.State, now time.Time) {
 		l := deploy.New(f.cfg.World, d, -1, slot)
 		f.live(l, l.Run)
 	}
+}
+
+// settled drops what was kept for claiming a deployment that is not open.
+func (f *Follower) settled(deployment int64) {
+	delete(f.said, deployment)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.tryAt, deployment)
+	delete(f.tries, deployment)
 }
 
 // again says that the node gave this deployment up before, and that it is too

@@ -217,6 +217,47 @@ func TestFromEnrolmentToStop(t *testing.T) {
 	}
 }
 
+// TestNothingIsKeptOfWhatIsOver: a node lives for years in memory alone.
+func TestNothingIsKeptOfWhatIsOver(t *testing.T) {
+	h := newHost(t, 1)
+	h.boot()
+	chains := func() int {
+		left, err := filepath.Glob(filepath.Join(h.dir, "records", "chain-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left) + len(h.queue.Claims())
+	}
+	// Neither can be claimed: one is too large, the other's network is taken.
+	large := h.log.Must(h.log.Register("large", 1, func(d *spec.Deployment) { d.Machines[0].MemoryMiB = 100_000; d.Gateways = nil }))
+	for version := range int64(3) {
+		id := h.log.Must(h.log.Register("shop", version+1, nil))
+		h.status(id, ledger.Running)
+		if chains() == 0 {
+			t.Fatal("nothing is kept of what runs")
+		}
+		if version == 0 {
+			taken := h.log.Must(h.log.Register("taken", 1, func(d *spec.Deployment) { d.Gateways = nil }))
+			h.until("tried", func(*ledger.State) bool {
+				return h.console.count("overlaps 10.42.0.0/24") > 0 && h.console.count("needs 100000 MiB") > 0
+			})
+			h.log.Must(h.log.Sign(ledger.TypeStop, ledger.Stop{Deployment: taken, Name: "taken", Reason: "enough"}, "author"))
+			h.log.Must(h.log.Sign(ledger.TypeStop, ledger.Stop{Deployment: large, Name: "large", Reason: "enough"}, "author"))
+		}
+		if version == 2 {
+			h.log.Must(h.log.Sign(ledger.TypeStop, ledger.Stop{Deployment: id, Name: "shop", Reason: "enough"}, "author"))
+			h.status(id, ledger.Stopped)
+		}
+	}
+	h.until("all is forgotten", func(*ledger.State) bool { return chains() == 0 })
+	h.halt() // the loop's own maps
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	if n := len(h.f.said) + len(h.f.tryAt) + len(h.f.tries) + len(h.f.closeAt) + len(h.f.lives); n != 0 {
+		t.Errorf("%d are kept: %v %v %v %v", n, h.f.said, h.f.tryAt, h.f.tries, h.f.closeAt)
+	}
+}
+
 func TestTwoDeploymentsWithOneSubnet(t *testing.T) {
 	h := newHost(t, 1)
 	h.boot()

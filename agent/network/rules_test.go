@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/google/nftables"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -69,6 +71,23 @@ func TestConflict(t *testing.T) {
 		err := shop().Conflict(c.uplink, c.others)
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// TestRulesThatTheKernelCannotHave are refused, never left out.
+func TestRulesThatTheKernelCannotHave(t *testing.T) {
+	for want, table := range map[string]Table{
+		`no family "arp"`: {Family: "arp"},
+		`no hook "later"`: {Family: "inet", Chains: []Chain{{Name: "c", Hook: "later"}}},
+	} {
+		if err := queue(&nftables.Conn{}, table); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	for _, bad := range []string{"", "x", "02:00:00:00:00:00:00:01"} {
+		if got := mac(bad); string(got) != "\x00\x00\x00\x00\x00\x00" {
+			t.Errorf("%q became %x, which a packet may have", bad, got)
 		}
 	}
 }

@@ -88,14 +88,18 @@ func Make(d *spec.Deployment, manifests map[string]zimage.Manifest, f Facts) (*P
 	p := &Plan{Machines: []Machine{}, Volumes: []volumes.Volume{}}
 	for _, v := range d.Volumes {
 		p.Volumes = append(p.Volumes, volumes.Volume{Name: v.Name, SizeMiB: v.SizeMiB, Filesystem: v.Filesystem,
-			Path: filepath.Join(f.RunDir, "volumes", strconv.FormatInt(f.Deployment, 10), v.Name+".raw")})
+			Path: filepath.Join(volumes.Dir(f.RunDir), strconv.FormatInt(f.Deployment, 10), v.Name+".raw")})
 	}
 	nets, err := Networks(d, f)
 	if err != nil {
 		return nil, err
 	}
 	p.Network = *nets
-	for _, name := range order(d) {
+	names := order(d)
+	if len(names) != len(d.Machines) {
+		return nil, fmt.Errorf("the machines beside %q depend on each other in a circle", names)
+	}
+	for _, name := range names {
 		i := slices.IndexFunc(d.Machines, func(m spec.Machine) bool { return m.Name == name })
 		m, err := machine(d, i, p, manifests, f)
 		if err != nil {
@@ -107,7 +111,7 @@ func Make(d *spec.Deployment, manifests map[string]zimage.Manifest, f Facts) (*P
 }
 
 // order lists the machines so that each stands after all that it depends on,
-// else as in the spec. Circles were refused by spec.
+// else as in the spec. Those of a circle, which spec refuses, are left out.
 func order(d *spec.Deployment) []string {
 	var out []string
 	for len(out) < len(d.Machines) {

@@ -145,6 +145,48 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestPlanAsksAgain for what spec refuses already: a plan is made of nothing that
+// it would have to guess.
+func TestPlanAsksAgain(t *testing.T) {
+	for want, edit := range map[string]func(*spec.Deployment){
+		"no volume nowhere": func(d *spec.Deployment) {
+			d.Machines[0].Mounts = append(d.Machines[0].Mounts, spec.Mount{Type: "volume", Volume: "nowhere", Path: "/x", Mode: "0755"})
+		},
+		"is taken": func(d *spec.Deployment) {
+			d.Machines[0].Interfaces = append(d.Machines[0].Interfaces, d.Machines[0].Interfaces[0])
+		},
+		"user": func(d *spec.Deployment) { d.Machines[0].Process.User = "root" },
+		"mode": func(d *spec.Deployment) {
+			d.Machines[0].Files = []spec.File{{Path: "/x", Mode: "0x9", Encoding: "utf-8"}}
+		},
+		"ParsePrefix": func(d *spec.Deployment) { d.Networks[0].Subnet = "10.0.0.0" },
+		"circle": func(d *spec.Deployment) {
+			d.Machines[0].DependsOn, d.Machines[1].DependsOn = []string{d.Machines[1].Name}, []string{d.Machines[0].Name}
+		},
+	} {
+		d, m := shop(t)
+		edit(d)
+		if _, err := Make(d, m, facts(0)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// TestDefaultNetwork: a machine's way out is the network that leads there.
+func TestDefaultNetwork(t *testing.T) {
+	d := &spec.Deployment{Networks: []spec.Network{{Name: "in", Isolation: "isolated"}, {Name: "out", Isolation: "outbound"}},
+		Machines: []spec.Machine{{Name: "a", Interfaces: []spec.Interface{{Network: "in"}, {Network: "out"}}}, {Name: "b", Interfaces: []spec.Interface{{Network: "in"}}}}}
+	for machine, want := range map[string]string{"a": "out", "b": "", "none": ""} {
+		if got := defaultNetwork(d, machine); got != want {
+			t.Errorf("%s: %q, want %q", machine, got, want)
+		}
+	}
+	d.Gateways = []spec.Gateway{{Machine: "b", Network: "in"}}
+	if got := defaultNetwork(d, "b"); got != "in" {
+		t.Errorf("behind a gateway: %q", got)
+	}
+}
+
 func TestOrder(t *testing.T) {
 	d, _ := shop(t)
 	if got := order(d); !slices.Equal(got, []string{"app", "web"}) {

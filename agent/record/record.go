@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,6 +69,7 @@ type Queue struct {
 	next   int64
 	more   chan struct{}
 	empty  chan struct{} // closed while nothing waits
+	broken map[int64]chan struct{}
 }
 
 // chain is where the records of a claim stand.
@@ -76,6 +78,7 @@ type chain struct {
 	Previous string `json:"previous"`
 	Phase    string `json:"phase"` // of the last record
 	Closed   bool   `json:"closed"`
+	Refused  string `json:"refused,omitempty"` // why the ledger did not take one of them
 }
 
 const (
@@ -93,7 +96,7 @@ func Open(cfg Config) (*Queue, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("records: %w", err)
 	}
-	q := &Queue{cfg: cfg, chains: map[int64]chain{}, more: make(chan struct{}, 1), empty: make(chan struct{})}
+	q := &Queue{cfg: cfg, chains: map[int64]chain{}, more: make(chan struct{}, 1), empty: make(chan struct{}), broken: map[int64]chan struct{}{}}
 	list, err := os.ReadDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("records: %w", err)
@@ -159,7 +162,8 @@ func (q *Queue) takeUp(name string) error {
 	switch p := e.Payload.(type) {
 	case *ledger.Record:
 		if c := q.chains[p.Claim]; p.Seq >= c.Seq {
-			q.chains[p.Claim] = chain{Seq: p.Seq + 1, Previous: ledger.HashEntry(raw), Phase: p.Phase}
+			c.Seq, c.Previous, c.Phase = p.Seq+1, ledger.HashEntry(raw), p.Phase
+			q.chains[p.Claim] = c
 		}
 	case *ledger.Close:
 		c := q.chains[p.Claim]
@@ -177,13 +181,17 @@ func (q *Queue) chainPath(claim int64) string {
 // ErrClosed says that a claim's story has ended.
 var ErrClosed = errors.New("the claim was closed")
 
-// Record queues the record of a phase.
+// Record queues the record of a phase. Once the ledger has refused a record of
+// the claim, nothing can be recorded as done any more: it returns ErrRefused.
 func (q *Queue) Record(claim int64, r phase.Report) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	c := q.chains[claim]
 	if c.Closed {
 		return fmt.Errorf("record of phase %s: %w", r.Phase, ErrClosed)
+	}
+	if c.Refused != "" && r.Result == phase.OK {
+		return fmt.Errorf("record of phase %s: %w: %s", r.Phase, ErrRefused, c.Refused)
 	}
 	p := ledger.Record{Claim: claim, Seq: c.Seq, Previous: c.Previous, Phase: string(r.Phase), Result: r.Result,
 		StartedMs: r.Started.UnixMilli(), DurationMs: r.Took.Milliseconds(), Bytes: r.Bytes, Digests: r.Digests, Detail: clip(r.Detail), Acted: q.cfg.Ledger.Acted()}
@@ -197,7 +205,8 @@ func (q *Queue) Record(claim int64, r phase.Report) error {
 	if err != nil {
 		return err
 	}
-	return q.saveChain(claim, chain{Seq: c.Seq + 1, Previous: ledger.HashEntry(raw), Phase: p.Phase})
+	c.Seq, c.Previous, c.Phase = c.Seq+1, ledger.HashEntry(raw), p.Phase
+	return q.saveChain(claim, c)
 }
 
 // Incident queues an incident; claim is -1 when it concerns none.
@@ -236,10 +245,12 @@ func (q *Queue) Close(claim int64, result, reason string) error {
 func (q *Queue) Resume(claim, seq int64, previous string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if c := q.chains[claim]; c.Seq >= seq {
+	c := q.chains[claim]
+	if c.Seq >= seq {
 		return nil
 	}
-	return q.saveChain(claim, chain{Seq: seq, Previous: previous})
+	c.Seq, c.Previous = seq, previous
+	return q.saveChain(claim, c)
 }
 
 // LastPhase is the phase of a claim's last record, "" before the first.
@@ -256,10 +267,23 @@ func (q *Queue) Closed(claim int64) bool {
 	return q.chains[claim].Closed
 }
 
-// Forget drops the chain of a claim that the ledger has as closed.
+// Claims are those that the queue keeps a chain of.
+func (q *Queue) Claims() []int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Sorted(maps.Keys(q.chains))
+}
+
+// Forget drops the chain of a claim that the ledger has as closed, once nothing
+// here would ask for it again.
 func (q *Queue) Forget(claim int64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.forget(claim)
+}
+
+func (q *Queue) forget(claim int64) error {
+	delete(q.broken, claim)
 	if _, ok := q.chains[claim]; !ok {
 		return nil
 	}
@@ -340,8 +364,6 @@ func clip(s string) string {
 
 // pop removes the first entry; refused keeps it aside to be looked at.
 func (q *Queue) pop(refused bool) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	path := filepath.Join(q.cfg.Dir, q.files[0])
 	q.files, q.sent = slices.Delete(q.files, 0, 1), max(q.sent-1, 0)
 	if len(q.files) == 0 {

@@ -27,6 +27,7 @@ type fakeLedger struct {
 	mu      sync.Mutex
 	down    bool
 	refuse  string // phase that is refused
+	ends    bool   // a close is refused
 	liar    bool   // gives receipts for what it does not take
 	changed chan struct{}
 	entries [][]byte
@@ -52,6 +53,9 @@ func (f *fakeLedger) Submit(_ context.Context, raw []byte) (ledger.Receipt, erro
 		return ledger.Receipt{}, err
 	}
 	if r, ok := e.Payload.(*ledger.Record); ok && r.Phase == f.refuse {
+		return ledger.Receipt{}, &ledger.Refused{Reason: "no"}
+	}
+	if _, ok := e.Payload.(*ledger.Close); ok && f.ends {
 		return ledger.Receipt{}, &ledger.Refused{Reason: "no"}
 	}
 	if f.liar {
@@ -251,24 +255,6 @@ func TestReceiptIsNotBelieved(t *testing.T) {
 	chained(t, f, 2)
 }
 
-func TestRefusedIsSetAside(t *testing.T) {
-	dir := t.TempDir()
-	f := &fakeLedger{refuse: string(phase.Match)}
-	q := open(t, dir, f, clocktest.New(time.Unix(0, 0)))
-	for _, n := range []phase.Name{phase.Detect, phase.Match, phase.Claim} {
-		if err := q.Record(3, report(n)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	drain(t, q)
-	if len(f.entries) != 2 {
-		t.Errorf("%d entries", len(f.entries))
-	}
-	if kept, err := filepath.Glob(dir + "/*.refused"); err != nil || len(kept) != 1 {
-		t.Errorf("kept %v %v", kept, err)
-	}
-}
-
 func TestLongTextIsClipped(t *testing.T) {
 	f := &fakeLedger{}
 	q := open(t, t.TempDir(), f, clocktest.New(time.Unix(0, 0)))
@@ -304,6 +290,12 @@ func TestResume(t *testing.T) {
 	}
 	if p := e.Payload.(*ledger.Record); p.Seq != 4 {
 		t.Errorf("seq %d", p.Seq)
+	}
+	if err := errors.Join(q.Resume(9, 4, "behind"), q.Record(9, report(phase.Start))); err != nil {
+		t.Fatal(err)
+	}
+	if q.chains[9].Seq != 6 {
+		t.Errorf("a chain went back to what the ledger had: %+v", q.chains[9])
 	}
 	if err := q.Forget(9); err != nil || q.LastPhase(9) != "" {
 		t.Error(err)

@@ -54,7 +54,9 @@ func (s *submitter) confirm() {
 		}
 		s.cfg.Log.Debug("on the ledger", "file", name)
 		s.seenBy = now.Add(seenTimeout)
-		s.popped(false)
+		if err := s.seen(); err != nil {
+			s.cfg.Log.Error("records", "err", err)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,31 +66,26 @@ func (s *submitter) confirm() {
 	}
 }
 
-// front reads the nth waiting entry. A file that cannot be read is dropped.
+// front reads the nth waiting entry. One that cannot be read is not passed over:
+// those behind it build on it, so all wait, and each try says so.
 func (q *Queue) front(n int) (name string, raw []byte, ok bool) {
-	for {
-		q.mu.Lock()
-		if len(q.files) <= n {
-			q.mu.Unlock()
-			return "", nil, false
-		}
-		name = q.files[n]
-		q.mu.Unlock()
-		raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, name))
-		if err == nil {
-			return name, raw, true
-		}
-		q.cfg.Log.Error("record cannot be read", "file", name, "err", err)
-		if n > 0 {
-			return "", nil, false
-		}
-		q.popped(false)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.files) <= n {
+		return "", nil, false
 	}
+	name = q.files[n]
+	raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, name))
+	if err != nil {
+		q.cfg.Log.Error("record cannot be read, all behind it wait", "file", name, "err", err)
+		return "", nil, false
+	}
+	return name, raw, true
 }
 
 // step submits what has no receipt yet, and tells how long to wait then. A
 // ledger that cannot be reached is tried again for as long as it takes. What
-// is refused will be refused for ever, so it is set aside, loudly.
+// is refused will be refused for ever, and ends the claim (see refused).
 func (s *submitter) step(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
 		s.cfg.Moved()
@@ -120,7 +117,9 @@ func (s *submitter) step(ctx context.Context) time.Duration {
 			s.mu.Unlock()
 		case errors.As(err, &refused) && n == 0:
 			s.cfg.Log.Error("the ledger refuses a record", "file", name, "err", err)
-			s.popped(true)
+			if err := s.refused(raw, err); err != nil {
+				s.cfg.Log.Error("records", "err", err)
+			}
 		case errors.As(err, &refused):
 			// The verified state does not have those before it yet, so that
 			// its word on this one does not count.
@@ -139,8 +138,9 @@ func (s *submitter) step(ctx context.Context) time.Duration {
 	return 0
 }
 
-func (q *Queue) popped(refused bool) {
-	if err := q.pop(refused); err != nil {
-		q.cfg.Log.Error("records", "err", err)
-	}
+// seen drops the first entry, which is on the ledger.
+func (q *Queue) seen() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.pop(false)
 }

@@ -24,8 +24,8 @@ const (
 // Load finds the node's seed: the initramfs, then the boot medium's FAT file
 // system, then SMBIOS. The first source that has one is used whole; when that
 // one is bad, Load fails rather than trying the next. DHCP is no source.
-func Load(ctx context.Context, log *slog.Logger, workDir string) (*Seed, error) {
-	return load(ctx, log, InitramfsPath, newMedium(log, workDir), DMIPath)
+func Load(ctx context.Context, log *slog.Logger) (*Seed, error) {
+	return load(ctx, log, InitramfsPath, newMedium(log), DMIPath)
 }
 
 func load(ctx context.Context, log *slog.Logger, initramfs string, m medium, dmi string) (*Seed, error) {

@@ -33,10 +33,8 @@ type medium struct {
 	log   *slog.Logger
 }
 
-func newMedium(log *slog.Logger, workDir string) medium {
-	return medium{sys: sysBlock, dev: "/dev", log: log, mount: func(device string, read func(string) error) error {
-		return mountVFAT(device, filepath.Join(workDir, "medium"), read)
-	}}
+func newMedium(log *slog.Logger) medium {
+	return medium{sys: sysBlock, dev: "/dev", log: log, mount: mountVFAT}
 }
 
 // candidates are the block devices that hold a FAT file system.
@@ -119,16 +117,29 @@ func readLimited(path string) ([]byte, error) {
 	return b, nil
 }
 
-func mountVFAT(device, dir string, read func(string) error) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("mount %s: %w", device, err)
+func mountVFAT(device string, read func(dir string) error) error {
+	return detached("vfat", device, read)
+}
+
+// detached shows a file system to read, read-only, in a mount that is attached
+// to no folder: it is gone with its descriptor, also when the agent is killed in
+// the middle. One that stayed attached would be in the next agent's way.
+func detached(kind, device string, read func(dir string) error) (err error) {
+	fail := func(what string, err error) error {
+		return fmt.Errorf("mount %s as %s: %s: %w", device, kind, what, err)
 	}
-	if err := unix.Mount(device, dir, "vfat", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mount %s as vfat: %w", device, err)
+	config, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fail("fsopen", err)
 	}
-	err := read(dir)
-	if uerr := unix.Unmount(dir, 0); uerr != nil {
-		err = errors.Join(err, fmt.Errorf("unmount %s: %w", device, uerr))
+	defer func() { err = errors.Join(err, unix.Close(config)) }()
+	if err := errors.Join(unix.FsconfigSetString(config, "source", device), unix.FsconfigSetFlag(config, "ro"), unix.FsconfigCreate(config)); err != nil {
+		return fail("fsconfig", err)
 	}
-	return err
+	mount, err := unix.Fsmount(config, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return fail("fsmount", err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(mount)) }()
+	return read(fmt.Sprintf("/proc/self/fd/%d", mount))
 }

@@ -209,7 +209,7 @@ func TestRealFAT(t *testing.T) {
 	if fat, err := isFAT(loop); err != nil || !fat {
 		t.Fatalf("not seen as FAT: %v", err)
 	}
-	err := mountVFAT(loop, dir+"/mnt", func(d string) error {
+	err := mountVFAT(loop, func(d string) error {
 		b, err := readLimited(filepath.Join(d, MediumPath))
 		if err != nil {
 			return err
@@ -222,5 +222,50 @@ func TestRealFAT(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMountIsAttachedNowhere: an agent that is killed while it reads leaves
+// nothing in the next one's way. Any file system shows it.
+func TestMountIsAttachedNowhere(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIP TestMountIsAttachedNowhere: needs root to mount")
+	}
+	img := t.TempDir() + "/img"
+	write(t, img, nil)
+	if err := os.Truncate(img, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) string {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
+			t.Skipf("SKIP TestMountIsAttachedNowhere: %v: %v: %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	run("mkfs.ext4", "-q", "-O", "^has_journal", img)
+	loop := run("losetup", "-f", "--show", img)
+	t.Cleanup(func() { run("losetup", "-d", loop) })
+	seen := false
+	err := detached("ext4", loop, func(dir string) error {
+		list, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		seen = len(list) == 1 && list[0].Name() == "lost+found"
+		mounts, err := os.ReadFile("/proc/self/mounts")
+		if strings.Contains(string(mounts), loop+" ") {
+			t.Errorf("%s is attached to a folder", loop)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+			t.Errorf("write: %v", err)
+		}
+		return err
+	})
+	if err != nil || !seen {
+		t.Errorf("seen %v, %v", seen, err)
+	}
+	if err := detached("ext4", img+".none", func(string) error { return nil }); err == nil {
+		t.Error("a device that is not there was mounted")
 	}
 }

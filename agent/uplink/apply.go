@@ -34,14 +34,35 @@ func apply(link netlink.Link, l Lease) error {
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: want}); err != nil {
 		return fmt.Errorf("address %s on %s: %w", want, name, err)
 	}
-	if !l.Router.IsValid() {
-		return nil
+	if l.Router.IsValid() {
+		// On-link, so that a router outside of a /32 address works as well.
+		err = netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: l.Router.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
+			Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, bits32)}})
+		if err != nil {
+			return fmt.Errorf("default route by %s on %s: %w", l.Router, name, err)
+		}
 	}
-	// On-link, so that a router outside of a /32 address works as well.
-	err = netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: l.Router.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
-		Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, bits32)}})
+	return dropRoutes(link, l.Router)
+}
+
+// dropRoutes removes the link's default routes, except the one by keep: that of
+// an earlier lease, whose router the server does not name any more, would lead
+// nowhere or to a stranger.
+func dropRoutes(link netlink.Link, keep netip.Addr) error {
+	routes, err := netlink.RouteList(link, netlink.FAMILY_V4)
 	if err != nil {
-		return fmt.Errorf("default route by %s on %s: %w", l.Router, name, err)
+		return fmt.Errorf("routes of %s: %w", link.Attrs().Name, err)
+	}
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		if gw, ok := netip.AddrFromSlice(r.Gw.To4()); ok && gw == keep {
+			continue
+		}
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("remove default route by %s on %s: %w", r.Gw, link.Attrs().Name, err)
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -78,8 +79,7 @@ func (u *Uplink) once(ctx context.Context) error {
 		Machine: NewMachine(link.Attrs().HardwareAddr, u.Host, random, u.Clock.Now()),
 		Apply: func(l *Lease) error {
 			if l == nil {
-				u.Changed(Up{Link: name})
-				return clearLink(link)
+				return u.lost(link)
 			}
 			return u.apply(link, *l)
 		}}
@@ -122,6 +122,13 @@ func (u *Uplink) static(ctx context.Context, link netlink.Link) error {
 	}
 }
 
+// lost takes away all that a lease gave.
+func (u *Uplink) lost(link netlink.Link) error {
+	u.Changed(Up{Link: link.Attrs().Name})
+	return errors.Join(clearLink(link), writeResolv(u.Resolv, u.Config.DNS))
+}
+
+// apply puts a lease in place of what there is, name servers included.
 func (u *Uplink) apply(link netlink.Link, l Lease) error {
 	if err := apply(link, l); err != nil {
 		return err

@@ -35,6 +35,9 @@ const (
 	inodeRatio = 64 << 10
 )
 
+// Dir is where a node keeps all volumes, below its run directory.
+func Dir(runDir string) string { return filepath.Join(runDir, "volumes") }
+
 // Create makes the volume anew. A file that is there already is what a failed
 // earlier try left: nobody's data, as a volume lives as long as its deployment.
 func (v Volume) Create() (err error) {

@@ -45,10 +45,12 @@ func coded(code int, err error) error {
 type app struct {
 	out, err io.Writer
 	json     bool
+	bar      bool // a bar of progress stands on the terminal
 }
 
 // print writes v as one line of JSON with --json, else calls text.
 func (a *app) print(v any, text func(w io.Writer)) error {
+	a.clearBar()
 	if !a.json {
 		text(a.out)
 		return nil
@@ -146,6 +148,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(a.commands()...)
 	groups(root)
 	err := root.ExecuteContext(ctx)
+	a.clearBar()
 	if err == nil && kept.err != nil {
 		err = fmt.Errorf("write the result: %w", kept.err)
 	}

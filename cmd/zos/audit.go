@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/audit"
 )
 
@@ -66,7 +67,11 @@ func (a *app) audit(ctx context.Context, f ledgerFlags, deployment, export, keyP
 	if err := f.there(); err != nil {
 		return err
 	}
-	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment, StateFile: f.state})
+	// What stands in the flags and files is checked before the ledger is asked.
+	if _, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: f.ledgers, StateFile: f.state}); err != nil {
+		return coded(exitRefused, err)
+	}
+	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment, StateFile: f.state, Progress: a.entriesDone("audit")})
 	if err != nil {
 		return auditError(err)
 	}

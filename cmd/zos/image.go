@@ -216,13 +216,16 @@ can do the same. Nodes trust none of them and check every byte.`,
 		Example: `  zos image serve build/store --listen 127.0.0.1:8480`,
 		Args:    exactly(1, "the folder of a store"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkListen(listen); err != nil {
+				return err
+			}
 			s, err := openStore(args[0])
 			if err != nil {
 				return imageError(err)
 			}
 			l, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", listen)
 			if err != nil {
-				return coded(exitFailed, fmt.Errorf("serve %s: %w", args[0], err))
+				return coded(exitFailed, fmt.Errorf("serve %s: %w; does another mirror run? --listen takes another address", args[0], err))
 			}
 			url := "http://" + l.Addr().String()
 			if err := a.print(map[string]any{"url": url, "store": args[0]}, func(w io.Writer) {

@@ -145,24 +145,6 @@ func offline(err error) bool {
 	return errors.Is(err, zimage.ErrUnreachable) || errors.As(err, &call) || errors.As(err, &request)
 }
 
-// bytesDone draws the progress of long work, where people look on.
-func (a *app) bytesDone(step string) func(done, total int64) {
-	if a.json || !terminal(a.err) {
-		return nil
-	}
-	last := int64(-1)
-	return func(done, total int64) {
-		percent := done * 100 / max(total, 1)
-		switch {
-		case done >= total:
-			a.progress("", 1, 1) // clears the line
-		case percent != last:
-			a.progress(fmt.Sprintf("%3d %% %s", percent, step), int(percent), 100)
-		}
-		last = percent
-	}
-}
-
 // size writes bytes for people.
 func size(n int64) string {
 	switch {

@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +66,9 @@ func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
 	if f.root == "" {
 		return nil, coded(exitUsage, errors.New("--root is needed (or ZOS_ROOT): the trust root, root.json in the folder that `zos ledger init` made"))
 	}
+	if _, err := trustRoot(f.root); err != nil {
+		return nil, err
+	}
 	b, err := os.ReadFile(f.root)
 	if err != nil {
 		return nil, fileError(fmt.Errorf("trust root: %w", err))
@@ -70,16 +76,39 @@ func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
 	return bytes.TrimSpace(b), nil
 }
 
-// there refuses folders that are absent, which is a slip of the keyboard and
-// says nothing about a ledger.
+// there refuses what is no address of a ledger and folders that hold none:
+// slips of the keyboard, which say nothing about a ledger.
 func (f *ledgerFlags) there() error {
+	if len(f.ledgers) == 0 {
+		return coded(exitUsage, errors.New("--ledger names no ledger: want its URL or folder"))
+	}
 	for _, where := range f.ledgers {
 		if strings.Contains(where, "://") {
+			if u, err := url.Parse(where); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+				return coded(exitUsage, fmt.Errorf("--ledger %q: want http(s)://host[:port][/path] or a folder", where))
+			}
 			continue
 		}
 		if _, err := os.Stat(where); err != nil {
 			return fileError(fmt.Errorf("ledger: %w", err))
 		}
+		_, inside := os.Stat(filepath.Join(where, "log", "checkpoint"))
+		_, here := os.Stat(filepath.Join(where, "checkpoint"))
+		if inside != nil && here != nil {
+			return coded(exitNotFound, fmt.Errorf("ledger %s: there is no checkpoint in that folder; want the folder of `zos ledger init` or a copy of its log/, or a URL", where))
+		}
+	}
+	return nil
+}
+
+// server refuses flags that name only folders: whoever submits needs somebody
+// who takes the entry.
+func (f *ledgerFlags) server() error {
+	if err := f.there(); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(f.ledgers, func(where string) bool { return strings.Contains(where, "://") }) {
+		return coded(exitUsage, fmt.Errorf("--ledger %s is a folder, which takes no entries; want the URL of a ledger server, the one that `zos ledger serve` printed", strings.Join(f.ledgers, ",")))
 	}
 	return nil
 }
@@ -98,9 +127,12 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 		patience = time.Minute // one of several is always a little behind
 	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
-		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true, StaleAfter: patience,
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true, StaleAfter: patience, Progress: a.entriesDone("ledger"),
 		OnRefused: func(where string, err error) {
-			fmt.Fprintf(a.err, "warning: %s: %s\n", where, harmlessLines(err.Error()))
+			if len(f.ledgers) > 1 { // of a single one, the error says it
+				a.clearBar()
+				fmt.Fprintf(a.err, "warning: %s: %s\n", where, harmlessLines(err.Error()))
+			}
 		},
 	})
 	if err != nil {

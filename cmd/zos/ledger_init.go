@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -109,6 +110,9 @@ func (a *app) ledgerInit(o initOptions, dir string) error {
 
 // policyOf makes the trust root's policy from the flags.
 func policyOf(o initOptions, signers []sign.Signer) (ledger.Root, error) {
+	if o.origin == "" || strings.ContainsFunc(o.origin, func(r rune) bool { return unicode.IsSpace(r) || r == '+' || !unicode.IsPrint(r) }) {
+		return ledger.Root{}, coded(exitUsage, fmt.Errorf("--origin %q: want a name without spaces and plus signs, unique in the world, such as zos.example/prod", o.origin))
+	}
 	root := ledger.Root{
 		Log:     ledger.LogPolicy{Origin: o.origin},
 		Policy:  sign.Policy{Roles: map[string]sign.Role{}, SharedKeys: o.shared},
@@ -141,6 +145,9 @@ func policyOf(o initOptions, signers []sign.Signer) (ledger.Root, error) {
 	}
 	if len(root.Require["deployment"]) == 0 {
 		return root, coded(exitUsage, errors.New("--require deployment=ROLE[,ROLE…] is needed: who must sign a deployment"))
+	}
+	if _, ok := root.Policy.Roles["operator"]; !ok && len(root.Require["voucher"]) == 0 {
+		return root, coded(exitUsage, errors.New("--role operator=KEY.pub:1 is needed: vouchers for nodes are signed by it; or say who else with --require voucher=ROLE"))
 	}
 	for what, roles := range map[string][]string{"root": {"root"}, "stop": root.Require["deployment"], "voucher": {"operator"}} {
 		if len(root.Require[what]) == 0 {

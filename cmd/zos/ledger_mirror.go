@@ -63,6 +63,11 @@ func (a *app) ledgerMirror(ctx context.Context, o mirrorOptions, dir string) err
 	if err := o.there(); err != nil {
 		return err
 	}
+	if o.listen != "" {
+		if err := checkListen(o.listen); err != nil {
+			return err
+		}
+	}
 	log := a.logger(o.verbose)
 	said := map[string]string{}
 	m, err := ledger.OpenMirror(ctx, dir, o.snapshots, ledger.ClientConfig{

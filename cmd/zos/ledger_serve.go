@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,6 +71,18 @@ Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 	return cmd
 }
 
+// checkListen refuses what is no address to listen on.
+func checkListen(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return coded(exitUsage, fmt.Errorf("--listen %q: want HOST:PORT, such as 127.0.0.1:0 for a free port: %w", address, err))
+	}
+	return nil
+}
+
 func (a *app) logger(verbose bool) *slog.Logger {
 	level := slog.LevelInfo
 	if verbose {
@@ -78,9 +92,15 @@ func (a *app) logger(verbose bool) *slog.Logger {
 }
 
 func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err error) {
+	if err := checkListen(o.listen); err != nil {
+		return err
+	}
 	log := a.logger(o.verbose)
 	if _, err := os.Stat(dir); err != nil {
 		return fileError(fmt.Errorf("ledger: %w", err))
+	}
+	if _, err := os.Stat(filepath.Join(dir, "root.json")); err != nil {
+		return fileError(fmt.Errorf("%s is no ledger folder; make one with `zos ledger init`: %w", dir, err))
 	}
 	l, err := o.open()
 	if err != nil {

@@ -9,10 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/boards"
@@ -29,13 +27,7 @@ func nodeCommands(a *app) []*cobra.Command {
 }
 
 // nodeLog is for what a person has to hear while a long command works.
-func (a *app) nodeLog() *slog.Logger { return slog.New(slog.NewTextHandler(a.err, nil)) }
-
-// terminal says whether people look on.
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
+func (a *app) nodeLog() *slog.Logger { return slog.New(slog.NewTextHandler(lines{a}, nil)) }
 
 // partsFlags are where a build finds and keeps things.
 type partsFlags struct{ source, cache, guest string }
@@ -48,23 +40,13 @@ func (p *partsFlags) add(cmd *cobra.Command) {
 
 // open prepares the source of foreign parts.
 func (p *partsFlags) open(log *slog.Logger, arch string) (*kernel.Source, error) {
+	if _, err := os.Stat(filepath.Join(p.source, "go.mod")); err != nil {
+		return nil, fileError(fmt.Errorf("--source %s is not the folder of zos's own source: %w; run this in the repository, or name it", p.source, err))
+	}
 	return kernel.Open(kernel.Options{
 		Cache: filepath.Join(p.cache, "debian"), Lock: filepath.Join(p.source, "kernel", "debian.lock"),
 		WorkLock: filepath.Join(filepath.Dir(p.cache), "debian.lock"), Arch: arch, Log: log,
 	})
-}
-
-// progress draws a bar on a terminal, and writes nothing elsewhere.
-func (a *app) progress(step string, done, total int) {
-	if a.json || !terminal(a.err) {
-		return
-	}
-	const width = 24
-	full := width * done / total
-	fmt.Fprintf(a.err, "\r\x1b[K[%s%s] %s", strings.Repeat("#", full), strings.Repeat(".", width-full), step)
-	if step == "" {
-		fmt.Fprint(a.err, "\r\x1b[K")
-	}
 }
 
 func (a *app) nodeBuild() *cobra.Command {
@@ -177,6 +159,7 @@ func (a *app) nodeGuest() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.progress("guests' kernel and initramfs", 0, 1)
 			files, err := image.BuildGuest(cmd.Context(), b, source, parts.source, parts.guest)
 			if err != nil {
 				return err

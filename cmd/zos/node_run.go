@@ -37,8 +37,13 @@ func (a *app) nodeRun() *cobra.Command {
 		Example: "  zos node run build/images/qemu-x86_64/node.img --forward 8080:80 --memory 2048",
 		Args:    exactly(1, "the node image to boot"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Stat(args[0]); err != nil {
-				return coded(exitNotFound, err)
+			if info, err := os.Stat(args[0]); err != nil {
+				return fileError(fmt.Errorf("node image: %w; zos node build makes one", err))
+			} else if !info.Mode().IsRegular() {
+				return coded(exitUsage, fmt.Errorf("%s is no file; want the node.img that zos node build wrote", args[0]))
+			}
+			if memory < 64 || cpus < 0 {
+				return coded(exitUsage, fmt.Errorf("--memory %d --cpus %d: want 64 MiB or more, and 0 processors or more", memory, cpus))
 			}
 			ports, err := parseForward(forward)
 			if err != nil {

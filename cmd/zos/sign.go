@@ -97,7 +97,13 @@ func fileError(err error) error {
 	return coded(exitFailed, err)
 }
 
+// kinds are the documents that people sign.
+const kinds = "deployment voucher stop root"
+
 func (a *app) sign(o signOptions, path string) error {
+	if !slices.Contains(strings.Fields(kinds), o.kind) {
+		return coded(exitUsage, fmt.Errorf("--type %q: want one of: %s", o.kind, strings.Join(strings.Fields(kinds), ", ")))
+	}
 	env, err := readDocument(path, o.kind)
 	if err != nil {
 		return err

@@ -60,6 +60,9 @@ func (a *app) submit(ctx context.Context, f ledgerFlags, raw []byte, what string
 	if err != nil {
 		return coded(exitRefused, fmt.Errorf("%s: %w", what, err))
 	}
+	if err := f.server(); err != nil {
+		return err
+	}
 	r := receipt{Digest: spec.Digest(entry.Envelope.Payload)}
 	if f.root == "" {
 		fmt.Fprintln(a.err, "note: without --root the policy is not checked here, and the receipt is not verified")
@@ -141,6 +144,9 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such deployment, 5 not reached.`,
 }
 
 func (a *app) stop(ctx context.Context, f ledgerFlags, deployment string, keys []string, reason string) error {
+	if err := f.server(); err != nil {
+		return err
+	}
 	c, err := a.sync(ctx, f)
 	if err != nil {
 		return err
@@ -244,11 +250,7 @@ Exit codes: 0 made, 3 refused, 4 file not found.`,
 			if err != nil {
 				return err
 			}
-			// The key goes first: a voucher without its key is of no use.
-			if err := renameio.WriteFile(out+voucherKeyExt, text, 0o600); err != nil {
-				return fmt.Errorf("write the voucher's key: %w", err)
-			}
-			return a.voucher(ledger.Voucher{ID: id, Uses: uses, Key: key.PublicKey(), Labels: labels}, keys, root, out)
+			return a.voucher(ledger.Voucher{ID: id, Uses: uses, Key: key.PublicKey(), Labels: labels}, text, keys, root, out)
 		},
 	}
 	f := cmd.Flags()
@@ -262,7 +264,9 @@ Exit codes: 0 made, 3 refused, 4 file not found.`,
 	return cmd
 }
 
-func (a *app) voucher(v ledger.Voucher, keys []string, rootPath, out string) error {
+// voucher signs a voucher and writes it and its private key, once nothing can
+// be refused any more: a key that stands there already belongs to a voucher.
+func (a *app) voucher(v ledger.Voucher, private []byte, keys []string, rootPath, out string) error {
 	if v.ID == "" {
 		b := make([]byte, 8)
 		if _, err := rand.Read(b); err != nil {
@@ -297,6 +301,10 @@ func (a *app) voucher(v ledger.Voucher, keys []string, rootPath, out string) err
 		if _, err := root.Fill("voucher", signed, nil); err != nil {
 			return coded(exitRefused, fmt.Errorf("voucher: %w", err))
 		}
+	}
+	// The key goes first: a voucher without its key is of no use.
+	if err := renameio.WriteFile(out+voucherKeyExt, private, 0o600); err != nil {
+		return fmt.Errorf("write the voucher's key: %w", err)
 	}
 	if err := renameio.WriteFile(out, raw, 0o600); err != nil {
 		return fmt.Errorf("write the voucher: %w", err)

@@ -144,6 +144,34 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestRunEnds: behind a final word no check is made, and what a check found
+// after its end is not told.
+func TestRunEnds(t *testing.T) {
+	for kind, want := range map[string]int{"none": 1, "tcp": 1} {
+		ctx, cancel := context.WithCancel(t.Context())
+		calls, final := 0, 0
+		Run(ctx, wire.Check{Kind: kind, DeadlineMs: 0, Failures: 1}, func(context.Context) error {
+			if calls++; calls > 3 {
+				cancel()
+			}
+			if kind == "none" {
+				return nil
+			}
+			return errors.New("refused")
+		}, func(h wire.Health) {
+			if h.Final || h.OK {
+				final++
+			}
+		}, nil)
+		cancel()
+		if calls != want || final != 1 {
+			t.Errorf("%s: %d checks, told %d times, want %d", kind, calls, final, want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	Run(ctx, wire.Check{Kind: "none"}, func(context.Context) error { cancel(); return nil }, func(h wire.Health) { t.Errorf("told %+v", h) }, nil)
+}
+
 // The last word is repeated at every tick, also when no more checks are made
 // and also while one takes its time.
 func TestRunRepeats(t *testing.T) {

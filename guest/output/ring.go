@@ -7,6 +7,11 @@
 // Pieces are numbered. One that was sent stays until its room is needed: an
 // agent that lost its connection asks for it again by number. When the oldest
 // piece has to go before it was ever sent, its bytes are counted as dropped.
+//
+// A workload may write byte by byte. What was not sent yet grows to pieces of
+// some size, and the number of pieces is bounded beside their bytes, so that
+// each write costs a constant time and what a piece costs beyond its bytes is
+// a fraction of the whole.
 package output
 
 import "sync"
@@ -23,7 +28,9 @@ type Piece struct {
 
 // Ring is the store. The zero value is not ready, see New.
 type Ring struct {
-	limit int
+	limit int // of bytes
+	most  int // of pieces
+	grows int // size up to which a piece that was not sent is added to
 
 	mu      sync.Mutex
 	pieces  []Piece // pieces[i].Seq == first + i
@@ -31,11 +38,21 @@ type Ring struct {
 	size    int
 	sent    int64 // every piece below it was sent at least once
 	dropped int64
-	changed chan struct{} // closed and replaced when a piece comes
+	changed chan struct{} // closed when a piece comes; nil while nobody waits
 }
 
+const (
+	// meanPiece is the size that pieces need on average for a full ring.
+	meanPiece = 64
+	fewest    = 64 // pieces that any ring may have
+	// growPart of a ring is what one piece grows to at most.
+	growPart = 64
+)
+
 // New makes an empty ring; pieces are numbered from 0.
-func New(limit int) *Ring { return &Ring{limit: limit, changed: make(chan struct{})} }
+func New(limit int) *Ring {
+	return &Ring{limit: limit, most: max(limit/meanPiece, fewest), grows: limit / growPart}
+}
 
 // Add takes a copy of data.
 func (r *Ring) Add(stream string, data []byte) {
@@ -44,10 +61,14 @@ func (r *Ring) Add(stream string, data []byte) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pieces = append(r.pieces, Piece{Seq: r.first + int64(len(r.pieces)), Stream: stream, Data: append([]byte(nil), data...)})
+	if last := len(r.pieces) - 1; last >= 0 && r.pieces[last].Seq >= r.sent && r.pieces[last].Stream == stream && len(r.pieces[last].Data)+len(data) <= r.grows {
+		r.pieces[last].Data = append(r.pieces[last].Data, data...) // nobody else has seen it
+	} else {
+		r.pieces = append(r.pieces, Piece{Seq: r.first + int64(len(r.pieces)), Stream: stream, Data: append([]byte(nil), data...)})
+	}
 	r.size += len(data)
 	gone := 0
-	for r.size > r.limit && gone < len(r.pieces) {
+	for (r.size > r.limit || len(r.pieces)-gone > r.most) && gone < len(r.pieces) {
 		p := r.pieces[gone]
 		r.size -= len(p.Data)
 		if p.Seq >= r.sent {
@@ -55,12 +76,13 @@ func (r *Ring) Add(stream string, data []byte) {
 		}
 		gone++
 	}
-	if gone > 0 {
-		r.pieces = append(make([]Piece, 0, len(r.pieces)-gone+16), r.pieces[gone:]...)
-		r.first += int64(gone)
+	clear(r.pieces[:gone]) // until append moves the rest, it keeps the array
+	r.pieces = r.pieces[gone:]
+	r.first += int64(gone)
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
 	}
-	close(r.changed)
-	r.changed = make(chan struct{})
 }
 
 // At returns the piece of that number, or the oldest one behind it when it is
@@ -95,5 +117,8 @@ func (r *Ring) Dropped() int64 {
 func (r *Ring) Changed() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
 	return r.changed
 }

@@ -88,10 +88,78 @@ func TestRingConcurrently(t *testing.T) {
 			if p.Seq < from {
 				t.Fatalf("went back from %d to %d", from, p.Seq)
 			}
-			got, from = got+1, p.Seq+1
+			got, from = got+int64(len(p.Data)), p.Seq+1
 		}
 	}
-	if got+r.Dropped() != 4*each || r.Next() != 4*each {
-		t.Errorf("%d read and %d dropped of %d", got, r.Dropped(), r.Next())
+	if got+r.Dropped() != 4*each || r.Next() != from {
+		t.Errorf("%d read and %d dropped, then %d of %d", got, r.Dropped(), from, r.Next())
+	}
+}
+
+// What is written byte by byte must not cost much more than its bytes.
+func TestRingBytewise(t *testing.T) {
+	const limit, writes = 64 << 10, 300_000
+	r := New(limit)
+	for i := range writes {
+		r.Add("stdout", []byte{byte(i)})
+	}
+	got := 0
+	for from := int64(0); ; {
+		p, ok := r.At(from)
+		if !ok {
+			break
+		}
+		for i, b := range p.Data {
+			if want := byte(int(r.Dropped()) + got + i); b != want {
+				t.Fatalf("byte %d of piece %d is %d, want %d", i, p.Seq, b, want)
+			}
+		}
+		if len(p.Data) > limit/growPart {
+			t.Errorf("piece %d has %d bytes", p.Seq, len(p.Data))
+		}
+		got, from = got+len(p.Data), p.Seq+1
+	}
+	if got+int(r.Dropped()) != writes || got < limit-limit/growPart {
+		t.Errorf("%d kept, %d dropped of %d", got, r.Dropped(), writes)
+	}
+	// A piece that was sent is never added to: its number stands for its bytes.
+	r.Add("stdout", []byte("a"))
+	was, _ := r.At(r.Next() - 1)
+	r.Add("stdout", []byte("b"))
+	if now, ok := r.At(was.Seq); !ok || string(was.Data) != "a" || string(now.Data) != "a" {
+		t.Errorf("a sent piece changed from %q to %q", was.Data, now.Data)
+	}
+	// Each taken at once: there are many small ones then, but not too many.
+	for range writes {
+		r.Add("stdout", []byte("x"))
+		r.At(r.Next() - 1)
+	}
+	if len(r.pieces) > limit/meanPiece || cap(r.pieces) > 4*limit/meanPiece {
+		t.Errorf("%d pieces in an array for %d", len(r.pieces), cap(r.pieces))
+	}
+}
+
+// BenchmarkBytewise is a workload that writes single bytes, for an agent that
+// is away (the ring is full, each byte pushes one out) and for one that takes
+// each at once.
+func BenchmarkBytewise(b *testing.B) {
+	for _, taken := range []bool{false, true} {
+		b.Run(fmt.Sprintf("taken=%t", taken), func(b *testing.B) {
+			r := New(Limit)
+			one := []byte("x")
+			add := func() {
+				r.Add("stdout", one)
+				if taken {
+					r.At(r.Next() - 1)
+				}
+			}
+			for range Limit {
+				add()
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				add()
+			}
+		})
 	}
 }

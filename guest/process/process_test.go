@@ -142,6 +142,36 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestForkRefuses what could only start as something else than the spec says.
+func TestForkRefuses(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, p := range map[string]wire.Process{
+		"no program":               {Cwd: "/"},
+		"not a folder":             {Args: []string{"/bin/true"}, Cwd: file},
+		`working directory "/none`: {Args: []string{"/bin/true"}, Cwd: "/none"},
+		"it is not executable":     {Args: []string{file}, Cwd: "/"},
+		"no such file":             {Args: []string{"/none"}, Cwd: "/"},
+	} {
+		pid, err := Command{Process: p, Cgroup: -1, Stdout: os.Stdout, Stderr: os.Stderr}.Fork()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: process %d, %v", want, pid, err)
+		}
+	}
+}
+
+// TestDropWantsWhatItKeeps: a process with less than its spec says is not that
+// spec's. The thread is thrown away.
+func TestDropWantsWhatItKeeps(t *testing.T) {
+	done := make(chan error)
+	go onThread(func() { done <- Drop([]Capability{63}) })
+	if err := <-done; err == nil || os.Geteuid() == 0 && !strings.Contains(err.Error(), "CAP_63 is not to be had") {
+		t.Errorf("a capability that no kernel has: %v", err)
+	}
+}
+
 // The thread's name space and its children's rights, on this kernel.
 func TestThread(t *testing.T) {
 	rights := func() string {

@@ -80,9 +80,10 @@ func (t *Thread) Do(f func() error) error {
 	return <-result
 }
 
-// Drop leaves the thread's children these capabilities at most, and no way to
-// gain any by a program's set-uid bit or file capabilities. The thread itself
-// keeps its own, to fork into cgroups and to unmount at the end.
+// Drop leaves the thread's children these capabilities at most, no way to gain
+// any by a program's set-uid bit or file capabilities, and no way to the agent
+// (see denyVsock). The thread itself keeps its own capabilities, to fork into
+// cgroups and to unmount at the end.
 func Drop(keep []Capability) error {
 	kept := map[Capability]bool{}
 	for _, c := range keep {
@@ -109,7 +110,7 @@ func Drop(keep []Capability) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
-	return nil
+	return denyVsock()
 }
 
 // Command is one process to start.

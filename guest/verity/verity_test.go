@@ -140,6 +140,33 @@ func TestEncode(t *testing.T) {
 	}
 }
 
+// TestCutAnswers: a status that is not whole is none.
+func TestCutAnswers(t *testing.T) {
+	n := binary.NativeEndian
+	whole := func() []byte {
+		b := append(make([]byte, headerSize), target(8, "verity", "V")...)
+		n.PutUint32(b[16:], headerSize)
+		n.PutUint32(b[countOffset:], 1)
+		return b
+	}
+	if _, length, kind, text, err := decodeTarget(whole()); err != nil || length != 8 || kind != "verity" || text != "V" {
+		t.Fatal(length, kind, text, err)
+	}
+	for name, edit := range map[string]func([]byte) []byte{
+		"no header":          func(b []byte) []byte { return b[:headerSize-1] },
+		"no target":          func(b []byte) []byte { n.PutUint32(b[countOffset:], 0); return b },
+		"two targets":        func(b []byte) []byte { n.PutUint32(b[countOffset:], 2); return b },
+		"full buffer":        func(b []byte) []byte { n.PutUint32(b[flagsOffset:], flagBufferFull); return b },
+		"target behind it":   func(b []byte) []byte { n.PutUint32(b[16:], uint32(len(b))); return b },
+		"text without end":   func(b []byte) []byte { return b[:headerSize+specSize+1] },
+		"target half inside": func(b []byte) []byte { return b[:headerSize+specSize-1] },
+	} {
+		if _, _, _, text, err := decodeTarget(edit(whole())); err == nil {
+			t.Errorf("%s: %q was taken", name, text)
+		}
+	}
+}
+
 func FuzzDecodeTarget(f *testing.F) {
 	b, err := encode("root", 0, target(8, "verity", "V"), 1)
 	if err != nil {

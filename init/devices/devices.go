@@ -9,9 +9,14 @@ package devices
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/kernel/kmod"
 )
@@ -27,13 +32,17 @@ type Stage struct {
 	Name    string
 	Modules []string // loaded by name
 	Skip    []string // prefixes of modaliases that wait for the next stage
+	Wait    []string // modules that wait for the next stage, whoever asks for them
 }
 
-// Early skips what the processor could do faster; it is late's.
-func Early(modules []string) Stage { return Stage{"early", modules, []string{"cpu:"}} }
+// Early skips what the processor could do faster and what the way to the
+// ledger does not need; it is late's.
+func Early(modules, wait []string) Stage {
+	return Stage{Name: "early", Modules: modules, Skip: []string{"cpu:"}, Wait: wait}
+}
 
 // Late skips nothing.
-func Late(modules []string) Stage { return Stage{"late", modules, nil} }
+func Late(modules []string) Stage { return Stage{Name: "late", Modules: modules} }
 
 // slow is when a driver is worth a line of its own.
 const slow = 200 * time.Millisecond
@@ -79,7 +88,9 @@ func Load(l Loader, stage Stage, modaliases func() ([]string, error), log *slog.
 				continue
 			}
 			for _, m := range l.Match(a) {
-				load(m)
+				if !slices.Contains(stage.Wait, m) {
+					load(m)
+				}
 			}
 		}
 		if pass == 0 {
@@ -98,6 +109,17 @@ func skipped(modalias string, prefixes []string) bool {
 		}
 	}
 	return false
+}
+
+// Yield gives the processor to whoever else wants it, from now on and for this
+// goroutine only, which must end without returning the thread: drivers that
+// guests will need do not hold up the agent's way to the ledger.
+func Yield() error {
+	runtime.LockOSThread()
+	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19); err != nil {
+		return fmt.Errorf("priority: %w", err)
+	}
+	return nil
 }
 
 // Report is one line for the console.

@@ -14,7 +14,7 @@ import (
 type fake struct{ loaded []string }
 
 func (f *fake) Match(alias string) []string {
-	return map[string][]string{"pci:1": {"virtio_pci"}, "virtio:1": {"virtio_net"}, "cpu:x": {"aesni"}}[alias]
+	return map[string][]string{"pci:1": {"virtio_pci"}, "virtio:1": {"virtio_net"}, "cpu:x": {"aesni"}, "virtio:4": {"virtio_rng"}}[alias]
 }
 func (f *fake) Load(m string) error {
 	f.loaded = append(f.loaded, m)
@@ -30,12 +30,12 @@ func (f *fake) Load(m string) error {
 func TestLoad(t *testing.T) {
 	f := &fake{}
 	passes := 0
-	r, err := Load(f, Early([]string{"tun", "kvm_intel", "broken"}), func() ([]string, error) {
+	r, err := Load(f, Early([]string{"tun", "kvm_intel", "broken"}, []string{"virtio_rng"}), func() ([]string, error) {
 		passes++
 		if passes == 1 {
 			return []string{"pci:1", "cpu:x", "usb:9"}, nil
 		}
-		return []string{"pci:1", "usb:9", "virtio:1"}, nil // the bus driver made it appear
+		return []string{"pci:1", "usb:9", "virtio:1", "virtio:4"}, nil // the bus driver made it appear
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -50,10 +50,10 @@ func TestLoad(t *testing.T) {
 
 func TestLateSkipsNothing(t *testing.T) {
 	f := &fake{}
-	if _, err := Load(f, Late(nil), func() ([]string, error) { return []string{"cpu:x"}, nil }, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := Load(f, Late(nil), func() ([]string, error) { return []string{"cpu:x", "virtio:4"}, nil }, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(f.loaded, []string{"aesni"}) {
+	if !slices.Equal(f.loaded, []string{"aesni", "virtio_rng"}) {
 		t.Errorf("loaded %v", f.loaded)
 	}
 }

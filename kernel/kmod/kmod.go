@@ -52,6 +52,7 @@ type Index struct {
 	aliases []alias
 	load    []string
 	late    []string
+	wait    []string
 	builtin map[string]bool
 	loaded  map[string]error // what Load came to
 	insert  func(file string) error
@@ -67,6 +68,7 @@ func Open(dir string) (*Index, error) {
 		"modules.dep": x.takeDep, "modules.alias": x.takeAlias, "modules.softdep": x.takeSoft,
 		"modules.load":    func(line string) { x.load = append(x.load, Norm(line)) },
 		"modules.late":    func(line string) { x.late = append(x.late, Norm(line)) },
+		"modules.wait":    func(line string) { x.wait = append(x.wait, Norm(line)) },
 		"modules.builtin": func(line string) { x.builtin[name(line)] = true },
 	} {
 		if err := lines(filepath.Join(dir, name), take); err != nil {
@@ -124,6 +126,9 @@ func (x *Index) Boot() []string { return x.load }
 
 // Late lists those that it wants loaded while the agent starts.
 func (x *Index) Late() []string { return x.late }
+
+// Waiting lists those that it wants loaded then, where a device asks for them.
+func (x *Index) Waiting() []string { return x.wait }
 
 // Load loads a module and what it needs. A built-in one is there already.
 // What a module came to is remembered: it is tried once.

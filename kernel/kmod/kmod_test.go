@@ -32,6 +32,7 @@ func index(t *testing.T) (*Index, *[]string) {
 		"modules.softdep": "softdep b pre: intel missing\n",
 		"modules.load":    "c-d\na\n",
 		"modules.late":    "intel\n",
+		"modules.wait":    "amd\n",
 		"modules.builtin": "kernel/fs/ext4.ko\n",
 	})
 	x, err := Open(dir)

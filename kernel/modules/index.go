@@ -11,14 +11,15 @@ import (
 
 // Index writes the text files of lib/modules/RELEASE for the chosen modules,
 // in the formats of depmod: modules.dep, modules.alias, modules.softdep and
-// modules.builtin. Ours are modules.load, what is loaded at boot, in order, and
-// modules.late, what is loaded while the agent starts.
+// modules.builtin. Ours are modules.load, what is loaded at boot, in order,
+// modules.late, what is loaded while the agent starts, and modules.wait, what
+// is loaded then if a device asks for it.
 func Index(chosen []Module, builtin []string) map[string][]byte {
 	byName := map[string]Module{}
 	for _, m := range chosen {
 		byName[m.Name] = m
 	}
-	var dep, alias, soft, load, late, built bytes.Buffer
+	var dep, alias, soft, load, late, wait, built bytes.Buffer
 	for _, m := range chosen {
 		fmt.Fprintf(&dep, "%s:", m.Path)
 		for _, d := range closure(m, byName) {
@@ -40,6 +41,9 @@ func Index(chosen []Module, builtin []string) map[string][]byte {
 		if m.Late {
 			fmt.Fprintln(&late, m.Name)
 		}
+		if m.Wait {
+			fmt.Fprintln(&wait, m.Name)
+		}
 	}
 	sort.Strings(builtin)
 	for _, b := range builtin {
@@ -47,7 +51,7 @@ func Index(chosen []Module, builtin []string) map[string][]byte {
 	}
 	return map[string][]byte{
 		"modules.dep": dep.Bytes(), "modules.alias": alias.Bytes(), "modules.softdep": soft.Bytes(),
-		"modules.load": load.Bytes(), "modules.late": late.Bytes(), "modules.builtin": built.Bytes(),
+		"modules.load": load.Bytes(), "modules.late": late.Bytes(), "modules.wait": wait.Bytes(), "modules.builtin": built.Bytes(),
 	}
 }
 

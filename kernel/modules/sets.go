@@ -8,6 +8,7 @@ type Want struct {
 	Optional bool   // a kernel without it is fine: its hardware is not for that kernel
 	Load     bool   // loaded at boot, before the agent starts
 	Late     bool   // loaded while the agent starts: needed for guests, not for the way to the ledger
+	Wait     bool   // loaded for its device as any other, but only then: nothing on the way to the ledger needs it
 	Why      string // what is missing without it
 }
 
@@ -27,8 +28,8 @@ func Sets() []Set {
 			{Name: "virtio_scsi", Optional: true, Why: "disks of a virtual machine"},
 			{Name: "virtio_net", Why: "the uplink of a virtual machine"},
 			{Name: "virtio_console", Why: "consoles and the test channel"},
-			{Name: "virtio_balloon", Optional: true, Why: "memory given back to the host"},
-			{Name: "virtio_rng", Why: "entropy of a virtual machine"},
+			{Name: "virtio_balloon", Optional: true, Wait: true, Why: "memory given back to the host"},
+			{Name: "virtio_rng", Wait: true, Why: "entropy of a virtual machine"},
 		}},
 		{"kvm", []Want{
 			// The processor's modalias chooses one of the two, and it brings kvm.
@@ -83,15 +84,15 @@ func Sets() []Set {
 		}},
 		{"platform", []Want{
 			{Name: "efivarfs", Late: true, Optional: true, Why: "firmware variables, read only"},
-			{Name: "i6300esb", Optional: true, Why: "the emulated watchdog"},
-			{Name: "iTCO_wdt", Optional: true, Why: "Intel's watchdog"},
-			{Name: "sp5100_tco", Optional: true, Why: "AMD's watchdog"},
+			{Name: "i6300esb", Optional: true, Wait: true, Why: "the emulated watchdog"},
+			{Name: "iTCO_wdt", Optional: true, Wait: true, Why: "Intel's watchdog"},
+			{Name: "sp5100_tco", Optional: true, Wait: true, Why: "AMD's watchdog"},
 			{Name: "button", Late: true, Why: "the power button"},
 			{Name: "evdev", Late: true, Why: "the power button"},
-			{Name: "atkbd", Optional: true, Why: "a keyboard"},
-			{Name: "i8042", Optional: true, Why: "a keyboard"},
+			{Name: "atkbd", Optional: true, Wait: true, Why: "a keyboard"},
+			{Name: "i8042", Optional: true, Wait: true, Why: "a keyboard"},
 			{Name: "rtc_cmos", Optional: true, Why: "the clock"},
-			{Name: "qemu_fw_cfg", Optional: true, Why: "a virtual machine's settings"},
+			{Name: "qemu_fw_cfg", Optional: true, Wait: true, Why: "a virtual machine's settings"},
 			{Name: "ramoops", Optional: true, Why: "the last words before a crash"},
 		}},
 		{"nic", []Want{

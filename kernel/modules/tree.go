@@ -31,6 +31,7 @@ type Module struct {
 	Data []byte
 	Load bool // loaded at boot, before the agent starts
 	Late bool // loaded at boot, while the agent starts
+	Wait bool // when a device asks for it, not before Late
 }
 
 // NewTree starts a tree; Add fills it.
@@ -113,8 +114,9 @@ func (t *Tree) Choose(sets ...Set) ([]Module, error) {
 			if err := c.add(w.Name, w.Optional, w.Load, nil); err != nil {
 				return nil, fmt.Errorf("module set %s, for %s: %w", set.Name, w.Why, err)
 			}
-			if i, ok := c.at[Norm(w.Name)]; ok && w.Late {
-				c.out[i].Late = true
+			if i, ok := c.at[Norm(w.Name)]; ok {
+				c.out[i].Late = c.out[i].Late || w.Late
+				c.out[i].Wait = c.out[i].Wait || w.Wait
 			}
 		}
 	}

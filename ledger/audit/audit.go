@@ -21,6 +21,7 @@ type Config struct {
 	Deployment string // name (all its versions) or log index
 	StateFile  string // remembers the last checkpoint, see ledger.ClientConfig; "" for none
 	HTTP       *http.Client
+	Progress   func(step string, done, total int64) // see ledger.ClientConfig; also "replay"; nil for none
 }
 
 // Report is the outcome. The audit passed if there are no discrepancies.
@@ -65,7 +66,10 @@ func (r *Report) wrong(format string, args ...any) {
 // Run audits one deployment. A log that cannot be believed at all is an
 // error; what is wrong in the story of the deployment stands in the report.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	c, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{cfg.Ledger}, StateFile: cfg.StateFile, HTTP: cfg.HTTP, KeepEntries: true})
+	if cfg.Progress == nil {
+		cfg.Progress = func(string, int64, int64) {}
+	}
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{cfg.Ledger}, StateFile: cfg.StateFile, HTTP: cfg.HTTP, KeepEntries: true, Progress: cfg.Progress})
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +80,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	entries := c.Entries()
 	r := &Report{Origin: c.State().Root().Log.Origin, Size: cp.N, Root: hex.EncodeToString(cp.Hash[:]), Cosigners: cp.Cosigners, Discrepancies: []string{}, proof: map[int64]string{}, claimed: map[int64]string{}}
 
-	state, err := replay(ctx, entries)
+	state, err := replay(ctx, entries, cfg.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -105,10 +109,13 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 }
 
 // replay folds the log into a state of its own.
-func replay(ctx context.Context, entries ledger.Entries) (*ledger.State, error) {
+func replay(ctx context.Context, entries ledger.Entries, progress func(step string, done, total int64)) (*ledger.State, error) {
 	s := ledger.NewState()
 	fold := ledger.NewFold(s)
-	err := entries.Range(ctx, 0, entries.Len(), func(_ int64, raw []byte) error { return fold.Add(raw) })
+	err := entries.Range(ctx, 0, entries.Len(), func(i int64, raw []byte) error {
+		progress("replay", i+1, entries.Len())
+		return fold.Add(raw)
+	})
 	if err := errors.Join(err, fold.Done()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ledger.ErrForged, err)
 	}

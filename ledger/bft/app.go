@@ -27,6 +27,7 @@ import (
 // result is what Submit waits for.
 type result struct {
 	receipt ledger.Receipt
+	before  bool // said in an earlier entry, whose index is in receipt
 	err     error
 }
 
@@ -212,7 +213,7 @@ func (a *app) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 			res.err = err
 			var refused *ledger.Refused
 			if errors.As(err, &refused) && refused.Index >= 0 {
-				res.receipt.Index, res.err = refused.Index, nil
+				res.receipt.Index, res.before, res.err = refused.Index, true, nil
 			}
 		}
 		a.block.results[sha256.Sum256(tx)] = res

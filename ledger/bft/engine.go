@@ -299,6 +299,9 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 		if r.err != nil {
 			return r.receipt, r.err
 		}
+		if r.before {
+			r.receipt.Size = 0 // it has the receipt that it had
+		}
 		return e.durable(ctx, late.C, r.receipt)
 	case <-late.C:
 		return ledger.Receipt{}, e.late("ordered")
@@ -336,16 +339,17 @@ func (e *Engine) push(tx []byte) error {
 }
 
 // durable waits until the entry of a receipt is on the disk, under a
-// checkpoint.
+// checkpoint. A receipt without a size becomes the one that the entry had.
 func (e *Engine) durable(ctx context.Context, late <-chan time.Time, r ledger.Receipt) (ledger.Receipt, error) {
 	for {
 		e.app.mu.RLock()
 		news, done := e.app.news, e.app.durable > r.Index
-		if r.Size == 0 {
-			r.Size, r.TimeMs = e.app.state.Size(), e.app.state.TimeMs()
-		}
+		size := e.app.durable
 		e.app.mu.RUnlock()
-		if done {
+		switch {
+		case done && r.Size == 0:
+			return receipt(LogDir(e.dir), r.Index, size)
+		case done:
 			return r, nil
 		}
 		select {

@@ -267,21 +267,52 @@ func (b *bench) write(context.Context) ([]string, error) {
 	return []string{string(out)}, nil
 }
 
-// firstByte polls a page until it answers.
+// firstByte waits until a page answers. It asks anew every 50 ms without
+// waiting for earlier questions: a connection that began before there was
+// anybody to take it answers seconds late, or never.
 func firstByte(ctx context.Context, url string) error {
-	client := http.Client{Timeout: 2 * time.Second}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	answers := make(chan error)
+	every := time.NewTicker(50 * time.Millisecond)
+	defer every.Stop()
+	last := errors.New("nothing was tried")
 	for {
-		r, err := client.Get(url)
-		if err == nil {
-			r.Body.Close()
-			if r.StatusCode == http.StatusOK {
+		select {
+		case <-every.C:
+			go func() {
+				err := ask(ctx, &client, url)
+				select {
+				case answers <- err:
+				case <-ctx.Done():
+				}
+			}()
+		case last = <-answers:
+			if last == nil {
 				return nil
 			}
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("no page at %s: %w (%v)", url, ctx.Err(), err)
+			return fmt.Errorf("no page at %s: %w (%v)", url, ctx.Err(), last)
 		}
 	}
+}
+
+// ask gets a page once.
+func ask(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	r, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	if err := r.Body.Close(); err != nil {
+		return err
+	}
+	if r.StatusCode != http.StatusOK {
+		return errors.New(r.Status)
+	}
+	return nil
 }

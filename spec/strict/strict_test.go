@@ -16,6 +16,11 @@ type inner struct {
 	Name string `json:"name"`
 }
 
+// Inner is exported for a struct that embeds it.
+type Inner struct {
+	A string `json:"a"`
+}
+
 type outer struct {
 	Text  string            `json:"text"`
 	On    bool              `json:"on"`
@@ -90,6 +95,14 @@ func TestRefused(t *testing.T) {
 		"lone high surrogate":   {replace(`"a"`, `"\ud83d"`), "text", "lone surrogate"},
 		"lone low surrogate":    {replace(`"a"`, `"\ude00"`), "text", "lone surrogate"},
 		"high, then letter":     {replace(`"a"`, `"\ud83d\u0041"`), "text", "lone surrogate"},
+		"high, then others":     {replace(`"a"`, `"\ud83dxude00"`), "text", "lone surrogate"},
+		"high, other escape":    {replace(`"a"`, `"\ud83d\nde00"`), "text", "lone surrogate"},
+		"high, no digits":       {replace(`"a"`, `"\ud83d\uzz00"`), "text", "hex digits"},
+		"high, cut off":         {`{"text":"\ud83d`, "text", "lone surrogate"},
+		"high, cut in escape":   {`{"text":"\ud83d\`, "text", "lone surrogate"},
+		"map value":             {replace(`"k":"v"`, `"k":1`), "map.k", "is a number"},
+		"key not UTF-8":         {replace(`"k":"v"`, "\"\xff\":\"v\""), "map", "UTF-8"},
+		"base64 not UTF-8":      {replace("AAE=", "AA\xff="), "raw", "UTF-8"},
 		"NUL":                   {replace(`"a"`, `"\u0000"`), "text", "NUL"},
 		"raw control":           {replace(`"a"`, "\"\n\""), "text", "control"},
 		"unknown escape":        {replace(`"a"`, `"\x41"`), "text", "an escape"},
@@ -127,6 +140,18 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+func TestPaths(t *testing.T) {
+	long := strings.Repeat("a", 65)
+	for want, got := range map[string]string{
+		"a": Join("", "a"), "a.b-C_1": Join("a", "b-C_1"), `a["b c"]`: Join("a", "b c"), `a[""]`: Join("a", ""),
+		`["` + long + `"]`: Join("", long), "x." + long[:64]: Join("x", long[:64]), "a[3]": Index("a", 3),
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestLimit(t *testing.T) {
 	var v outer
 	if err := Decode([]byte(good), &v, len(good)); err != nil {
@@ -157,12 +182,27 @@ func TestGoTypes(t *testing.T) {
 			A string `json:"a,omitempty"`
 		}{},
 		"no tag": &struct{ A string }{},
-		"value":  inner{},
-		"nil":    (*inner)(nil),
+		"dash": &struct {
+			A string `json:"-"`
+		}{},
+		"not exported": reflect.New(reflect.StructOf([]reflect.StructField{
+			{Name: "a", PkgPath: "strict", Type: reflect.TypeFor[string](), Tag: `json:"a"`},
+		})).Interface(),
+		"embedded": &struct {
+			inner `json:"a"`
+		}{},
+		"Embedded": &struct {
+			Inner `json:"a"`
+		}{},
+		"value": inner{},
+		"nil":   (*inner)(nil),
 	} {
 		var e *Error
 		if err := Decode([]byte(`{"a":1}`), v, 100); err == nil || errors.As(err, &e) {
 			t.Errorf("%s: got %v, want an error that blames the type", name, err)
+		}
+		if b, err := Encode(v); name != "value" && err == nil {
+			t.Errorf("%s: encoded to %s", name, b)
 		}
 	}
 	if _, err := Encode(map[string]float64{"a": 1}); err == nil {

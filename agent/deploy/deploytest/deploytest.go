@@ -216,7 +216,9 @@ func (k *Kernel) Left() int {
 type Fetcher struct {
 	mu        sync.Mutex
 	Manifests map[string]zimage.Manifest
-	Err       error // of Blob
+	Err       error  // of BlobWithin
+	BlobSize  int64  // what a mirror announces for a blob
+	Fetched   func() // when set, called for each image
 }
 
 // Manifest implements content.Fetcher.
@@ -230,18 +232,24 @@ func (f *Fetcher) Manifest(_ context.Context, id string) (zimage.Manifest, error
 	return m, nil
 }
 
-// Blob implements content.Fetcher.
-func (f *Fetcher) Blob(_ context.Context, _, path string) (int64, error) {
+// BlobWithin implements content.Fetcher.
+func (f *Fetcher) BlobWithin(_ context.Context, _, path string, room func(int64) error) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.Err != nil {
 		return 0, f.Err
+	}
+	if err := room(f.BlobSize); err != nil {
+		return 0, err
 	}
 	return 1, os.WriteFile(path, []byte("blob"), 0o600)
 }
 
 // Image implements content.Fetcher.
 func (f *Fetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (int64, error) {
+	if f.Fetched != nil {
+		f.Fetched()
+	}
 	return 2, os.WriteFile(path, []byte("image"), 0o600)
 }
 

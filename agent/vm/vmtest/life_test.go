@@ -35,6 +35,8 @@ type view struct {
 	Runs             int
 	Now              int64
 	OpenStdout, Exec string
+
+	Agent, VsockPair, Ring string
 }
 
 func (s *suite) version() {
@@ -159,6 +161,7 @@ func (s *suite) view(output string) {
 		"devices":   {v.Devices, []string{"fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"}},
 		"processes": {v.Processes, []string{fmt.Sprint(v.PID)}},
 		"stdout":    {v.OpenStdout, ""}, "exec in tmpfs": {v.Exec, "EACCES"}, "volume is fresh": {v.Runs, 0},
+		"line to the agent": {v.Agent, "EAFNOSUPPORT"}, "vsock pair": {v.VsockPair, "EAFNOSUPPORT"}, "io_uring": {v.Ring, "EPERM"},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			s.Errorf("the workload's %s: %q, want %q", what, pair[0], pair[1])

@@ -16,8 +16,11 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/guest/wire"
 )
 
 // View is what the workload sees; the test decodes it from the first line.
@@ -38,6 +41,9 @@ type View struct {
 	Now        int64    // Unix ms
 	OpenStdout string   // error of opening /dev/stdout by name
 	Exec       string   // error of running a program from the tmpfs
+	Agent      string   // error of dialing the agent as PID 1 does
+	VsockPair  string   // error of two sockets that are connected already
+	Ring       string   // error of making sockets without calls
 }
 
 func main() {
@@ -162,7 +168,24 @@ func view() View {
 	fail(os.WriteFile("/tmp/app", program, 0o700))
 	_, err = syscall.ForkExec("/tmp/app", []string{"/tmp/app", "check"}, &syscall.ProcAttr{})
 	v.Exec = try(err)
+	v.Agent = try(dialAgent())
+	_, err = unix.Socketpair(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	v.VsockPair = try(err)
+	var params [120]byte // struct io_uring_params
+	_, _, ring := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
+	if ring != 0 {
+		v.Ring = try(ring)
+	}
 	return v
+}
+
+// dialAgent is what no workload may: its answers would be taken for its guest's.
+func dialAgent() error {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: wire.Port}), unix.Close(fd))
 }
 
 func try(err error) string {

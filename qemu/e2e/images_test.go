@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/zos-node/zos/boards"
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/oci"
+)
+
+// fillStore converts the example's images.
+func (w *world) fillStore(layouts string) {
+	w.t.Helper()
+	var err error
+	if w.store, err = zimage.OpenStore(w.path("store")); err != nil {
+		w.t.Fatal(err)
+	}
+	w.app, w.appID = w.convert(filepath.Join(layouts, "app"))
+	w.web, w.webID = w.convert(filepath.Join(layouts, "web"))
+}
+
+func (w *world) convert(layout string) (zimage.Manifest, string) {
+	w.t.Helper()
+	src, err := oci.OpenSource("oci:" + layout)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m, id, err := zimage.Convert(context.Background(), src, "linux/amd64", w.store, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return m, id
+}
+
+// variant puts a blob into the store that differs from one of the guest's
+// files by a trailing byte: it works the same and no node has it yet.
+func (w *world) variant(guest, file string, tail byte) string {
+	w.t.Helper()
+	b, err := os.ReadFile(filepath.Join(guest, file))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.write("variant", append(b, tail))
+	d, err := w.store.AddBlob(w.path("variant"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return d
+}
+
+// addBlobs puts the guests' kernel and initramfs into the store.
+func (w *world) addBlobs(guest string) {
+	w.t.Helper()
+	for _, f := range []string{"vmlinuz", "initramfs.cpio"} {
+		d, err := w.store.AddBlob(filepath.Join(guest, f))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.blobs[f] = d
+	}
+}
+
+// drivers are the hypervisors that nodes are tested with.
+var drivers = []string{"cloud-hypervisor", "qemu"}
+
+// anyDriver is Cloud Hypervisor where there is a binary, else QEMU.
+func anyDriver(t *testing.T) string {
+	if _, err := findCloudHypervisor(context.Background(), nil); err != nil {
+		return "qemu"
+	}
+	return "cloud-hypervisor"
+}
+
+// findCloudHypervisor takes a given or kept binary; tests download nothing.
+func findCloudHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hypervisor, error) {
+	cache, err := kernel.CacheFile()
+	if err != nil {
+		return kernel.Hypervisor{}, err
+	}
+	if parts == nil {
+		file := cache
+		if local := os.Getenv("CLOUD_HYPERVISOR"); local != "" {
+			file = local
+		}
+		_, err := os.Stat(file)
+		return kernel.Hypervisor{}, err
+	}
+	return parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
+}
+
+// buildNode builds a test image with one driver. It returns the folder.
+func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
+	w.t.Helper()
+	if driver == "cloud-hypervisor" {
+		if _, err := findCloudHypervisor(context.Background(), nil); errors.Is(err, fs.ErrNotExist) {
+			w.t.Skip("SKIP cloud-hypervisor: no binary here; CLOUD_HYPERVISOR=/path makes this case run")
+		}
+	}
+	board, err := boards.Load("qemu-x86_64")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	root, err := os.ReadFile(w.root)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	parts, err := kernel.Open(kernel.Options{
+		Cache: filepath.Join(repo, "build/cache/debian"), Lock: filepath.Join(repo, "kernel/debian.lock"),
+		WorkLock: filepath.Join(repo, "build/debian.lock"), Arch: board.Arch, Log: log,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out, err := os.MkdirTemp(w.dir, "image-")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	res, err := image.Build(context.Background(), image.Request{
+		Board: board, Source: repo, Parts: parts, Root: root, Seed: seed, Faults: true, Out: out, Guest: filepath.Join(out, "guest"),
+		Log: log,
+		Hypervisor: func(ctx context.Context, s *kernel.Source) (kernel.Hypervisor, error) {
+			if driver == "qemu" {
+				return s.DebianQEMU(ctx)
+			}
+			return findCloudHypervisor(ctx, s)
+		},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.addBlobs(filepath.Join(out, "guest"))
+	return out, res
+}
+
+// seed composes a node's seed.
+func (w *world) seed(name string, mirrors ...*mirror) []byte {
+	w.t.Helper()
+	args := []string{"node", "seed", "--name", name, "--ledger", w.gate.inside(), "--voucher", w.path("voucher.json"), "-o", w.path(name + ".seed")}
+	for _, m := range mirrors {
+		args = append(args, "--mirror", m.inside())
+	}
+	mustZos(w.t, args...)
+	b, err := os.ReadFile(w.path(name + ".seed"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b
+}
+
+func (w *world) mirror() *mirror { return newMirror(w.t, zimage.Handler(w.store)) }
