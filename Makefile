@@ -20,8 +20,13 @@ test: programs
 test-ledger: setup
 	@go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
 
+# BENCH=ledger measures the ledger and its anchors instead.
 bench: programs
+ifeq ($(BENCH),ledger)
+	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
+else
 	@build/bin/demo --bench build/bench.json
+endif
 
 # ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
 # without ROOT it trusts keys that are made for it in build/run/keys.

@@ -199,6 +199,7 @@ func (s *State) index() error {
 		}
 		if g.State == GrantActive {
 			s.active[g.Index] = true
+			s.expires(g)
 		}
 	}
 	for _, d := range s.deployments.vals {

@@ -35,6 +35,7 @@ type State struct {
 	revoked     table[Revocation]
 	revokedKey  map[string]int64 // fingerprint to the entry that revokes it
 	active      map[int64]bool   // claims whose lease runs
+	leases      leases           // when they run out
 	records     map[int64][]Recorded
 	incidents   []Reported
 	seen        map[sum]int64
@@ -44,6 +45,8 @@ type State struct {
 	// last is the state root that the last block leaf has. The bound of that
 	// block is not in it: it has the leaf itself.
 	last sum
+	// cache is of no account for what Apply comes to.
+	cache *Cache
 }
 
 // heard is an entry that was accepted: what it says and where it stands.
@@ -83,6 +86,7 @@ func (s *State) Clone() *State {
 	c.bounds, c.roots, c.incidents, c.said = slices.Clip(s.bounds), slices.Clip(s.roots), slices.Clip(s.incidents), slices.Clip(s.said)
 	c.nodes, c.vouchers, c.deployments, c.claims = s.nodes.clone(), s.vouchers.clone(), s.deployments.clone(), s.claims.clone()
 	c.nodeByID, c.voucherByID, c.newest = maps.Clone(s.nodeByID), maps.Clone(s.voucherByID), maps.Clone(s.newest)
+	c.leases = slices.Clone(s.leases)
 	c.revoked, c.revokedKey = s.revoked.clone(), maps.Clone(s.revokedKey)
 	c.active, c.records, c.seen = maps.Clone(s.active), maps.Clone(s.records), maps.Clone(s.seen)
 	return &c
@@ -110,6 +114,8 @@ type at struct {
 func (s *State) Apply(height, timeMs int64, entries [][]byte) Outcome {
 	out := Outcome{Indexes: map[int]int64{}, Refused: map[int]error{}}
 	now := max(timeMs, s.timeMs)
+	defer s.trim()
+	s.cache.ahead(entries)
 	due := s.expire(now)
 	for i, raw := range entries {
 		e, change, err := s.admit(now, raw)
@@ -168,17 +174,17 @@ func (s *State) Check(timeMs int64, raw []byte) error {
 // admit applies the rules to one entry. Rules only read; what an accepted
 // entry changes is in the function returned.
 func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
-	e, err := Decode(raw)
-	if err != nil {
-		return nil, nil, err
+	e, keys, wrong := s.cache.Open(raw)
+	if e == nil {
+		return nil, nil, wrong
 	}
 	if i, ok := s.seen[e.id()]; ok {
 		return nil, nil, &Refused{Reason: fmt.Sprintf("the same is on the ledger already, as entry %d", i), Index: i}
 	}
-	keys, err := e.Envelope.Keys()
-	if err != nil {
-		return nil, nil, refusal("", err)
+	if wrong != nil {
+		return nil, nil, wrong
 	}
+	var err error
 	if keys, err = s.valid(e, keys); err != nil {
 		return nil, nil, err
 	}

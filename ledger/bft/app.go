@@ -38,6 +38,7 @@ type app struct {
 	abci.BaseApplication
 	writer *tiles.Writer
 	cosign *collector
+	cache  *ledger.Cache
 	now    func() time.Time
 	live   atomic.Bool // no block is being replayed any more
 	fail   func(error)
@@ -113,18 +114,18 @@ func (a *app) InitChain(context.Context, *abci.RequestInitChain) (*abci.Response
 
 // CheckTx keeps what is no entry out of the mempool.
 func (a *app) CheckTx(_ context.Context, r *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
-	if err := admissible(r.Tx); err != nil {
+	if err := a.admissible(r.Tx); err != nil {
 		return &abci.ResponseCheckTx{Code: 1, Log: err.Error()}, nil
 	}
 	return &abci.ResponseCheckTx{}, nil
 }
 
 // admissible says whether a transaction may be in a block beside its time.
-func admissible(tx []byte) error {
+func (a *app) admissible(tx []byte) error {
 	if isTick(tx) {
 		return nil
 	}
-	_, err := ledger.Decode(tx)
+	_, _, err := a.cache.Open(tx)
 	return err
 }
 
@@ -169,7 +170,7 @@ func (a *app) acceptable(txs [][]byte) error {
 		return err
 	}
 	for _, tx := range txs[1:] {
-		if err := admissible(tx); err != nil {
+		if err := a.admissible(tx); err != nil {
 			return err
 		}
 	}
