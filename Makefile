@@ -9,7 +9,7 @@ export GOFLAGS := -trimpath
 export FUZZTIME ?= 60s
 export FUZZ
 
-.PHONY: run test test-boot fuzz bench image programs setup clean
+.PHONY: run test test-boot test-ledger fuzz bench image programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -25,11 +25,19 @@ test-boot: programs
 fuzz: setup
 	@ci/fuzz.sh
 
-# BENCH=image measures conversion and transport against other tools instead.
+# What breaks a ledger of several validators on purpose: takes up to 30 min and
+# prints a table.
+test-ledger: setup
+	@go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
+
+# BENCH=image measures conversion and transport against other tools instead,
+# BENCH=ledger the ledger and its anchors.
 bench: programs
 ifeq ($(BENCH),image)
 	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
 	@build/bin/imagebench -o build/bench-image.json
+else ifeq ($(BENCH),ledger)
+	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
 else
 	@build/bin/demo --bench build/bench.json
 endif

@@ -34,6 +34,7 @@ func (s *State) applyClaim(a at, p *Claim, node *Node) (func(), error) {
 	return func() {
 		s.claims.put(g.Index, g)
 		s.active[g.Index] = true
+		s.expires(&g)
 		s.deployments.put(d.ID, claimed)
 	}, nil
 }
@@ -51,7 +52,10 @@ func (s *State) applyRenew(a at, p *Renew, node *Node) (func(), error) {
 		return nil, err
 	}
 	g.ExpiresMs = max(g.ExpiresMs, a.timeMs+s.Root().Lease.LeaseMs)
-	return func() { s.claims.put(g.Index, g) }, nil
+	return func() {
+		s.claims.put(g.Index, g)
+		s.expires(&g)
+	}, nil
 }
 
 // applyRelease gives a claim back: the deployment is open for others.

@@ -43,7 +43,7 @@ func (s *State) applyRegister(a at, e *Entry, d *spec.Deployment, keys []string)
 		}
 	}
 	now := Deployment{
-		ID: a.index, Name: name, Version: version, Digest: spec.Digest(e.Envelope.Payload), RootVersion: root.Version, Roles: roles,
+		ID: a.index, Name: name, Version: version, Digest: spec.Digest(e.Envelope.Payload), Entry: HashEntry(e.Raw), RootVersion: root.Version, Roles: roles,
 		RegisteredMs: a.timeMs, SinceMs: a.timeMs, Stopped: -1, Replaced: -1, Spec: d, Envelope: e.Raw,
 	}
 	return func() {

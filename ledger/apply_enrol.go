@@ -33,10 +33,13 @@ func (s *State) applyEnrol(a at, p *Enrol, keys []string) (func(), error) {
 	if err != nil {
 		return nil, refusal("payload.voucher", err)
 	}
+	if signers, err = s.stillValid(signers); err != nil {
+		return nil, err
+	}
 	if err := s.Root().check("voucher", signers, nil); err != nil {
 		return nil, refusal("payload.voucher.signatures", err)
 	}
-	use := voucherUse{Digest: HashEntry(p.Voucher.Payload)}
+	use := voucherUse{ID: v.ID, Digest: HashEntry(p.Voucher.Payload)}
 	first, known := s.voucherByID[v.ID]
 	if known {
 		old := *s.vouchers.get(first)

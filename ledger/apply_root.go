@@ -71,7 +71,7 @@ func (s *State) applyRoot(a at, r *Root, keys []string, raw []byte) (func(), err
 		return nil, err
 	}
 	return func() {
-		s.roots = append(s.roots, rootAt{a.index, r, slices.Clone(raw)})
+		s.root(rootAt{a.index, r, slices.Clone(raw)})
 	}, nil
 }
 

@@ -3,8 +3,11 @@
 package ledger
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/hex"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"unicode/utf8"
@@ -27,7 +30,11 @@ func match(pattern, s string) bool { return regexp.MustCompile(pattern).MatchStr
 
 // Checkpoints is the part of a root that says which checkpoints are to be believed.
 func (r *Root) Checkpoints() tiles.Policy {
-	return tiles.Policy{Origin: r.Log.Origin, Key: r.Log.Key, Cosigners: r.Log.Cosigners, Quorum: int(r.Log.Quorum)}
+	p := tiles.Policy{Origin: r.Log.Origin, Quorum: int(r.Log.Quorum)}
+	for _, v := range r.Log.Validators {
+		p.Keys, p.Cosigners = append(p.Keys, v.Log), append(p.Cosigners, v.Cosigner)
+	}
+	return p
 }
 
 // Validate checks a root by itself.
@@ -35,8 +42,8 @@ func (r *Root) Validate() error {
 	if r.Version < 1 {
 		return refuse("version", "is %d, want 1 or more", r.Version)
 	}
-	if r.Log.Quorum < 1 || r.Log.Quorum > int64(len(r.Log.Cosigners)) {
-		return refuse("log.quorum", "is %d, want 1 to %d, the number of cosigners", r.Log.Quorum, len(r.Log.Cosigners))
+	if err := checkLog(r.Log); err != nil {
+		return err
 	}
 	if err := r.Checkpoints().Validate(); err != nil {
 		return refusal("log", err)
@@ -68,6 +75,49 @@ func (r *Root) Validate() error {
 	return nil
 }
 
+// maxValidators bounds the number of validators: what one checkpoint holds.
+const maxValidators = 32
+
+func checkLog(l LogPolicy) error {
+	n := int64(len(l.Validators))
+	if n > maxValidators {
+		return refuse("log.validators", "has %d entries, at most %d are allowed", n, maxValidators)
+	}
+	if l.Quorum > n || 3*l.Quorum <= 2*n {
+		return refuse("log.quorum", "is %d, want %d to %d: more than two thirds of the validators", l.Quorum, QuorumOf(int(n)), n)
+	}
+	for i, v := range l.Validators {
+		field := strict.Index("log.validators", i)
+		if err := v.Validate(); err != nil {
+			return refusal(field, err)
+		}
+		for _, w := range l.Validators[:i] {
+			if v.Name == w.Name || v.Consensus == w.Consensus || v.Log == w.Log {
+				return refuse(field, "has the name or a key of validator %s", w.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// Validate checks a validator by itself; whether its note keys are keys is
+// for tiles.Policy to say.
+func (v *Validator) Validate() error {
+	if !match(dnsLabel, v.Name) {
+		return refuse("name", "is %q, want a DNS label", v.Name)
+	}
+	if b, err := base64.StdEncoding.DecodeString(v.Consensus); err != nil || len(b) != ed25519.PublicKeySize || base64.StdEncoding.EncodeToString(b) != v.Consensus {
+		return refuse("consensus", "is %q, want an Ed25519 public key in base64", v.Consensus)
+	}
+	if v.Mirror == "" {
+		return nil
+	}
+	if u, err := url.Parse(v.Mirror); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(v.Mirror) > 256 {
+		return refuse("mirror", "is %q, want http(s)://host[:port][/path] or nothing", v.Mirror)
+	}
+	return nil
+}
+
 // Validate checks a voucher by itself.
 func (v *Voucher) Validate() error { return check(v) }
 
@@ -93,6 +143,11 @@ func check(p any) error {
 		return checkCapacity(p)
 	case *Stop:
 		return firstError(natural("deployment", p.Deployment), textual("reason", p.Reason))
+	case *Revoke:
+		if _, err := sign.Fingerprint(p.Key); err != nil {
+			return refusal("key", err)
+		}
+		return textual("reason", p.Reason)
 	case *Claim:
 		return firstError(natural("deployment", p.Deployment), natural("attempt", p.Attempt), checkActed(p.Acted))
 	case *Renew:

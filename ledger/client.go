@@ -3,12 +3,15 @@
 package ledger
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,10 +26,18 @@ type ClientConfig struct {
 	// StateFile keeps the last checkpoint over restarts, so that an older or
 	// another history is noticed; "" keeps it in memory only.
 	StateFile string
+	// Snapshot lets the first Sync start from a cosigned snapshot of the state
+	// instead of from entry 0: whoever does not want to apply the rules to the
+	// whole past. It has no effect with KeepEntries.
+	Snapshot bool
 	// KeepEntries keeps every entry in memory for Entries.
 	KeepEntries bool
 	HTTP        *http.Client // nil: a client of its own
 	Log         *slog.Logger // nil: none
+	// StaleAfter is how long a ledger may be behind what was seen before
+	// without being refused for it (ErrRollback): where several validators and
+	// mirrors publish, one is always a little behind. 0 is no time at all.
+	StaleAfter time.Duration
 	// OnRefused is told of every ledger that was not believed (ErrForged,
 	// ErrRollback, ErrFork) or not reached, also when another one served.
 	OnRefused func(ledger string, err error)
@@ -40,14 +51,16 @@ type Client struct {
 	cfg     ClientConfig
 	sources []source
 
-	sync  sync.Mutex       // one Sync at a time
-	first int              // source to ask first
-	each  func(raw []byte) // of Replay: told of each new entry, or nil
+	sync      sync.Mutex       // one Sync at a time
+	each      func(raw []byte) // of Replay: told of each new entry, or nil
+	keepFresh bool
 
 	mu    sync.Mutex // guards what follows
 	trust trust
 	floor tlog.Tree // what was seen before, possibly in an earlier life
+	since time.Time // when floor was seen, by its cosignatures
 	view  view
+	seen  []LedgerStatus
 }
 
 // trust is a root of trust that was checked.
@@ -61,13 +74,8 @@ type view struct {
 	state      *State
 	checkpoint tiles.Checkpoint
 	entries    [][]byte // with KeepEntries
-}
-
-// Receipt says where an entry stands. Sync and an inclusion check prove it.
-type Receipt struct {
-	Index  int64 `json:"index"`
-	Size   int64 `json:"size"`
-	TimeMs int64 `json:"timeMs"`
+	trust      trust    // the newest root in it
+	fresh      [][]byte // entries since the view before, for a mirror
 }
 
 // OpenClient checks the root of trust, which is taken as given, and the state
@@ -131,72 +139,101 @@ func (c *Client) Checkpoint() tiles.Checkpoint {
 	return c.view.checkpoint
 }
 
-// Sync brings the state up to a ledger's newest checkpoint. It asks one after
-// the other until one passes every check; nothing is taken from one that does
-// not. When all fail, the error has the reason of each.
+// Sync brings the state up to the newest checkpoint that a ledger has. It asks
+// all of them, at once, and takes from the newest that passes every check; the
+// others are held against it. Nothing is taken from one that fails a check.
+// When two pass every check and contradict each other, none is believed. When
+// all fail, the error has the reason of each.
 func (c *Client) Sync(ctx context.Context) error {
 	c.sync.Lock()
 	defer c.sync.Unlock()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: nobody was asked: %w", ErrUnreachable, err)
+	}
+	heads := c.look(ctx)
 	var all []error
-	for i := range c.sources {
-		n := (c.first + i) % len(c.sources)
-		news, err := c.syncFrom(ctx, c.sources[n])
-		if err == nil {
-			c.first = n
-			if !news {
-				// It may be frozen without being wrong: ask another one next time.
-				c.first = (n + 1) % len(c.sources)
+	refuse := func(h *head, err error) {
+		h.err = err
+		all = append(all, err)
+		if errors.Is(err, errBehind) {
+			return
+		}
+		c.cfg.Log.Warn("a ledger was refused", "part", "ledger", "ledger", h.from.String(), "err", err)
+		c.cfg.OnRefused(h.from.String(), err)
+	}
+	var ok []*head
+	for _, h := range heads {
+		if h.err == nil {
+			h.err = c.older(h)
+		}
+		if h.err != nil {
+			refuse(h, h.err)
+			continue
+		}
+		ok = append(ok, h)
+	}
+	if len(ok) == 0 {
+		for _, h := range merged(heads) {
+			if err := c.older(h); err == nil {
+				ok = append(ok, h)
 			}
+		}
+	}
+	slices.SortStableFunc(ok, func(a, b *head) int { return cmp.Compare(b.checkpoint.N, a.checkpoint.N) })
+	for i, h := range ok {
+		next, err := c.tryFrom(ctx, h)
+		if err == nil && next != nil {
+			// Those behind it, and those of the same size.
+			for _, other := range ok[i+1:] {
+				if err := c.against(ctx, next, other); errors.Is(err, errBoth) {
+					return fmt.Errorf("%w: %s and %s contradict each other at size %d, and both have the signatures that the root of trust demands: more than a third of the validators are dishonest, or their keys were stolen; nothing is believed",
+						ErrFork, h.from, other.from, other.checkpoint.N)
+				} else if err != nil {
+					refuse(other, err)
+				}
+			}
+			err = c.accept(next)
+		}
+		if err == nil {
+			c.report(heads)
 			return nil
 		}
-		all = append(all, err)
+		refuse(h, err)
 		if ctx.Err() != nil {
 			break
 		}
-		c.cfg.Log.Warn("a ledger was refused", "part", "ledger", "ledger", c.sources[n].String(), "err", err)
-		c.cfg.OnRefused(c.sources[n].String(), err)
 	}
+	c.report(heads)
 	return errors.Join(all...)
 }
 
-// syncFrom tries again when tiles vanish: the ledger went on meanwhile, and
+// tryFrom tries again when tiles vanish: the ledger went on meanwhile, and
 // only the widest of the partial ones are kept.
-func (c *Client) syncFrom(ctx context.Context, from source) (news bool, err error) {
+func (c *Client) tryFrom(ctx context.Context, h *head) (next *view, err error) {
 	for range 5 {
-		if news, err = c.advance(ctx, from); err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return news, err
+		if next, err = c.advance(ctx, h); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return next, err
 		}
+		again := c.lookAt(ctx, h.from)
+		if again.err != nil {
+			return nil, again.err
+		}
+		*h = *again
 	}
-	return false, err
+	return nil, err
 }
 
-func (c *Client) advance(ctx context.Context, from source) (news bool, err error) {
+// advance makes the view of a checkpoint, nil when it is the one that is there.
+func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 	c.mu.Lock()
 	trusted, floor, old := c.trust, c.floor, c.view
 	c.mu.Unlock()
-	start := time.Now()
-
-	if trusted, err = walkRoots(ctx, from, trusted); err != nil {
-		return false, err
-	}
-	signed, err := from.get(ctx, "checkpoint", tiles.MaxCheckpoint)
-	if err != nil {
-		return false, err
-	}
-	cp, err := trusted.root.Checkpoints().Open(signed)
-	if err != nil {
-		return false, forged(from, err)
-	}
-	switch {
-	case cp.N < floor.N:
-		return false, fmt.Errorf("%w: %s has %d entries, %d were there before", ErrRollback, from, cp.N, floor.N)
-	case cp.N == floor.N && cp.Hash != floor.Hash:
-		return false, fmt.Errorf("%w: %s has another root hash at size %d", ErrFork, from, cp.N)
-	case cp.N == old.state.Size():
+	from, cp := h.from, h.checkpoint
+	if cp.N == old.state.Size() {
 		c.mu.Lock()
 		c.view.checkpoint = cp
 		c.mu.Unlock()
-		return false, nil
+		return nil, nil
 	}
 	hashes := newProven(ctx, from, cp.Tree)
 	if floor.N > 0 && floor.N < cp.N {
@@ -204,15 +241,24 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 		// proves, is a consistency proof.
 		was, err := tlog.TreeHash(floor.N, hashes)
 		if err != nil {
-			return false, forged(from, err)
+			return nil, forged(from, err)
 		}
 		if was != floor.Hash {
-			return false, fmt.Errorf("%w: %s had another root hash at size %d than what was seen before", ErrFork, from, floor.N)
+			return nil, fmt.Errorf("%w: %s had another root hash at size %d than what was seen before", ErrFork, from, floor.N)
 		}
 	}
 	next := view{state: old.state.Clone(), checkpoint: cp, entries: old.entries[:len(old.entries):len(old.entries)]}
+	if old.state.Size() == 0 && c.cfg.Snapshot && !c.cfg.KeepEntries {
+		s, err := fromSnapshot(ctx, from, cp.Tree, hashes)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			next.state = s
+		}
+	}
 	fold := NewFold(next.state)
-	err = eachEntry(ctx, from, cp.Tree, hashes, old.state.Size(), cp.N, func(i int64, raw []byte) error {
+	err := eachEntry(ctx, from, cp.Tree, hashes, next.state.Size(), cp.N, func(i int64, raw []byte) error {
 		c.cfg.Progress("entries", i+1, cp.N)
 		if c.cfg.KeepEntries {
 			next.entries = append(next.entries, raw)
@@ -220,67 +266,87 @@ func (c *Client) advance(ctx context.Context, from source) (news bool, err error
 		if c.each != nil {
 			c.each(raw)
 		}
+		if c.keepFresh {
+			next.fresh = append(next.fresh, bytes.Clone(raw))
+		}
 		return fold.Add(raw)
 	})
 	if err == nil {
 		err = fold.Done()
 	}
 	if err != nil {
-		return false, forged(from, err)
+		return nil, forged(from, err)
 	}
-	if trusted, err = agree(trusted, next); err != nil {
-		return false, forged(from, err)
+	if next.trust, err = agree(trusted, h.under, next); err != nil {
+		return nil, forged(from, err)
 	}
-	if err := c.save(trusted, cp); err != nil {
-		return false, err
-	}
-	c.mu.Lock()
-	c.trust, c.floor, c.view = trusted, cp.Tree, next
-	c.mu.Unlock()
-	c.cfg.Log.Debug("caught up", "part", "ledger", "size", cp.N, "took", time.Since(start))
-	return true, nil
+	return &next, nil
 }
 
-// agree checks that the roots of trust on the log are the ones that are
-// trusted, and takes a newer one over.
-func agree(trusted trust, v view) (trust, error) {
+// accept makes a view the present one.
+func (c *Client) accept(next *view) error {
+	if err := c.save(next.trust, next.checkpoint); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.trust, c.floor, c.view = next.trust, next.checkpoint.Tree, *next
+	c.since = time.Unix(next.checkpoint.TimeSec, 0)
+	c.mu.Unlock()
+	c.cfg.Log.Debug("caught up", "part", "ledger", "size", next.checkpoint.N)
+	return nil
+}
+
+// agree checks that the roots of trust on the log continue the one that is
+// trusted, and that the checkpoint is one that the newest of them believes.
+// That one is trusted from now on.
+func agree(trusted, under trust, v view) (trust, error) {
 	if v.state.Size() != v.checkpoint.N || v.state.tree.Hash() != v.checkpoint.Hash {
 		return trust{}, fmt.Errorf("folding gives another tree than the checkpoint of size %d", v.checkpoint.N)
 	}
-	if v.state.Root() == nil {
+	newest := v.state.Root()
+	if newest == nil {
 		return trust{}, errors.New("the log has no root of trust")
 	}
-	if on := v.state.RootEnvelope(trusted.root.Version); on != nil {
-		a, err := Decode(on)
-		if err != nil {
-			return trust{}, err
-		}
-		b, err := Decode(trusted.envelope)
-		if err != nil {
-			return trust{}, err
-		}
-		if a.id() != b.id() {
-			return trust{}, fmt.Errorf("root version %d on the log is not the trusted one: this is another ledger, or the wrong --root", trusted.root.Version)
-		}
+	on := v.state.RootEnvelope(trusted.root.Version)
+	if on == nil {
+		return trust{}, fmt.Errorf("the log ends with root version %d, but version %d is trusted: it stood still before that, or this is another ledger", newest.Version, trusted.root.Version)
 	}
-	if newest := v.state.Root(); newest.Version > trusted.root.Version {
-		trusted = trust{newest, v.state.RootEnvelope(newest.Version)}
+	a, err := Decode(on)
+	if err != nil {
+		return trust{}, err
+	}
+	b, err := Decode(trusted.envelope)
+	if err != nil {
+		return trust{}, err
+	}
+	if a.id() != b.id() {
+		return trust{}, fmt.Errorf("root version %d on the log is not the trusted one: this is another ledger, or the wrong --root", trusted.root.Version)
+	}
+	if newest.Version != under.root.Version {
 		if _, err := newest.Checkpoints().Open(v.checkpoint.Note); err != nil {
 			return trust{}, fmt.Errorf("under root version %d, which is on the log: %w", newest.Version, err)
 		}
 	}
-	return trusted, nil
+	return trust{newest, v.state.RootEnvelope(newest.Version)}, nil
 }
 
 // Submit hands an entry to the first ledger that answers. A refusal is a
-// *Refused; the same entry again gives the same receipt.
+// *Refused; the same entry again gives the same receipt. The receipt is a proof
+// that the log has the entry, and is checked: one that does not hold is an
+// ErrForged, whatever the server says.
 func (c *Client) Submit(ctx context.Context, entry []byte) (Receipt, error) {
 	var all []error
 	for _, s := range c.sources {
 		r, err := s.submit(ctx, entry)
 		var refused *Refused
-		if err == nil || errors.As(err, &refused) {
+		if errors.As(err, &refused) {
 			return r, err
+		}
+		if err == nil {
+			if err = c.checkReceipt(ctx, s, r, entry); err == nil {
+				return r, nil
+			}
+			c.cfg.OnRefused(s.String(), err)
 		}
 		all = append(all, err)
 		if ctx.Err() != nil {
@@ -299,10 +365,15 @@ func Replay(ctx context.Context, dir string, rootEnvelope []byte, each func(raw 
 		return nil, err
 	}
 	c.each = each
-	if _, err := c.advance(ctx, c.sources[0]); err != nil {
+	h := c.lookAt(ctx, c.sources[0])
+	if h.err != nil {
+		return nil, h.err
+	}
+	next, err := c.advance(ctx, h)
+	if err != nil {
 		return nil, err
 	}
-	return c.State(), nil
+	return next.state, nil
 }
 
 // Submit hands an entry to one server. It needs no root of trust, and so it

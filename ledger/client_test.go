@@ -115,7 +115,7 @@ func TestClientRefusesLies(t *testing.T) {
 			return 0, b
 		}), ledger.ErrForged, "no signature of a known key"},
 		{"log signature altered", liar(t, l, only("/checkpoint", signature(0, func(s string) string { return s[:60] + "AAAA" + s[64:] }))), ledger.ErrForged, "invalid signature"},
-		{"log signature missing", liar(t, l, only("/checkpoint", signature(0, drop))), ledger.ErrForged, "not signed by the log key"},
+		{"log signature missing", liar(t, l, only("/checkpoint", signature(0, drop))), ledger.ErrForged, "not signed by a log key"},
 		{"cosignature altered", liar(t, l, only("/checkpoint", signature(1, func(s string) string { return s[:90] + "AAAA" + s[94:] }))), ledger.ErrForged, "invalid signature"},
 		{"cosignature missing", liar(t, l, only("/checkpoint", signature(1, drop))), ledger.ErrForged, "0 of 1 cosignatures"},
 		{"size altered", liar(t, l, only("/checkpoint", func(b []byte) []byte { return bytes.Replace(b, []byte("\n1"), []byte("\n2"), 1) })), ledger.ErrForged, "invalid signature"},

@@ -18,7 +18,7 @@ import (
 type Entry struct {
 	Type     string
 	Envelope *sign.Envelope
-	// Payload is a *Root, *Enrol, *Capacity, *spec.Deployment, *Stop, *Claim,
+	// Payload is a *Root, *Enrol, *Capacity, *spec.Deployment, *Stop, *Revoke, *Claim,
 	// *Renew, *Release, *Record, *Incident, *Close or *Block.
 	Payload any
 	Raw     []byte
@@ -80,6 +80,8 @@ func payload(entryType string) any {
 		return new(Capacity)
 	case TypeStop:
 		return new(Stop)
+	case TypeRevoke:
+		return new(Revoke)
 	case TypeClaim:
 		return new(Claim)
 	case TypeRenew:

@@ -33,6 +33,19 @@
 // renewal therefore has to act on a newer state than the one before it, and
 // while leases run there always is one (expire.go).
 //
+// # Keys that are lost
+//
+// A revoke entry, which the root's roles sign, takes a key out of use from its
+// place in the log on. Nothing that was signed before becomes invalid, so old
+// proofs hold for ever; what runs because of a compromised key ends.
+//
+// # One validator and several
+//
+// The root of trust lists the validators (LogPolicy), and the next root may
+// list others: origin, tree and old proofs stay, and a reader with any older
+// root walks the chain of roots up to the present one. The root of trust that
+// counts for a checkpoint is the newest one in the log that it covers.
+//
 // # What one operator can do
 //
 // With one validator the operator can show different logs to clients that have

@@ -17,6 +17,7 @@ const (
 	TypeCapacity   = "application/vnd.zos.capacity.v1+json"
 	TypeDeployment = "application/vnd.zos.deployment.v1+json" // register: payload = the exact spec bytes
 	TypeStop       = "application/vnd.zos.stop.v1+json"
+	TypeRevoke     = "application/vnd.zos.revoke.v1+json"
 	TypeClaim      = "application/vnd.zos.claim.v1+json"
 	TypeRenew      = "application/vnd.zos.renew.v1+json"
 	TypeRelease    = "application/vnd.zos.release.v1+json"
@@ -39,13 +40,26 @@ type Root struct {
 	Lease   LeasePolicy         `json:"lease"`
 }
 
-// LogPolicy says which checkpoints are to be believed.
+// LogPolicy says which checkpoints are to be believed: those that a Quorum of
+// the validators cosigned, which is always more than two thirds of them.
 type LogPolicy struct {
-	Origin    string   `json:"origin"`    // C2SP checkpoint origin line
-	Key       string   `json:"key"`       // note verifier key (vkey) of the log
-	Cosigners []string `json:"cosigners"` // vkeys (cosignature/v1) of the validators
-	Quorum    int64    `json:"quorum"`    // how many distinct cosigners a checkpoint needs
+	Origin     string      `json:"origin"` // C2SP checkpoint origin line
+	Validators []Validator `json:"validators"`
+	Quorum     int64       `json:"quorum"` // how many distinct validators a checkpoint needs
 }
+
+// Validator is one of those who order entries and cosign checkpoints. Each is
+// run by an operator of its own, with keys that nobody else has.
+type Validator struct {
+	Name      string `json:"name"`      // DNS label, for people
+	Log       string `json:"log"`       // note verifier key (vkey) under the name of the origin
+	Cosigner  string `json:"cosigner"`  // vkey (cosignature/v1)
+	Consensus string `json:"consensus"` // Ed25519 public key that votes on blocks, base64
+	Mirror    string `json:"mirror"`    // base URL of its copy of the log, or ""
+}
+
+// QuorumOf is the smallest number that is more than two thirds of n.
+func QuorumOf(n int) int64 { return int64(2*n/3 + 1) }
 
 // LeasePolicy holds the times of claiming, in milliseconds of ledger time.
 type LeasePolicy struct {
@@ -105,6 +119,17 @@ type Stop struct {
 	Deployment int64  `json:"deployment"` // log index of its register entry
 	Name       string `json:"name"`       // must be that deployment's name
 	Reason     string `json:"reason"`
+}
+
+// Revoke takes a key out of use. Signed by the roles of Require["root"]. What
+// counts is the place in the log: what the key signed before this entry stays
+// valid for ever, whatever clocks said; after it, its signatures count for
+// nothing. If the key is Compromised, what runs because of it ends as well:
+// deployments that it signed are stopped, leases of a node with it end.
+type Revoke struct {
+	Key         string `json:"key"` // authorized_keys form
+	Compromised bool   `json:"compromised"`
+	Reason      string `json:"reason"`
 }
 
 // Claim is a node's acceptance of a deployment. Its log index is the fencing

@@ -3,6 +3,7 @@
 package ledger
 
 import (
+	"container/heap"
 	"maps"
 	"slices"
 )
@@ -23,11 +24,39 @@ func (s *State) DueMs() int64 {
 	if len(s.active) == 0 {
 		return -1
 	}
-	due := s.timeMs + max(s.Root().Lease.LeaseMs/4, 1)
-	for claim := range s.active {
-		due = min(due, s.claims.get(claim).ExpiresMs)
+	return min(s.timeMs+max(s.Root().Lease.LeaseMs/4, 1), s.leases[0].expiresMs)
+}
+
+// lease is when a claim's lease runs out, or did before it was renewed.
+type lease struct{ expiresMs, claim int64 }
+
+// leases is a heap, the first to run out on top. Renewed leases stay in it
+// until they come to the top.
+type leases []lease
+
+func (l leases) Len() int           { return len(l) }
+func (l leases) Less(i, j int) bool { return l[i].expiresMs < l[j].expiresMs }
+func (l leases) Swap(i, j int)      { l[i], l[j] = l[j], l[i] }
+func (l *leases) Push(x any)        { *l = append(*l, x.(lease)) }
+func (l *leases) Pop() any {
+	old := *l
+	x := old[len(old)-1]
+	*l = old[:len(old)-1]
+	return x
+}
+
+// expires notes when a lease runs out.
+func (s *State) expires(g *Grant) { heap.Push(&s.leases, lease{g.ExpiresMs, g.Index}) }
+
+// trim brings a lease that runs, and as it is, to the top.
+func (s *State) trim() {
+	for len(s.leases) > 0 {
+		top := s.leases[0]
+		if s.active[top.claim] && s.claims.get(top.claim).ExpiresMs == top.expiresMs {
+			return
+		}
+		heap.Pop(&s.leases)
 	}
-	return due
 }
 
 // expire brings the leases to the time of a new block and says whether that
@@ -45,6 +74,7 @@ func (s *State) expire(now int64) bool {
 		case still:
 			g.ExpiresMs = max(g.ExpiresMs, now+lease.GraceMs)
 			s.claims.put(claim, g)
+			s.expires(&g)
 		case g.ExpiresMs <= now:
 			index := s.nodeByID[g.Node]
 			node := *s.nodes.get(index)

@@ -18,7 +18,12 @@ type Fold struct {
 }
 
 // NewFold folds into s, which it changes.
-func NewFold(s *State) *Fold { return &Fold{state: s} }
+func NewFold(s *State) *Fold {
+	if s.cache == nil {
+		s.cache = NewCache() // signatures of a block are checked on all processors
+	}
+	return &Fold{state: s}
+}
 
 // Genesis makes the first leaves of a log: its root of trust and a block leaf.
 func Genesis(rootEnvelope []byte, timeMs int64) ([][]byte, error) {

@@ -58,11 +58,12 @@ func (u Use) minus(claim int64, n Use) Use {
 	return rest
 }
 
-// Free is what the node has left for claims.
+// Free is what the node has left for claims: nothing, if it has come to have
+// less than its claims reserved.
 func (n *Node) Free() Free {
 	f := Free{Ports: maps.Clone(n.Used.Ports)}
 	if n.Capacity != nil {
-		f.VCPUs, f.MemoryMiB, f.StorageMiB = n.Capacity.VCPUs-n.Used.VCPUs, n.Capacity.MemoryMiB-n.Used.MemoryMiB, n.Capacity.StorageMiB-n.Used.StorageMiB
+		f.VCPUs, f.MemoryMiB, f.StorageMiB = max(n.Capacity.VCPUs-n.Used.VCPUs, 0), max(n.Capacity.MemoryMiB-n.Used.MemoryMiB, 0), max(n.Capacity.StorageMiB-n.Used.StorageMiB, 0)
 	}
 	return f
 }
@@ -74,6 +75,9 @@ func (s *State) Match(d *Deployment, node *Node) []string {
 		return []string{"node has not published its capacity"}
 	}
 	reasons := Match(d.Spec, node.Capacity, node.Labels, node.Free())
+	if s.Revoked(node.ID) != nil {
+		reasons = append(reasons, "node's key was revoked")
+	}
 	if node.Lost {
 		reasons = append(reasons, "node let its last lease run out and was not heard from since")
 	}

@@ -9,7 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,13 +25,29 @@ type Submitter interface {
 	Health() error
 }
 
+// Busy says that an entry could not be taken now, through no fault of the
+// entry, and after which time it is worth to try again.
+type Busy struct {
+	Reason string
+	After  time.Duration
+	Quota  bool // the submitter has used up what it may; others are served
+}
+
+func (b *Busy) Error() string { return b.Reason }
+
 // Handler serves a log's static files and takes entries.
 //
-//	GET  /checkpoint, /tile/…, /root/…   what Dir.Read allows, nothing else
-//	POST /submit                         200 with a receipt, 400 or 409 with {"error","field"}
+//	GET  /checkpoint, /tile/…, /root/…, /snapshot   what Dir.Read allows, nothing else
+//	POST /submit                         200 with a Receipt, which is a proof, 400 or 409 with {"error","field"},
+//	                                     429 or 503 with {"error"} and Retry-After
 //	GET  /healthz                        200 or 503
 func Handler(dir tiles.Dir, s Submitter, log *slog.Logger) http.Handler {
-	h := &handler{dir, s, log}
+	return QuotaHandler(dir, s, log, Quota{})
+}
+
+// QuotaHandler is Handler with a limit on what each key submits.
+func QuotaHandler(dir tiles.Dir, s Submitter, log *slog.Logger, q Quota) http.Handler {
+	h := &handler{dir, s, log, newQuotas(q)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", h.file)
 	mux.HandleFunc("POST /submit", h.submit)
@@ -46,9 +64,10 @@ func NewServer(h http.Handler) *http.Server {
 }
 
 type handler struct {
-	dir tiles.Dir
-	s   Submitter
-	log *slog.Logger
+	dir    tiles.Dir
+	s      Submitter
+	log    *slog.Logger
+	quotas *quotas
 }
 
 func (h *handler) file(w http.ResponseWriter, r *http.Request) {
@@ -66,6 +85,8 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	kind, cache := "application/octet-stream", "public, max-age=31536000, immutable"
 	if path == "checkpoint" {
 		kind, cache = "text/plain; charset=utf-8", "no-cache"
+	} else if path == snapshotPath {
+		cache = "no-cache"
 	} else if strings.HasPrefix(path, "root/") {
 		kind = "application/json"
 	}
@@ -86,9 +107,17 @@ func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, http.StatusBadRequest, reply{Error: "the entry was cut off: " + err.Error()})
 		return
 	}
-	receipt, err := h.s.Submit(r.Context(), body)
+	receipt, err := h.order(r.Context(), body)
 	var refused *Refused
+	var busy *Busy
 	switch {
+	case errors.As(err, &busy):
+		status := http.StatusServiceUnavailable
+		if busy.Quota {
+			status = http.StatusTooManyRequests
+		}
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(busy.After.Seconds()))))
+		h.answer(w, status, reply{Error: busy.Reason})
 	case errors.As(err, &refused):
 		status := http.StatusConflict
 		if _, err := Decode(body); err != nil {
@@ -98,8 +127,32 @@ func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		h.answer(w, http.StatusServiceUnavailable, reply{Error: err.Error()})
 	default:
-		h.answer(w, http.StatusOK, reply{Index: &receipt.Index, Size: receipt.Size, TimeMs: receipt.TimeMs})
+		h.answer(w, http.StatusOK, reply{Index: &receipt.Index, Size: receipt.Size, TimeMs: receipt.TimeMs, Proof: receipt.Proof, Entry: receipt.Entry})
 	}
+}
+
+// order checks the quota, has an entry ordered, and proves its place.
+func (h *handler) order(ctx context.Context, body []byte) (Receipt, error) {
+	if h.quotas.q.Rate > 0 {
+		e, err := Decode(body)
+		if err != nil {
+			return Receipt{}, err
+		}
+		keys, err := e.Envelope.Keys()
+		if err != nil {
+			return Receipt{}, refusal("signatures", err)
+		}
+		for _, key := range keys {
+			if wait := h.quotas.take(key, time.Now()); wait > 0 {
+				return Receipt{}, &Busy{Quota: true, After: wait, Reason: "this key has submitted more than its share; try again after a while"}
+			}
+		}
+	}
+	r, err := h.s.Submit(ctx, body)
+	if err != nil {
+		return r, err
+	}
+	return prove(ctx, h.dir, r, body)
 }
 
 func (h *handler) health(w http.ResponseWriter, _ *http.Request) {

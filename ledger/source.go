@@ -118,12 +118,14 @@ type reply struct {
 	Index  *int64 `json:"index,omitempty"`
 	Size   int64  `json:"size,omitempty"`
 	TimeMs int64  `json:"timeMs,omitempty"`
+	Proof  string `json:"proof,omitempty"`
+	Entry  string `json:"entry,omitempty"`
 	Error  string `json:"error,omitempty"`
 	Field  string `json:"field,omitempty"`
 }
 
 func (h *httpSource) submit(ctx context.Context, entry []byte) (Receipt, error) {
-	status, b, err := h.do(ctx, http.MethodPost, "submit", entry, 64<<10)
+	status, b, err := h.do(ctx, http.MethodPost, "submit", entry, 256<<10)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -133,7 +135,7 @@ func (h *httpSource) submit(ctx context.Context, entry []byte) (Receipt, error) 
 	}
 	switch {
 	case (status == http.StatusOK || status == http.StatusConflict) && r.Index != nil:
-		return Receipt{Index: *r.Index, Size: r.Size, TimeMs: r.TimeMs}, nil
+		return Receipt{Index: *r.Index, Size: r.Size, TimeMs: r.TimeMs, Proof: r.Proof, Entry: r.Entry}, nil
 	case status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusRequestEntityTooLarge:
 		return Receipt{}, &Refused{Field: r.Field, Reason: r.Error, Index: -1}
 	}

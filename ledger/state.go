@@ -4,12 +4,11 @@ package ledger
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"golang.org/x/mod/sumdb/tlog"
@@ -33,10 +32,27 @@ type State struct {
 	deployments table[Deployment]
 	newest      map[string]int64 // name of a deployment to its newest register entry
 	claims      table[Grant]
-	active      map[int64]bool // claims whose lease runs
+	revoked     table[Revocation]
+	revokedKey  map[string]int64 // fingerprint to the entry that revokes it
+	active      map[int64]bool   // claims whose lease runs
+	leases      leases           // when they run out
 	records     map[int64][]Recorded
 	incidents   []Reported
-	seen        map[[sha256.Size]byte]int64
+	seen        map[sum]int64
+	said        []heard // what seen holds, in the order of the log
+	// Of lists that only grow, the state root holds a chain of digests.
+	boundsSum, rootsSum, saidSum sum
+	// last is the state root that the last block leaf has. The bound of that
+	// block is not in it: it has the leaf itself.
+	last sum
+	// cache is of no account for what Apply comes to.
+	cache *Cache
+}
+
+// heard is an entry that was accepted: what it says and where it stands.
+type heard struct {
+	id    sum
+	index int64
 }
 
 type bound struct {
@@ -51,6 +67,7 @@ type rootAt struct {
 }
 
 type voucherUse struct {
+	ID     string
 	Digest string // of the payload: one id stands for one voucher
 	Used   int64
 }
@@ -59,52 +76,20 @@ type voucherUse struct {
 func NewState() *State {
 	return &State{
 		nodeByID: map[string]int64{}, voucherByID: map[string]int64{}, newest: map[string]int64{},
-		active: map[int64]bool{}, records: map[int64][]Recorded{}, seen: map[[sha256.Size]byte]int64{},
+		active: map[int64]bool{}, records: map[int64][]Recorded{}, seen: map[sum]int64{}, revokedKey: map[string]int64{},
 	}
 }
 
 // Clone makes a copy on which Apply does not change the original.
 func (s *State) Clone() *State {
 	c := *s
-	c.bounds, c.roots, c.incidents = slices.Clip(s.bounds), slices.Clip(s.roots), slices.Clip(s.incidents)
+	c.bounds, c.roots, c.incidents, c.said = slices.Clip(s.bounds), slices.Clip(s.roots), slices.Clip(s.incidents), slices.Clip(s.said)
 	c.nodes, c.vouchers, c.deployments, c.claims = s.nodes.clone(), s.vouchers.clone(), s.deployments.clone(), s.claims.clone()
 	c.nodeByID, c.voucherByID, c.newest = maps.Clone(s.nodeByID), maps.Clone(s.voucherByID), maps.Clone(s.newest)
+	c.leases = slices.Clone(s.leases)
+	c.revoked, c.revokedKey = s.revoked.clone(), maps.Clone(s.revokedKey)
 	c.active, c.records, c.seen = maps.Clone(s.active), maps.Clone(s.records), maps.Clone(s.seen)
 	return &c
-}
-
-// table keeps values by the log index of the entry that made them, in that
-// order, each with the digest of its canonical JSON. Values are replaced,
-// never changed.
-type table[T any] struct {
-	keys []int64
-	vals []*T
-	sums [][sha256.Size]byte
-}
-
-func (t *table[T]) clone() table[T] {
-	return table[T]{slices.Clone(t.keys), slices.Clone(t.vals), slices.Clone(t.sums)}
-}
-
-func (t *table[T]) get(key int64) *T {
-	if i, ok := slices.BinarySearch(t.keys, key); ok {
-		return t.vals[i]
-	}
-	return nil
-}
-
-func (t *table[T]) put(key int64, v T) {
-	b, err := json.Marshal(&v)
-	if err != nil {
-		// Strings, numbers and maps of them always encode.
-		panic(fmt.Sprintf("ledger: encode %T: %v", v, err))
-	}
-	sum := sha256.Sum256(b)
-	i, ok := slices.BinarySearch(t.keys, key)
-	if !ok {
-		t.keys, t.vals, t.sums = slices.Insert(t.keys, i, key), slices.Insert(t.vals, i, nil), slices.Insert(t.sums, i, sum)
-	}
-	t.vals[i], t.sums[i] = &v, sum
 }
 
 // Outcome is what a block of entries came to. Positions are those in the
@@ -129,6 +114,8 @@ type at struct {
 func (s *State) Apply(height, timeMs int64, entries [][]byte) Outcome {
 	out := Outcome{Indexes: map[int]int64{}, Refused: map[int]error{}}
 	now := max(timeMs, s.timeMs)
+	defer s.trim()
+	s.cache.ahead(entries)
 	due := s.expire(now)
 	for i, raw := range entries {
 		e, change, err := s.admit(now, raw)
@@ -138,21 +125,43 @@ func (s *State) Apply(height, timeMs int64, entries [][]byte) Outcome {
 		}
 		index := s.tree.Size()
 		change()
-		s.seen[e.id()] = index
+		s.hear(heard{e.id(), index})
 		s.tree = s.tree.Append(tlog.RecordHash(raw))
 		out.Accepted, out.Indexes[i], out.Leaves = append(out.Accepted, i), index, append(out.Leaves, raw)
 	}
 	if len(out.Leaves) == 0 && !due {
-		out.StateRoot = hex.EncodeToString(s.stateRoot())
+		out.StateRoot = s.StateRoot()
 		return out
 	}
 	s.height, s.timeMs = height, now
-	out.StateRoot = hex.EncodeToString(s.stateRoot())
+	s.last = s.stateRoot()
+	out.StateRoot = s.StateRoot()
 	leaf := blockLeaf(Block{Height: height, TimeMs: now, StateRoot: out.StateRoot})
 	s.tree = s.tree.Append(tlog.RecordHash(leaf))
-	s.bounds = append(s.bounds, bound{s.tree.Size(), s.tree.Hash()})
+	s.bound(bound{s.tree.Size(), s.tree.Hash()})
 	out.Leaves = append(out.Leaves, leaf)
 	return out
+}
+
+// bound notes the end of a block, hear an entry; root a root of trust.
+func (s *State) bound(b bound) {
+	s.bounds = append(s.bounds, b)
+	s.boundsSum = chain(s.boundsSum, binary.BigEndian.AppendUint64(b.root[:], uint64(b.size)))
+}
+
+func (s *State) hear(h heard) {
+	s.said, s.seen[h.id] = append(s.said, h), h.index
+	s.saidSum = chain(s.saidSum, binary.BigEndian.AppendUint64(h.id[:], uint64(h.index)))
+}
+
+func (s *State) root(r rootAt) {
+	s.roots = append(s.roots, r)
+	s.rootsSum = chain(s.rootsSum, binary.BigEndian.AppendUint64([]byte(HashEntry(r.Envelope)), uint64(r.Index)))
+}
+
+// chain is the digest of a list with one more member.
+func chain(before sum, member []byte) sum {
+	return sha256.Sum256(append(before[:len(before):len(before)], member...))
 }
 
 // Check says whether an entry could enter now, without letting it in. When
@@ -165,16 +174,19 @@ func (s *State) Check(timeMs int64, raw []byte) error {
 // admit applies the rules to one entry. Rules only read; what an accepted
 // entry changes is in the function returned.
 func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
-	e, err := Decode(raw)
-	if err != nil {
-		return nil, nil, err
+	e, keys, wrong := s.cache.Open(raw)
+	if e == nil {
+		return nil, nil, wrong
 	}
 	if i, ok := s.seen[e.id()]; ok {
 		return nil, nil, &Refused{Reason: fmt.Sprintf("the same is on the ledger already, as entry %d", i), Index: i}
 	}
-	keys, err := e.Envelope.Keys()
-	if err != nil {
-		return nil, nil, refusal("", err)
+	if wrong != nil {
+		return nil, nil, wrong
+	}
+	var err error
+	if keys, err = s.valid(e, keys); err != nil {
+		return nil, nil, err
 	}
 	a := at{s.tree.Size(), now}
 	if len(s.roots) == 0 && e.Type != TypeRoot {
@@ -186,6 +198,8 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 		change, err = s.applyRoot(a, p, keys, raw)
 	case *Enrol:
 		change, err = s.applyEnrol(a, p, keys)
+	case *Revoke:
+		change, err = s.applyRevoke(a, p, keys)
 	default:
 		if e.Type == TypeDeployment || e.Type == TypeStop {
 			change, err = s.applyDeployment(a, e, keys)
@@ -199,37 +213,44 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 	return e, change, nil
 }
 
-// stateRoot is the SHA-256 over the digests of everything in the state, in
-// the order of the log, below a header. What the log itself holds (entries,
-// tree, bounds) is not repeated: the checkpoint covers it.
-func (s *State) stateRoot() []byte {
+// stateRoot is the digest of everything that Apply decides by: the trees of the
+// tables and the chains of the lists. What it costs does not depend on how
+// much there is. Records and incidents are not in it: no rule reads them, and
+// the checkpoint covers their entries.
+func (s *State) stateRoot() (root sum) {
 	h := sha256.New()
-	fmt.Fprintf(h, "zos state v1\n%d %d\n", s.height, s.timeMs)
-	for _, r := range s.roots {
-		fmt.Fprintf(h, "root %d %s\n", r.Index, HashEntry(r.Envelope))
-	}
+	fmt.Fprintf(h, "zos state v2\n%d %d %d\n", s.height, s.timeMs, s.bounded())
 	for _, part := range []struct {
 		name string
-		keys []int64
-		sums [][sha256.Size]byte
+		n    int
+		sum  sum
 	}{
-		{"node", s.nodes.keys, s.nodes.sums}, {"voucher", s.vouchers.keys, s.vouchers.sums},
-		{"deployment", s.deployments.keys, s.deployments.sums}, {"claim", s.claims.keys, s.claims.sums},
+		{"root", len(s.roots), s.rootsSum}, {"node", s.nodes.len(), s.nodes.sum()}, {"voucher", s.vouchers.len(), s.vouchers.sum()},
+		{"deployment", s.deployments.len(), s.deployments.sum()}, {"claim", s.claims.len(), s.claims.sum()},
+		{"revocation", s.revoked.len(), s.revoked.sum()},
+		{"entry", len(s.said), s.saidSum}, {"block", len(s.bounds), s.boundsSum},
 	} {
-		for i, key := range part.keys {
-			fmt.Fprintf(h, "%s %d %x\n", part.name, key, part.sums[i])
-		}
+		fmt.Fprintf(h, "%s %d %x\n", part.name, part.n, part.sum)
 	}
-	return h.Sum(nil)
+	h.Sum(root[:0])
+	return root
+}
+
+// bounded is the size of the log at the end of the block before.
+func (s *State) bounded() int64 {
+	if len(s.bounds) == 0 {
+		return 0
+	}
+	return s.bounds[len(s.bounds)-1].size
 }
 
 // hadState says whether the log ever ended a block in this state.
 func (s *State) hadState(a Acted) error {
-	i := sort.Search(len(s.bounds), func(i int) bool { return s.bounds[i].size >= a.Size })
-	if i == len(s.bounds) || s.bounds[i].size != a.Size {
+	was, ok := s.boundAt(a.Size)
+	if !ok {
 		return refuse("acted.size", "is %d, at which no block of this log ended", a.Size)
 	}
-	if root := hex.EncodeToString(s.bounds[i].root[:]); root != a.Root {
+	if root := hex.EncodeToString(was[:]); root != a.Root {
 		return refuse("acted.root", "is %s at size %d, but this log had %s: one of the two logs was forked", a.Root, a.Size, root)
 	}
 	return nil

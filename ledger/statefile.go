@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"github.com/zos-node/zos/spec/strict"
@@ -51,7 +52,7 @@ func (c *Client) load() error {
 	if root.Version > c.trust.root.Version {
 		c.trust = trust{root, r.Root}
 	}
-	c.floor = cp.Tree
+	c.floor, c.since = cp.Tree, time.Unix(cp.TimeSec, 0)
 	return nil
 }
 

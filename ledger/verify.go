@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"golang.org/x/mod/sumdb/tlog"
@@ -69,25 +70,46 @@ func (p *proven) SaveTiles(list []tlog.Tile, data [][]byte) {
 	}
 }
 
-// walkRoots follows the chain of roots of trust from one that is trusted.
-func walkRoots(ctx context.Context, from source, trusted trust) (trust, error) {
+// walkRoots follows the chain of roots of trust from one that is trusted,
+// which is the first of those returned.
+func walkRoots(ctx context.Context, from source, trusted trust) ([]trust, error) {
+	chain := []trust{trusted}
 	for range 100 {
-		b, err := from.get(ctx, rootPath(trusted.root.Version+1), MaxEntry)
+		last := chain[len(chain)-1]
+		b, err := from.get(ctx, rootPath(last.root.Version+1), MaxEntry)
 		if errors.Is(err, fs.ErrNotExist) {
-			return trusted, nil
+			break
 		} else if err != nil {
-			return trust{}, err
+			return nil, err
 		}
 		next, keys, err := DecodeRoot(b)
 		if err == nil {
-			err = next.Succeeds(trusted.root, keys)
+			err = next.Succeeds(last.root, keys)
 		}
 		if err != nil {
-			return trust{}, forged(from, fmt.Errorf("root version %d: %w", trusted.root.Version+1, err))
+			return nil, forged(from, fmt.Errorf("root version %d: %w", last.root.Version+1, err))
 		}
-		trusted = trust{next, b}
+		chain = append(chain, trust{next, b})
 	}
-	return trusted, nil
+	return chain, nil
+}
+
+// openCheckpoint opens a checkpoint under the newest root of a chain that
+// accepts it. A log publishes a root just before the checkpoint that has it,
+// so for a moment the checkpoint is still one of the root before. Which root
+// counts is decided by the log itself, in agree.
+func openCheckpoint(chain []trust, signed []byte) (tiles.Checkpoint, trust, error) {
+	var first error
+	for _, t := range slices.Backward(chain) {
+		cp, err := t.root.Checkpoints().Open(signed)
+		if err == nil {
+			return cp, t, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return tiles.Checkpoint{}, trust{}, first
 }
 
 // eachEntry reads the entries from first up to the end of the tree, checks

@@ -31,6 +31,7 @@ type Deployment struct {
 	Name         string              `json:"name"`
 	Version      int64               `json:"version"`
 	Digest       string              `json:"digest"` // of the spec's bytes
+	Entry        string              `json:"entry"`  // digest of the register entry
 	RootVersion  int64               `json:"rootVersion"`
 	Roles        map[string][]string `json:"roles"` // who signed: role to key fingerprints
 	RegisteredMs int64               `json:"registeredMs"`
@@ -217,6 +218,9 @@ const (
 	Replaced   = "replaced"
 )
 
+// Leases is the number of claims whose lease runs.
+func (s *State) Leases() int { return len(s.active) }
+
 // Status is the state of a deployment in one word.
 func (s *State) Status(d *Deployment) string {
 	var active, running int64
@@ -249,4 +253,4 @@ func (s *State) Status(d *Deployment) string {
 
 // StateRoot is the digest of the state as the last block leaf has it, 64 hex
 // digits.
-func (s *State) StateRoot() string { return hex.EncodeToString(s.stateRoot()) }
+func (s *State) StateRoot() string { return hex.EncodeToString(s.last[:]) }

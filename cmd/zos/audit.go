@@ -4,11 +4,15 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/audit"
@@ -16,6 +20,7 @@ import (
 
 func auditCommand(a *app) *cobra.Command {
 	var f ledgerFlags
+	var export, key string
 	cmd := &cobra.Command{
 		Use:   "audit DEPLOYMENT --ledger URL|DIR",
 		Short: "replay the ledger and check every signature, proof and record of a deployment",
@@ -26,18 +31,32 @@ and number of its records, their order, and that the digests which the nodes
 recorded are those of the signed spec. Works on a copy of the log without any
 network.
 
+--export writes the story as in-toto statements in DSSE envelopes, signed by the
+Ed25519 key of --export-key, with a proof for each entry; the tools of in-toto
+and sigstore verify them with auditor.pem.
+
 Exit codes: 0 everything fits, 3 something does not, 4 no such deployment,
 5 ledger not reached.`,
 		Example: `  zos audit shop --ledger ./ledger --root root.json
+  zos audit shop --ledger ./ledger --root root.json --export ./shop-audit --export-key ~/.ssh/auditor
   zos audit shop --ledger http://127.0.0.1:8470 --root root.json --json | jq .discrepancies`,
 		Args: exactly(1, "the deployment"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.audit(cmd.Context(), f, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.audit(cmd.Context(), f, args[0], export, key) },
 	}
 	f.add(cmd)
+	cmd.Flags().StringVar(&export, "export", "", "folder to write in-toto statements to")
+	cmd.Flags().StringVar(&key, "export-key", "", "Ed25519 private key that signs them (OpenSSH or PEM file)")
 	return cmd
 }
 
-func (a *app) audit(ctx context.Context, f ledgerFlags, deployment string) error {
+func (a *app) audit(ctx context.Context, f ledgerFlags, deployment, export, keyPath string) error {
+	var key ed25519.PrivateKey
+	if export != "" {
+		var err error
+		if key, err = exportKey(keyPath); err != nil {
+			return err
+		}
+	}
 	root, err := f.rootEnvelope()
 	if err != nil {
 		return err
@@ -59,10 +78,40 @@ func (a *app) audit(ctx context.Context, f ledgerFlags, deployment string) error
 	if err := a.print(r, func(w io.Writer) { writeReport(w, r) }); err != nil {
 		return err
 	}
+	if export != "" {
+		// Also, and above all, when something does not fit.
+		n, err := r.Export(export, key)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(a.err, "%d in-toto statements are in %s\n", n, export)
+	}
 	if !r.OK() {
 		return coded(exitRefused, fmt.Errorf("%d discrepancies in the story of %s", len(r.Discrepancies), r.Story.Name))
 	}
 	return nil
+}
+
+// exportKey reads an Ed25519 key from an OpenSSH or PEM file.
+func exportKey(path string) (ed25519.PrivateKey, error) {
+	if path == "" {
+		return nil, coded(exitUsage, errors.New("--export needs --export-key, which signs the statements"))
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fileError(fmt.Errorf("key: %w", err))
+	}
+	raw, err := ssh.ParseRawPrivateKey(b)
+	if err != nil {
+		return nil, coded(exitRefused, fmt.Errorf("key %s: %w", path, err))
+	}
+	switch k := raw.(type) {
+	case *ed25519.PrivateKey:
+		return *k, nil
+	case ed25519.PrivateKey:
+		return k, nil
+	}
+	return nil, coded(exitRefused, fmt.Errorf("key %s: is a %T, want Ed25519", path, raw))
 }
 
 func writeReport(w io.Writer, r *audit.Report) {
@@ -77,6 +126,11 @@ func writeReport(w io.Writer, r *audit.Report) {
 			state = "closed: " + c.Result
 		}
 		fmt.Fprintf(w, "  claim %-5d node %s, %s, %d records, plan %s\n", c.Claim, c.Name, state, c.Records, short(c.Plan, 19, false))
+	}
+	for _, c := range r.Claims {
+		if len(c.Missing) > 0 {
+			fmt.Fprintf(w, "  claim %-5d has no record of %s\n", c.Claim, strings.Join(c.Missing, ", "))
+		}
 	}
 	for _, d := range r.Discrepancies {
 		fmt.Fprintf(w, "  WRONG       %s\n", harmless(d))

@@ -27,7 +27,7 @@ const defaultLedger = "127.0.0.1:8470"
 // ledgerCommands are those about what was agreed, in which order.
 func ledgerCommands(a *app) []*cobra.Command {
 	group := &cobra.Command{Use: "ledger", Short: "make, serve and verify ledgers; make vouchers for nodes"}
-	group.AddCommand(ledgerInitCommand(a), ledgerServeCommand(a), ledgerVerifyCommand(a), voucherCommand(a))
+	group.AddCommand(ledgerInitCommand(a), ledgerServeCommand(a), ledgerDemoCommand(a), ledgerJoinCommand(a), ledgerPeerCommand(a), ledgerInviteCommand(a), ledgerLeaveCommand(a), ledgerMirrorCommand(a), revokeCommand(a), ledgerVerifyCommand(a), voucherCommand(a))
 	return []*cobra.Command{group, submitCommand(a), stopCommand(a), statusCommand(a), historyCommand(a), auditCommand(a)}
 }
 
@@ -122,8 +122,12 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 	if err := f.there(); err != nil {
 		return nil, err
 	}
+	var patience time.Duration
+	if len(f.ledgers) > 1 {
+		patience = time.Minute // one of several is always a little behind
+	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
-		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true, Progress: a.entriesDone("ledger"),
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true, StaleAfter: patience, Progress: a.entriesDone("ledger"),
 		OnRefused: func(where string, err error) {
 			if len(f.ledgers) > 1 { // of a single one, the error says it
 				a.clearBar()

@@ -28,6 +28,7 @@ type initOptions struct {
 	roles, requires, rootKey []string
 	shared                   bool
 	window, lease, grace     time.Duration
+	name, mirror, mesh       string
 }
 
 func ledgerInitCommand(a *app) *cobra.Command {
@@ -59,6 +60,9 @@ Exit codes: 0 made, 2 wrong arguments, 3 the policy does not hold together.`,
 	f.DurationVar(&o.window, "window", 10*time.Second, "how long each next node waits before it may claim")
 	f.DurationVar(&o.lease, "lease", 10*time.Minute, "how long a claim holds without renewal")
 	f.DurationVar(&o.grace, "grace", 2*time.Minute, "what every lease gets after the ledger stood still")
+	f.StringVar(&o.name, "name", "validator-1", "name of the validator, a DNS label")
+	f.StringVar(&o.mirror, "mirror", "", "URL at which this validator's copy of the log is read, for the trust root")
+	f.StringVar(&o.mesh, "mesh", "", "HOST:PORT on the private network of the validators, if there will be others")
 	given(cmd, "origin", "root-key")
 	return cmd
 }
@@ -76,7 +80,7 @@ func (a *app) ledgerInit(o initOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := bft.Init(dir, root, signers, time.Now()); err != nil {
+	if err := bft.Init(dir, root, ledger.Validator{Name: o.name, Mirror: o.mirror}, bft.Mesh{Listen: o.mesh}, signers, time.Now()); err != nil {
 		return coded(exitRefused, err)
 	}
 	path := filepath.Join(dir, "root.json")
@@ -89,10 +93,10 @@ func (a *app) ledgerInit(o initOptions, dir string) error {
 		Root   string `json:"root"`
 		Origin string `json:"origin"`
 		Key    string `json:"key"`
-	}{dir, path, o.origin, made.Log.Key}, func(w io.Writer) {
+	}{dir, path, o.origin, made.Log.Validators[0].Log}, func(w io.Writer) {
 		fmt.Fprintf(w, "made ledger %s in %s\n", o.origin, dir)
 		fmt.Fprintf(w, "  trust root  %s (nodes and readers need it)\n", path)
-		fmt.Fprintf(w, "  log key     %s\n", made.Log.Key)
+		fmt.Fprintf(w, "  log key     %s\n", made.Log.Validators[0].Log)
 		for _, name := range slices.Sorted(maps.Keys(made.Policy.Roles)) {
 			r := made.Policy.Roles[name]
 			fmt.Fprintf(w, "  role        %-10s %d of %d\n", name, r.Threshold, len(r.Keys))

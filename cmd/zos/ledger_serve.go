@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,34 +20,56 @@ import (
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/bft"
+	"github.com/zos-node/zos/ledger/metrics"
 )
 
+// serveOptions are the flags of commands that serve a log.
+type serveOptions struct {
+	listen, metrics string
+	cert, key       string
+	verbose         bool
+	snapshots       int64
+	quota           ledger.Quota
+}
+
+func (o *serveOptions) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", defaultLedger, "address to listen on; port 0 takes a free one")
+	f.StringVar(&o.metrics, "metrics", "", "address for Prometheus, such as 127.0.0.1:9470; none if empty")
+	f.StringVar(&o.cert, "tls-cert", "", "certificate chain (PEM): serve HTTPS")
+	f.StringVar(&o.key, "tls-key", "", "key of the certificate (PEM)")
+	f.Int64Var(&o.snapshots, "snapshot-every", 10_000, "entries between two snapshots of the state")
+	f.BoolVar(&o.verbose, "verbose", false, "log what the consensus engine says")
+}
+
 func ledgerServeCommand(a *app) *cobra.Command {
-	var listen string
-	var verbose bool
+	var o serveOptions
 	cmd := &cobra.Command{
 		Use:   "serve DIR",
 		Short: "order entries and serve the log over HTTP",
-		Long: `Run the ledger of a folder that zos ledger init made: order what is submitted,
-and serve the log's static files. When it is ready it prints one line with its
-address. Everything is on the disk before a receipt is given; it can be killed
-at any moment. Ctrl-C or SIGTERM ends it in order.
+		Long: `Run the ledger of a folder that zos ledger init or join made: order what is
+submitted, together with the other validators if there are any, and serve the
+log's static files. When it is ready it prints one line with its address.
+Everything is on the disk, and cosigned, before a receipt is given; it can be
+killed at any moment. Ctrl-C or SIGTERM ends it in order.
+
+HTTPS keeps submissions private on their way; nobody has to trust it, as
+receipts are proofs. Readers take certificates of their system's authorities, or
+of the file in SSL_CERT_FILE.
 
 Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 		Example: `  zos ledger serve ./ledger
-  zos ledger serve ./ledger --listen 127.0.0.1:0`,
+  zos ledger serve ./ledger --listen :443 --tls-cert fullchain.pem --tls-key key.pem --quota 20 --metrics 127.0.0.1:9470`,
 		Args: exactly(1, "the ledger's folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.ledgerServe(cmd.Context(), args[0], listen, verbose)
+			o.quota.Burst = 10 * o.quota.Rate
+			return a.ledgerServe(cmd.Context(), args[0], o)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", defaultLedger, "address to listen on; port 0 takes a free one")
-	cmd.Flags().BoolVar(&verbose, "verbose", false, "log what the consensus engine says")
+	o.add(cmd)
+	cmd.Flags().Float64Var(&o.quota.Rate, "quota", 0, "entries a second that one key may submit, ten times as many at once; 0 is no limit")
 	return cmd
 }
-
-// stopGrace is how long requests may take to end.
-const stopGrace = 5 * time.Second
 
 // checkListen refuses what is no address to listen on.
 func checkListen(address string) error {
@@ -60,55 +83,118 @@ func checkListen(address string) error {
 	return nil
 }
 
-func (a *app) ledgerServe(ctx context.Context, dir, listen string, verbose bool) (err error) {
+func (a *app) logger(verbose bool) *slog.Logger {
 	level := slog.LevelInfo
 	if verbose {
 		level = slog.LevelDebug
 	}
-	if err := checkListen(listen); err != nil {
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err error) {
+	if err := checkListen(o.listen); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	log := a.logger(o.verbose)
 	if _, err := os.Stat(dir); err != nil {
 		return fileError(fmt.Errorf("ledger: %w", err))
 	}
 	if _, err := os.Stat(filepath.Join(dir, "root.json")); err != nil {
 		return fileError(fmt.Errorf("%s is no ledger folder; make one with `zos ledger init`: %w", dir, err))
 	}
-	l, err := net.Listen("tcp", listen)
+	l, err := o.open()
 	if err != nil {
-		return fmt.Errorf("listen: %w; is another ledger running? --listen takes another address", err)
+		return err
 	}
-	engine, err := bft.Open(ctx, dir, bft.Options{Log: log})
+	engine, err := bft.Open(ctx, dir, bft.Options{Log: log, SnapshotEvery: o.snapshots})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
-	server := ledger.NewServer(ledger.Handler(bft.LogDir(dir), engine, log))
-	ended := make(chan error, 1)
+	set := metrics.New(engine.Values())
+	return a.serve(ctx, o, l, serving{
+		what: "ledger", size: engine.State().Size(), log: log, set: set, failed: engine.Failed(), why: engine.Health,
+		handler: ledger.QuotaHandler(bft.LogDir(dir), set.Submitter(engine), log, o.quota),
+	})
+}
+
+// open listens.
+func (o *serveOptions) open() (net.Listener, error) {
+	if (o.cert == "") != (o.key == "") {
+		return nil, coded(exitUsage, errors.New("--tls-cert and --tls-key go together"))
+	}
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w; is another ledger running? --listen takes another address", err)
+	}
+	if o.cert == "" {
+		return l, nil
+	}
+	pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("certificate: %w", err), l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}), nil
+}
+
+// serving is a server that is about to run.
+type serving struct {
+	what    string
+	size    int64
+	log     *slog.Logger
+	set     *metrics.Set
+	handler http.Handler
+	failed  <-chan struct{}
+	why     func() error
+}
+
+// serve runs it until it is asked to stop or cannot go on.
+func (a *app) serve(ctx context.Context, o serveOptions, l net.Listener, s serving) (err error) {
+	ended := make(chan error, 2)
+	server := ledger.NewServer(s.handler)
 	go func() { ended <- server.Serve(l) }()
-	url := "http://" + l.Addr().String()
+	servers := []*http.Server{server}
+	if o.metrics != "" {
+		m, err := net.Listen("tcp", o.metrics)
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for Prometheus: %w", err), server.Close())
+		}
+		own := ledger.NewServer(s.set.Handler())
+		servers = append(servers, own)
+		go func() { ended <- own.Serve(m) }()
+		s.log.Info("metrics", "part", "ledger", "url", "http://"+m.Addr().String()+"/metrics")
+	}
+	scheme := "http://"
+	if o.cert != "" {
+		scheme = "https://"
+	}
+	url := scheme + l.Addr().String()
 	if err := a.print(struct {
 		URL  string `json:"url"`
 		Size int64  `json:"size"`
-	}{url, engine.State().Size()}, func(w io.Writer) {
-		fmt.Fprintf(w, "ledger ready on %s\n", url)
+	}{url, s.size}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s ready on %s\n", s.what, url)
 	}); err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
-		log.Info("stopping", "part", "ledger")
-	case <-engine.Failed():
-		err = engine.Health()
+		s.log.Info("stopping", "part", "ledger")
+	case <-s.failed:
+		err = s.why()
 	case err = <-ended:
 		return fmt.Errorf("serve: %w", err)
 	}
 	// The parent context is over already: requests get a time of their own.
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
-	if stop := server.Shutdown(grace); stop != nil && !errors.Is(stop, http.ErrServerClosed) {
-		err = errors.Join(err, fmt.Errorf("stop: %w", stop), server.Close())
+	for _, server := range servers {
+		if stop := server.Shutdown(grace); stop != nil && !errors.Is(stop, http.ErrServerClosed) {
+			err = errors.Join(err, fmt.Errorf("stop: %w", stop), server.Close())
+		}
 	}
 	return err
 }
+
+// stopGrace is how long requests may take to end.
+const stopGrace = 5 * time.Second

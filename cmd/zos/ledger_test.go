@@ -7,11 +7,14 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
@@ -104,6 +107,55 @@ func serve(t *testing.T, dir string) string {
 	return ""
 }
 
+// serveMirror runs `zos ledger mirror` until the test ends.
+func serveMirror(t *testing.T, dir, from, root string) (url, metrics string) {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	out := &lineWriter{line: make(chan string, 1)}
+	code := make(chan int, 1)
+	var errs bytes.Buffer
+	go func() {
+		code <- run(ctx, []string{"ledger", "mirror", dir, "--ledger", from, "--root", root, "--listen", "127.0.0.1:0", "--metrics", address, "--every", "50ms"}, out, &errs)
+	}()
+	t.Cleanup(func() {
+		stop()
+		if c := <-code; c != 0 {
+			t.Errorf("mirror ended with %d: %s", c, errs.String())
+		}
+	})
+	select {
+	case line := <-out.line:
+		_, url, _ = strings.Cut(strings.TrimSpace(line), "mirror ready on ")
+		return url, "http://" + address + "/metrics"
+	case c := <-code:
+		code <- c
+		t.Fatalf("mirror ended with %d: %s", c, errs.String())
+	}
+	return "", ""
+}
+
+func fetched(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func TestLedgerCommands(t *testing.T) {
 	t.Setenv("ZOS_LEDGER", "")
 	t.Setenv("ZOS_ROOT", "")
@@ -165,8 +217,25 @@ func TestLedgerCommands(t *testing.T) {
 	contains(t, o, "all is well")
 	o, _ = zos(t, exitOK, "ledger", "verify", led, "--root", root, "--json")
 	contains(t, o, `"size":6`)
+	copied := filepath.Join(dir, "copy")
+	o, _ = zos(t, exitOK, "ledger", "mirror", copied, "--once", "--ledger", url+",http://127.0.0.1:1", "--root", root)
+	contains(t, o, "has 6 entries", "ok           "+url, "unreachable  http://127.0.0.1:1")
+	mirrored, scrape := serveMirror(t, copied, url, root)
+	o, _ = zos(t, exitOK, "ledger", "verify", mirrored, "--root", root, "--json")
+	contains(t, o, `"size":6`)
+	_, e = zos(t, exitUnreachable, "submit", env, "--ledger", mirrored)
+	contains(t, e, "takes no entries")
+	for until := time.Now().Add(time.Minute); !strings.Contains(fetched(t, scrape), "zos_ledger_sources_in_order 1") && time.Now().Before(until); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	contains(t, fetched(t, scrape), "zos_ledger_published_entries 6", "zos_ledger_sources_in_order 1")
 	o, _ = zos(t, exitOK, "history", "shop", "--ledger", led, "--root", root)
 	contains(t, o, "register", "author", "security", "enough")
+
+	_, e = zos(t, exitRefused, "ledger", "revoke", keys["author"]+".pub", "--key", keys["author"], "--ledger", url, "--root", root)
+	contains(t, e, `"root" has 0 of 1`)
+	o, _ = zos(t, exitOK, "ledger", "revoke", keys["author"]+".pub", "--key", keys["root"], "--ledger", url, "--root", root)
+	contains(t, o, "is entry 6")
 
 	_, e = zos(t, exitUnreachable, "status", "--ledger", "http://127.0.0.1:1", "--root", root)
 	contains(t, e, "zos ledger serve")
@@ -209,9 +278,14 @@ func TestStoryCommands(t *testing.T) {
 	contains(t, o, "INDEX", "register", "verify-signatures", "post-verify", "5ms", "node n1", "2027-01-15")
 	o, _ = zos(t, exitOK, append([]string{"audit", "shop"}, read...)...)
 	contains(t, o, "everything fits", "15 records")
+	export := filepath.Join(t.TempDir(), "export")
+	_, e := zos(t, exitUsage, append([]string{"audit", "shop", "--export", export}, read...)...)
+	contains(t, e, "--export-key")
+	_, e = zos(t, exitOK, append([]string{"audit", "shop", "--export", export, "--export-key", keyFile(t, t.TempDir(), "auditor")}, read...)...)
+	contains(t, e, "18 in-toto statements")
 
 	l.Must(n.Record(claim, "running", "ok", map[string]string{"plan": ledgertest.Digest("other")}))
-	o, e := zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
+	o, e = zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
 	contains(t, o, "WRONG")
 	contains(t, e, "1 discrepancies")
 	o, _ = zos(t, exitRefused, append([]string{"audit", "shop", "--json"}, read...)...)

@@ -166,6 +166,51 @@ func (a *app) stop(ctx context.Context, f ledgerFlags, deployment string, keys [
 	return a.submit(ctx, f, raw, fmt.Sprintf("stop of %s (entry %d)", d.Name, d.ID))
 }
 
+func revokeCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	var keys []string
+	var reason string
+	var compromised bool
+	cmd := &cobra.Command{
+		Use:   "revoke KEY.pub --key ROOTKEY",
+		Short: "take a key out of use, from now on",
+		Long: `Revoke the key of a person, a voucher or a node. Its place in the log counts:
+what the key signed before stays valid, and what it signs later counts for
+nothing. With --compromised what runs because of it ends too: deployments that
+it signed are stopped, leases of a node with it go to others. Keys of the root
+role are taken out by the next trust root instead.
+
+Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
+		Example: `  zos ledger revoke bob.pub --key ~/.ssh/root --root root.json --reason "bob left"`,
+		Args:    exactly(1, "the public key file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := os.ReadFile(args[0])
+			if err != nil {
+				return fileError(fmt.Errorf("key: %w", err))
+			}
+			key, err := sign.ParsePublicKeyFile(b)
+			if err != nil {
+				return coded(exitRefused, fmt.Errorf("%s: %w", args[0], err))
+			}
+			body, err := strict.Encode(ledger.Revoke{Key: key, Compromised: compromised, Reason: reason})
+			if err != nil {
+				return fmt.Errorf("encode the revocation: %w", err)
+			}
+			raw, err := a.signAll(ledger.TypeRevoke, body, keys)
+			if err != nil {
+				return err
+			}
+			return a.submit(cmd.Context(), f, raw, "revocation of "+args[0])
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "private key of the root role (or .pub of a key in ssh-agent); repeat for each")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who read the ledger")
+	cmd.Flags().BoolVar(&compromised, "compromised", false, "somebody else has the key: end what runs because of it")
+	given(cmd, "key")
+	return cmd
+}
+
 // signAll makes an envelope with one signature of each key.
 func (a *app) signAll(payloadType string, body []byte, keys []string) ([]byte, error) {
 	env := sign.Envelope{PayloadType: payloadType, Payload: body}

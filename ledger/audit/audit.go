@@ -38,6 +38,9 @@ type Report struct {
 	Records       int        `json:"records"`
 	Claims        []ClaimSum `json:"claims"`
 	Discrepancies []string   `json:"discrepancies"`
+
+	proof   map[int64]string // of the story's entries, C2SP tlog-proofs
+	claimed map[int64]string // claim to digest of the spec
 }
 
 // ClaimSum is what one claim came to.
@@ -49,6 +52,8 @@ type ClaimSum struct {
 	Records int    `json:"records"`
 	Plan    string `json:"plan"` // digest, "" if it did not get there
 	Result  string `json:"result"`
+	// Missing are phases of which no record says how they went.
+	Missing []string `json:"missing"`
 }
 
 // OK says whether everything fits.
@@ -73,7 +78,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}
 	cp := c.Checkpoint()
 	entries := c.Entries()
-	r := &Report{Origin: c.State().Root().Log.Origin, Size: cp.N, Root: hex.EncodeToString(cp.Hash[:]), Cosigners: cp.Cosigners, Discrepancies: []string{}}
+	r := &Report{Origin: c.State().Root().Log.Origin, Size: cp.N, Root: hex.EncodeToString(cp.Hash[:]), Cosigners: cp.Cosigners, Discrepancies: []string{}, proof: map[int64]string{}, claimed: map[int64]string{}}
 
 	state, err := replay(ctx, entries, cfg.Progress)
 	if err != nil {
@@ -94,7 +99,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if r.Story, err = collect(ctx, state, entries, cfg.Deployment); err != nil {
 		return nil, err
 	}
-	if err := r.proofs(ctx, entries); err != nil {
+	if err := r.proofs(ctx, entries, cp.Note); err != nil {
 		return nil, err
 	}
 	for _, id := range r.Story.Versions {
@@ -119,7 +124,7 @@ func replay(ctx context.Context, entries ledger.Entries, progress func(step stri
 
 // proofs checks that each entry of the story is in the tree, by a proof, and
 // counts its signatures, which collect has verified.
-func (r *Report) proofs(ctx context.Context, entries ledger.Entries) error {
+func (r *Report) proofs(ctx context.Context, entries ledger.Entries, checkpoint []byte) error {
 	for _, it := range r.Story.Items {
 		r.Signatures += len(it.Signers)
 		raw, err := entries.Get(ctx, it.Index)
@@ -136,8 +141,9 @@ func (r *Report) proofs(ctx context.Context, entries ledger.Entries) error {
 			continue
 		}
 		r.Proofs++
+		r.proof[it.Index] = proof.Format(checkpoint)
 		for _, s := range it.Signers {
-			if s.Role == "no role" && it.Kind != "register" && it.Kind != "stop" {
+			if s.Role == "no role" && it.Kind != "register" && it.Kind != "stop" && it.Kind != "revoke" {
 				r.wrong("entry %d: %s is signed by %s, which is no node", it.Index, it.Kind, s.Key)
 			}
 		}
@@ -160,6 +166,7 @@ func (r *Report) version(s *ledger.State, d *ledger.Deployment) {
 	for _, index := range d.Claims {
 		g := s.Claim(index)
 		node := s.Node(g.Node)
+		r.claimed[index] = d.Digest
 		sum := r.claim(d, g)
 		sum.Name = node.Name
 		if sum.Plan != "" && node.Capacity != nil {

@@ -54,6 +54,7 @@ type Story struct {
 	Status   string  `json:"status"`   // of the newest version
 	Items    []Item  `json:"items"`
 	claims   map[int64]bool
+	stops    map[int64]bool // entries that stopped a version
 }
 
 // NotFound says that no such deployment is on the ledger.
@@ -65,13 +66,14 @@ func (e *NotFound) Error() string {
 
 // find resolves a name, which stands for all versions, or a log index.
 func find(s *ledger.State, deployment string) (*Story, error) {
-	st := &Story{claims: map[int64]bool{}}
+	st := &Story{claims: map[int64]bool{}, stops: map[int64]bool{}}
 	for _, d := range s.Deployments() {
 		if d.Name != deployment && strconv.FormatInt(d.ID, 10) != deployment {
 			continue
 		}
 		st.Name, st.Status = d.Name, s.Status(d)
 		st.Versions = append(st.Versions, d.ID)
+		st.stops[d.Stopped] = true
 		for _, c := range d.Claims {
 			st.claims[c] = true
 		}
@@ -135,6 +137,9 @@ func (st *Story) item(index int64, e *ledger.Entry) (Item, bool) {
 	case *ledger.Stop:
 		it.Kind, it.Detail = "stop", p.Reason
 		return it, slices.Contains(st.Versions, p.Deployment)
+	case *ledger.Revoke:
+		it.Kind, it.Detail = "revoke", p.Reason
+		return it, st.stops[index]
 	case *ledger.Claim:
 		it.Kind, it.Claim, it.Detail = "claim", index, fmt.Sprintf("attempt %d, acted on size %d", p.Attempt, p.Acted.Size)
 		return it, slices.Contains(st.Versions, p.Deployment)
@@ -167,6 +172,8 @@ func signers(s *ledger.State, root *ledger.Root, e *ledger.Entry) ([]Signer, err
 		roles, err = root.Fill("deployment", keys, p.Security.RequiredRoles)
 	case *ledger.Stop:
 		roles, err = root.Fill("stop", keys, nil)
+	case *ledger.Revoke:
+		roles, err = root.Fill("root", keys, nil)
 	}
 	if err != nil {
 		return nil, err

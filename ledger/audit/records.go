@@ -22,7 +22,8 @@ func phases() []string {
 func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 	sum := ClaimSum{Claim: g.Index, Node: g.Node, State: g.State, Result: g.CloseResult}
 	previous, closed := "", int64(-1)
-	var done []string // phases that went well
+	var done, told []string // phases that went well, and those that were told of
+	failed := false
 	for _, it := range r.Story.Items {
 		if it.Claim != g.Index {
 			continue
@@ -44,6 +45,8 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 			sum.Records++
 			r.Records++
 			done = r.record(d, it, p, done, &sum)
+			told = append(told, p.Phase)
+			failed = failed || p.Result == "failed"
 		case *ledger.Close:
 			closed = it.Index
 			if p.Records != int64(sum.Records) {
@@ -51,10 +54,33 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 			}
 		}
 	}
+	sum.Missing = missing(told)
+	if g.CloseResult == "failed" && !failed {
+		r.wrong("claim %d: was closed as failed, but no record says which phase failed", g.Index)
+	}
 	if g.Records != int64(sum.Records) || g.LastRecord != previous {
 		r.wrong("claim %d: the state counts %d records, the log has %d", g.Index, g.Records, sum.Records)
 	}
 	return sum
+}
+
+// missing are the phases before the last that was told of without a record,
+// and, when none was told of, the first.
+func missing(told []string) []string {
+	all := phases()
+	last := 0
+	for i, p := range all {
+		if slices.Contains(told, p) {
+			last = i
+		}
+	}
+	gaps := []string{}
+	for _, p := range all[:last+1] {
+		if !slices.Contains(told, p) {
+			gaps = append(gaps, p)
+		}
+	}
+	return gaps
 }
 
 // record checks one record against the spec and those before it.

@@ -119,8 +119,8 @@ func TestStateThatLies(t *testing.T) {
 		}
 		d := *c.State().Deployment(id)
 		tt.edit(&d, st)
-		r := &Report{Story: st}
-		if err := r.proofs(t.Context(), c.Entries()); err != nil {
+		r := &Report{Story: st, proof: map[int64]string{}, claimed: map[int64]string{}}
+		if err := r.proofs(t.Context(), c.Entries(), nil); err != nil {
 			t.Fatal(err)
 		}
 		r.version(c.State(), &d)

@@ -5,15 +5,20 @@ package bft
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	cmttypes "github.com/cometbft/cometbft/types"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/tiles"
@@ -32,17 +37,36 @@ type txID [sha256.Size]byte
 type app struct {
 	abci.BaseApplication
 	writer *tiles.Writer
+	cosign *collector
+	cache  *ledger.Cache
 	now    func() time.Time
 	live   atomic.Bool // no block is being replayed any more
 	fail   func(error)
+	admit  func(peer string) error // who may connect on the mesh
+	tell   func()                  // that there is a new statement of ours
 
-	mu      sync.RWMutex
-	state   *ledger.State // with the block that is being committed
-	durable int64         // entries on the disk, under the checkpoint
-	news    chan struct{} // closed at each commit
-	waiting map[txID][]chan result
-	block   finalized
+	mu        sync.RWMutex
+	state     *ledger.State // with the block that is being committed
+	durable   int64         // entries on the disk, under a cosigned checkpoint
+	pending   []pending     // trees on the disk that wait for cosignatures, oldest first
+	waitingMs int64         // when the oldest pending one began to wait, by our clock
+	news      chan struct{} // closed at each commit and each checkpoint
+	waiting   map[txID][]chan result
+	block     finalized
+	every     int64         // entries between two snapshots
+	snapped   int64         // size of the newest snapshot
+	snap      *ledger.State // one that waits for its checkpoint
 }
+
+// pending is a tree that wants a checkpoint, under the root that its log ends
+// with.
+type pending struct {
+	tree  tlog.Tree
+	under tiles.Policy
+}
+
+// keepPending bounds what waits: only the newest tree matters in the end.
+const keepPending = keepStatements
 
 // finalized is the block between FinalizeBlock and Commit.
 type finalized struct {
@@ -90,18 +114,18 @@ func (a *app) InitChain(context.Context, *abci.RequestInitChain) (*abci.Response
 
 // CheckTx keeps what is no entry out of the mempool.
 func (a *app) CheckTx(_ context.Context, r *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
-	if err := admissible(r.Tx); err != nil {
+	if err := a.admissible(r.Tx); err != nil {
 		return &abci.ResponseCheckTx{Code: 1, Log: err.Error()}, nil
 	}
 	return &abci.ResponseCheckTx{}, nil
 }
 
 // admissible says whether a transaction may be in a block beside its time.
-func admissible(tx []byte) error {
+func (a *app) admissible(tx []byte) error {
 	if isTick(tx) {
 		return nil
 	}
-	_, err := ledger.Decode(tx)
+	_, _, err := a.cache.Open(tx)
 	return err
 }
 
@@ -146,7 +170,7 @@ func (a *app) acceptable(txs [][]byte) error {
 		return err
 	}
 	for _, tx := range txs[1:] {
-		if err := admissible(tx); err != nil {
+		if err := a.admissible(tx); err != nil {
 			return err
 		}
 	}
@@ -172,7 +196,8 @@ func (a *app) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	version := a.state.Root().Version
+	before := a.state.Root()
+	version := before.Version
 	out := a.state.Apply(r.Height, t, entries)
 	a.block = finalized{leaves: out.Leaves, roots: map[int64][]byte{}, results: map[txID]result{}}
 	for version++; a.state.RootEnvelope(version) != nil; version++ {
@@ -198,19 +223,50 @@ func (a *app) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 	if err != nil {
 		return nil, err
 	}
-	return &abci.ResponseFinalizeBlock{TxResults: answers, AppHash: hash}, nil
+	updates, err := validatorUpdates(before, a.state.Root())
+	if err != nil {
+		return nil, err
+	}
+	return &abci.ResponseFinalizeBlock{TxResults: answers, AppHash: hash, ValidatorUpdates: updates}, nil
 }
 
-// Commit writes the block's leaves: tiles first, then new roots of trust,
-// then the checkpoint. Only then are receipts given.
+// validatorUpdates is what a rotation changes among those who vote.
+func validatorUpdates(from, to *ledger.Root) ([]abci.ValidatorUpdate, error) {
+	if from == to {
+		return nil, nil
+	}
+	power := map[string]int64{}
+	for _, v := range from.Log.Validators {
+		power[v.Consensus] = 0
+	}
+	for _, v := range to.Log.Validators {
+		if _, there := power[v.Consensus]; there {
+			delete(power, v.Consensus)
+		} else {
+			power[v.Consensus] = 1
+		}
+	}
+	var all []abci.ValidatorUpdate
+	for _, text := range slices.Sorted(maps.Keys(power)) {
+		key, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil, fmt.Errorf("consensus key %q: %w", text, err)
+		}
+		all = append(all, abci.UpdateValidator(key, power[text], ""))
+	}
+	return all, nil
+}
+
+// Commit writes the block's leaves: tiles first, then new roots of trust, then
+// our signature of the tree. The checkpoint follows when enough validators
+// signed the same; only then are receipts given.
 func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.publish(); err != nil {
-		a.fail(fmt.Errorf("publish the log: %w", err))
+	if err := a.write(); err != nil {
+		a.fail(fmt.Errorf("write the log: %w", err))
 		return nil, err
 	}
-	a.durable = a.state.Size()
 	for id, res := range a.block.results {
 		for _, w := range a.waiting[id] {
 			w <- res
@@ -223,7 +279,7 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	return &abci.ResponseCommit{}, nil
 }
 
-func (a *app) publish() error {
+func (a *app) write() error {
 	if len(a.block.leaves) == 0 {
 		return nil
 	}
@@ -235,14 +291,83 @@ func (a *app) publish() error {
 			return err
 		}
 	}
-	tree, err := a.writer.Publish()
-	if err != nil {
-		return err
-	}
+	tree := a.writer.Head()
 	if tree.N != a.state.Size() || hex.EncodeToString(tree.Hash[:]) != a.state.RootHash() {
 		return fmt.Errorf("the tiles have root %s at size %d, the state has %s at %d", tree.Hash, tree.N, a.state.RootHash(), a.state.Size())
 	}
+	if err := a.cosign.sign(tree, a.now()); err != nil {
+		return err
+	}
+	if len(a.pending) == 0 {
+		a.waitingMs = a.now().UnixMilli()
+	} else if len(a.pending) == keepPending {
+		a.pending = slices.Clone(a.pending[1:])
+	}
+	a.pending = append(a.pending, pending{tree, a.state.Root().Checkpoints()})
+	if a.snap == nil && tree.N-a.snapped >= a.every {
+		a.snap, a.snapped = a.state.Clone(), tree.N
+	}
+	a.tell()
+	return a.publish()
+}
+
+// snapshot gives the state whose checkpoint is there, once.
+func (a *app) snapshot() *ledger.State {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.snap
+	if s == nil || s.Size() > a.durable {
+		return nil
+	}
+	a.snap = nil
+	return s
+}
+
+// publish writes the checkpoint of the newest tree that enough validators
+// signed, if there is one that is not published yet.
+func (a *app) publish() error {
+	for i := len(a.pending) - 1; i >= 0; i-- {
+		p := a.pending[i]
+		signed, err := a.cosign.checkpoint(p.under, p.tree)
+		if err != nil {
+			continue // not yet
+		}
+		if err := a.writer.Publish(p.tree.N, signed); err != nil {
+			return err
+		}
+		a.durable = p.tree.N
+		a.pending, a.waitingMs = slices.Clone(a.pending[i+1:]), a.now().UnixMilli()
+		return nil
+	}
 	return nil
+}
+
+// retry publishes what has become possible since.
+func (a *app) retry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.durable
+	if err := a.publish(); err != nil {
+		a.fail(fmt.Errorf("publish a checkpoint: %w", err))
+		return
+	}
+	if a.durable != before {
+		close(a.news)
+		a.news = make(chan struct{})
+	}
+}
+
+// Query answers CometBFT's question whether a peer may connect; there are no
+// others.
+func (a *app) Query(_ context.Context, r *abci.RequestQuery) (*abci.ResponseQuery, error) {
+	id, ok := strings.CutPrefix(r.Path, "/p2p/filter/id/")
+	if !ok {
+		return &abci.ResponseQuery{}, nil // an address says nothing of who it is
+	}
+	if err := a.admit(id); err != nil {
+		return &abci.ResponseQuery{Code: 1, Log: err.Error()}, nil
+	}
+	return &abci.ResponseQuery{}, nil
 }
 
 // wait registers for the result of a transaction.

@@ -5,6 +5,7 @@ package bft
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -19,15 +20,18 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/spec/strict"
 )
 
 // TestMain is also the server that tests kill: a process of its own, or
 // kill -9 would prove nothing.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ZOS_TEST_LEDGER"); dir != "" {
-		if err := child(dir, os.Getenv("ZOS_TEST_CRASH")); err != nil {
+		if err := child(dir, os.Getenv("ZOS_TEST_CRASH"), os.Getenv("ZOS_TEST_BAD")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -37,8 +41,10 @@ func TestMain(m *testing.M) {
 }
 
 // child serves until it is killed, or kills itself the n-th time it gets to a
-// step ("checkpoint:3").
-func child(dir, crash string) error {
+// step ("checkpoint:3"). bad makes it a dishonest or a sick one: "mute" keeps
+// its cosignatures for itself, "liar" tells the others rubbish and signatures
+// of trees that are not, "clock:DURATION" has a clock that is off.
+func child(dir, crash, bad string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	step, times, _ := strings.Cut(crash, ":")
 	left, err := strconv.Atoi(times)
@@ -56,9 +62,20 @@ func child(dir, crash string) error {
 			select {}
 		}
 	}}
+	if off, ok := strings.CutPrefix(bad, "clock:"); ok {
+		d, err := time.ParseDuration(off)
+		if err != nil {
+			return err
+		}
+		o.now = func() time.Time { return time.Now().Add(d) }
+	}
+	o.mute = bad == "mute"
 	e, err := Open(context.Background(), dir, o)
 	if err != nil {
 		return err
+	}
+	if bad == "liar" {
+		go lie(e)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -66,6 +83,32 @@ func child(dir, crash string) error {
 	}
 	fmt.Println("http://" + l.Addr().String())
 	return ledger.NewServer(ledger.Handler(LogDir(dir), e, log)).Serve(l)
+}
+
+// lie tells the others what is not so, often.
+func lie(e *Engine) {
+	for n := int64(0); ; n++ {
+		time.Sleep(20 * time.Millisecond)
+		e.mesh.broadcast([]byte("no statement"))
+		own, ok := e.app.cosign.own()
+		if !ok {
+			continue
+		}
+		t := tlog.Tree{N: own.Size + n%3, Hash: tlog.RecordHash([]byte(strconv.FormatInt(n, 10)))}
+		lines, err := e.app.cosign.signers.Lines(e.app.cosign.origin, t)
+		if err != nil {
+			panic(err)
+		}
+		// Its signature of one tree as if it were of another, and of a tree
+		// that is not.
+		for _, tree := range []string{own.Root, hex.EncodeToString(t.Hash[:])} {
+			b, err := strict.Encode(statement{own.Size, tree, lines, lines})
+			if err != nil {
+				panic(err)
+			}
+			e.mesh.broadcast(b)
+		}
+	}
 }
 
 // server is a running child.
@@ -77,14 +120,16 @@ type server struct {
 }
 
 // start runs a child on a ledger folder.
-func start(t *testing.T, dir, crash string) *server {
+func start(t testing.TB, dir, crash string) *server { return startBad(t, dir, crash, "") }
+
+func startBad(t testing.TB, dir, crash, bad string) *server {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{cmd: exec.Command(exe), err: &strings.Builder{}}
-	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash)
+	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash, "ZOS_TEST_BAD="+bad)
 	s.cmd.Stderr = s.err
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if s.out, err = s.cmd.StdoutPipe(); err != nil {
@@ -104,7 +149,7 @@ func start(t *testing.T, dir, crash string) *server {
 }
 
 // kill is kill -9, and waits until the process is gone.
-func (s *server) kill(t *testing.T) {
+func (s *server) kill(t testing.TB) {
 	t.Helper()
 	if s.cmd.ProcessState != nil {
 		return
@@ -129,7 +174,7 @@ func fresh(t testing.TB, lease ledger.LeasePolicy) (*ledgertest.Log, string) {
 	root := l.Root
 	root.Lease = lease
 	dir := t.TempDir()
-	if err := Init(dir, root, []signer{l.Keys["root"]}, time.Now()); err != nil {
+	if err := Init(dir, root, one, Mesh{}, []signer{l.Keys["root"]}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return l, dir

@@ -17,6 +17,9 @@ import (
 
 type signer = sign.Signer
 
+// one is the single validator of most tests.
+var one = ledger.Validator{Name: "one"}
+
 var lease = ledger.LeasePolicy{WindowMs: 1000, LeaseMs: 600_000, GraceMs: 1000}
 
 // kept are the receipts that clients hold.

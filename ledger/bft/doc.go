@@ -27,8 +27,35 @@
 // app hash changed, to have the change signed; were that one to change it
 // again, an idle ledger would never be silent.
 //
+// # Checkpoints of several validators
+//
+// After a block each validator has the same tree on its own disk. It signs
+// that tree and tells the others (statement, on a channel of the mesh beside
+// CometBFT's), again every second. Whoever has signatures of enough of them
+// writes the checkpoint (collector): more than two thirds, under the root of
+// trust with which that tree ends. So a checkpoint is final twice: CometBFT
+// decided the block, and a quorum has its leaves fsynced. A validator never
+// signs what is not decided, so it never signs two trees of one size.
+//
+// A rotation of the root of trust changes who votes (validatorUpdates) and who
+// cosigns. It is refused at the door while the validators that it names have
+// not all signed the present tree (canServe); Apply itself does not know
+// who is there, so that it stays pure. The first checkpoint after it already
+// needs the new quorum.
+//
+// Too few validators: nothing is ordered or published, Submit says so
+// (ledger.Busy, with who is missing), everything stays readable, and it goes
+// on by itself when they are back.
+//
+// # Who joins
+//
+// begins with entry 0 and gets the blocks from its peers, applies every one,
+// and signs like the others; its signatures count once a root names it. p2p
+// knows the peers of mesh.json and nobody else: no discovery, no strangers.
+//
 // # Receipts
 //
-// Submit returns after Commit: the block is in CometBFT's store, the tiles and
-// the checkpoint are on the disk, fsynced with their folders.
+// Submit returns when a cosigned checkpoint covers the entry: the block is in
+// CometBFT's store, the tiles and the checkpoint are on the disk, fsynced with
+// their folders.
 package bft

@@ -7,10 +7,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	abci "github.com/cometbft/cometbft/abci/types"
@@ -29,20 +32,35 @@ import (
 // Engine is a running ledger server's heart. It implements ledger.Submitter.
 type Engine struct {
 	app     *app
-	dir     tiles.Dir // the log's files
 	node    *node.Node
 	log     *slog.Logger
 	stop    chan struct{} // closed by Close
 	failed  chan struct{} // closed when the engine cannot go on
 	failure chan error    // holds the reason, at most one
-	ticker  chan struct{} // closed when the ticker has ended
+	loops   sync.WaitGroup
+	mesh    *reactor
+	poke    chan struct{} // there may be something to publish or to tell
+	dir     string
+	peers   atomic.Pointer[Mesh]
+	present atomic.Pointer[presence]
+}
+
+// presence is which validators of the present root are there.
+type presence struct {
+	names, missing []string
+	quorum         int
 }
 
 // Options change how an engine runs; the zero value is the usual one.
 type Options struct {
-	Log  *slog.Logger
+	Log *slog.Logger
+	// SnapshotEvery is the number of entries between two snapshots of the
+	// state; 0 is 10,000.
+	SnapshotEvery int64
+
 	step func(step string) // tests: called before each kind of write
 	now  func() time.Time
+	mute bool // tests: tell nobody what was signed
 }
 
 // LogDir is the folder of static files below a ledger's folder.
@@ -57,9 +75,16 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	if o.now == nil {
 		o.now = time.Now
 	}
+	if o.SnapshotEvery == 0 {
+		o.SnapshotEvery = 10_000
+	}
 	root, err := os.ReadFile(filepath.Join(dir, "root.json"))
 	if err != nil {
 		return nil, fmt.Errorf("%s is no ledger folder; make one with `zos ledger init`: %w", dir, err)
+	}
+	mesh, err := LoadMesh(dir)
+	if err != nil {
+		return nil, err
 	}
 	if err := sweep(string(LogDir(dir))); err != nil {
 		return nil, err
@@ -72,35 +97,55 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	writer := tiles.NewWriter(LogDir(dir), first.Log.Origin, keys)
+	writer := tiles.NewWriter(LogDir(dir))
 	start := time.Now()
-	state, err := ledger.Replay(ctx, dir, root, writer.Restore)
-	if err != nil {
-		return nil, fmt.Errorf("read the log in %s: %w", LogDir(dir), err)
+	var state *ledger.State
+	var durable int64
+	if _, err := os.Stat(filepath.Join(string(LogDir(dir)), "checkpoint")); errors.Is(err, fs.ErrNotExist) {
+		state, err = beginning(dir, root, writer)
+		if err != nil {
+			return nil, fmt.Errorf("begin the log in %s: %w", LogDir(dir), err)
+		}
+	} else {
+		if state, err = ledger.Replay(ctx, dir, root, writer.Restore); err != nil {
+			return nil, fmt.Errorf("read the log in %s: %w", LogDir(dir), err)
+		}
+		durable = state.Size()
 	}
 	o.Log.Info("folded the log", "part", "ledger", "size", state.Size(), "took", time.Since(start))
 	if o.step != nil {
 		writer.Step = o.step
 	}
-	e := &Engine{dir: LogDir(dir), log: o.Log, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), ticker: make(chan struct{})}
-	e.app = &app{
-		writer: writer, now: o.now, fail: e.fail, state: state, durable: state.Size(),
-		news: make(chan struct{}), waiting: map[txID][]chan result{},
+	e := &Engine{
+		log: o.Log, dir: dir, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), poke: make(chan struct{}, 1),
 	}
-	if err := e.start(dir); err != nil {
+	e.peers.Store(&mesh)
+	cache := ledger.NewCache()
+	state.UseCache(cache)
+	e.app = &app{
+		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, state: state, durable: durable,
+		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
+	}
+	if err := e.app.cosign.sign(writer.Head(), o.now()); err != nil {
+		return nil, err
+	}
+	e.mesh = newReactor(e.hear, e.statement)
+	e.mesh.mute = o.mute
+	e.look()
+	if err := e.start(dir, mesh); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
 // start makes CometBFT's node. It panics where its data do not fit together.
-func (e *Engine) start(dir string) (err error) {
+func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("the data in %s do not fit the log: %v; restore both from the same backup", filepath.Join(dir, "comet"), r)
 		}
 	}()
-	cfg := settings(dir)
+	cfg := settings(dir, mesh)
 	nodeKey, err := p2p.LoadNodeKey(cfg.NodeKeyFile())
 	if err != nil {
 		return fmt.Errorf("p2p key: %w", err)
@@ -113,7 +158,7 @@ func (e *Engine) start(dir string) (err error) {
 	}
 	e.node, err = node.NewNode(cfg, privval.LoadFilePV(cfg.PrivValidatorKeyFile(), cfg.PrivValidatorStateFile()), nodeKey,
 		proxy.NewLocalClientCreator(e.app), node.DefaultGenesisDocProviderFunc(cfg), config.DefaultDBProvider,
-		node.DefaultMetricsProvider(cfg.Instrumentation), logger{e.log})
+		node.DefaultMetricsProvider(cfg.Instrumentation), logger{to: e.log}, node.CustomReactors(map[string]p2p.Reactor{"ZOS": e.mesh}))
 	if err != nil {
 		return fmt.Errorf("start consensus: %w", err)
 	}
@@ -139,13 +184,14 @@ func (e *Engine) start(dir string) (err error) {
 			e.fail(errors.New("consensus has ended; see the log above"))
 		}
 	}()
-	go e.tick()
+	e.loops.Go(e.tick)
+	e.loops.Go(e.together)
 	return nil
 }
 
-// settings are CometBFT's: one validator, nothing reachable from outside, no
-// block without a reason.
-func settings(dir string) *config.Config {
+// settings are CometBFT's: nothing reachable but the mesh, of which every
+// member is named, and no block without a reason.
+func settings(dir string, mesh Mesh) *config.Config {
 	cfg := config.DefaultConfig()
 	cfg.SetRoot(filepath.Join(dir, "comet"))
 	cfg.Genesis = "genesis.json"
@@ -156,7 +202,19 @@ func settings(dir string) *config.Config {
 	cfg.P2P.ListenAddress = "tcp://127.0.0.1:0"
 	cfg.P2P.PexReactor = false
 	cfg.P2P.AddrBook = filepath.Join("data", "addrbook.json")
-	cfg.P2P.MaxNumInboundPeers = 0
+	cfg.P2P.MaxNumInboundPeers, cfg.P2P.MaxNumOutboundPeers = 0, 0
+	cfg.FilterPeers = true
+	if mesh.Listen != "" {
+		cfg.P2P.ListenAddress = "tcp://" + mesh.Listen
+		cfg.P2P.MaxNumInboundPeers, cfg.P2P.MaxNumOutboundPeers = 2*maxPeers, 2*maxPeers
+		cfg.P2P.PersistentPeers = strings.Join(mesh.Peers, ",")
+		cfg.P2P.PersistentPeersMaxDialPeriod = 10 * time.Second
+		// The mesh is a private network: its addresses are private ones, and
+		// several validators may stand behind one of them.
+		cfg.P2P.AddrBookStrict, cfg.P2P.AllowDuplicateIP = false, true
+	}
+	cfg.P2P.FlushThrottleTimeout = 10 * time.Millisecond
+	cfg.Consensus.PeerGossipSleepDuration = 10 * time.Millisecond
 	cfg.Consensus.CreateEmptyBlocks = false
 	cfg.Consensus.TimeoutCommit = 0
 	cfg.Consensus.SkipTimeoutCommit = true
@@ -165,11 +223,16 @@ func settings(dir string) *config.Config {
 	cfg.Consensus.TimeoutPropose = 500 * time.Millisecond
 	cfg.Consensus.TimeoutPrevote = 200 * time.Millisecond
 	cfg.Consensus.TimeoutPrecommit = 200 * time.Millisecond
+	// What CheckTx asks does not change with the state.
+	cfg.Mempool.Recheck = false
 	cfg.TxIndex.Indexer = "null"
 	cfg.Storage.DiscardABCIResponses = true
 	cfg.Instrumentation.Prometheus = false
 	return cfg
 }
+
+// maxPeers is how many other validators there can be.
+const maxPeers = 32
 
 // fail remembers the first reason why the engine cannot go on.
 func (e *Engine) fail(err error) {
@@ -183,41 +246,53 @@ func (e *Engine) fail(err error) {
 // Failed is closed when the engine cannot go on; Health then says why.
 func (e *Engine) Failed() <-chan struct{} { return e.failed }
 
-// Health is nil while entries can be ordered.
+// Health is nil while entries can be ordered and published.
 func (e *Engine) Health() error {
 	select {
 	case err := <-e.failure:
 		e.failure <- err
 		return err
 	default:
-		return nil
 	}
+	return e.quorum()
 }
 
-// Submit orders an entry and returns when it is on the disk. What was said
-// before gets its old place.
+// orderWait is how long a submitter waits for its entry.
+const orderWait = 30 * time.Second
+
+// Submit orders an entry and returns when it is on the disk, under a
+// checkpoint that enough validators cosigned. What was said before gets its
+// old place.
 func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error) {
-	entry, err := ledger.Decode(raw)
+	entry, _, err := e.app.cache.Open(raw)
 	if err != nil {
-		return ledger.Receipt{}, err
-	}
-	if err := e.canServe(entry); err != nil {
 		return ledger.Receipt{}, err
 	}
 	id := txID(sha256.Sum256(raw))
 	w := e.app.wait(id)
 	defer e.app.forget(id, w)
 
+	if err := e.catchUp(ctx, entry); err != nil {
+		return ledger.Receipt{}, err
+	}
 	e.app.mu.RLock()
 	index, known := e.app.state.Indexed(entry)
 	if !known {
 		err = e.app.state.Check(e.app.now().UnixMilli(), raw)
 	}
 	e.app.mu.RUnlock()
-	if known {
-		return e.durable(ctx, index)
-	}
 	if err != nil {
+		return ledger.Receipt{}, err
+	}
+	if err := e.gather(ctx); err != nil {
+		return ledger.Receipt{}, &ledger.Busy{Reason: err.Error(), After: silence}
+	}
+	late := time.NewTimer(orderWait)
+	defer late.Stop()
+	if known {
+		return e.durable(ctx, late.C, ledger.Receipt{Index: index})
+	}
+	if err := e.canServe(ctx, entry); err != nil {
 		return ledger.Receipt{}, err
 	}
 	if err := e.push(raw); err != nil {
@@ -225,10 +300,15 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 	}
 	select {
 	case r := <-w:
-		if r.before {
-			return e.durable(ctx, r.receipt.Index)
+		if r.err != nil {
+			return r.receipt, r.err
 		}
-		return r.receipt, r.err
+		if r.before {
+			r.receipt.Size = 0 // it has the receipt that it had
+		}
+		return e.durable(ctx, late.C, r.receipt)
+	case <-late.C:
+		return ledger.Receipt{}, e.late("ordered")
 	case <-ctx.Done():
 		return ledger.Receipt{}, ctx.Err()
 	case <-e.failed:
@@ -236,6 +316,15 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 	case <-e.stop:
 		return ledger.Receipt{}, errors.New("the ledger is stopping; submit again")
 	}
+}
+
+// late is the answer to one who waited long enough.
+func (e *Engine) late(what string) error {
+	reason := fmt.Sprintf("the entry was not %s within %s", what, orderWait)
+	if err := e.quorum(); err != nil {
+		reason += ": " + err.Error()
+	}
+	return &ledger.Busy{Reason: reason + "; submit the same again, it has one place only", After: silence}
 }
 
 // push hands a transaction to the mempool.
@@ -246,61 +335,50 @@ func (e *Engine) push(tx []byte) error {
 	case errors.Is(err, mempool.ErrTxInCache): // somebody submits the same just now
 		return nil
 	case err != nil:
-		return fmt.Errorf("the ledger is busy: %w", err)
+		return &ledger.Busy{Reason: "the ledger has more to order than it can keep: " + err.Error(), After: time.Second}
 	case answer != nil && answer.Code != 0:
 		return &ledger.Refused{Reason: answer.Log, Index: -1}
 	}
 	return nil
 }
 
-// durable waits until the entry of an index is on the disk, and gives the
-// receipt that it had.
-func (e *Engine) durable(ctx context.Context, index int64) (ledger.Receipt, error) {
+// durable waits until the entry of a receipt is on the disk, under a
+// checkpoint. A receipt without a size becomes the one that the entry had.
+func (e *Engine) durable(ctx context.Context, late <-chan time.Time, r ledger.Receipt) (ledger.Receipt, error) {
 	for {
 		e.app.mu.RLock()
-		news, done := e.app.news, e.app.durable > index
+		news, done := e.app.news, e.app.durable > r.Index
 		size := e.app.durable
 		e.app.mu.RUnlock()
-		if done {
-			return receipt(e.dir, index, size)
+		switch {
+		case done && r.Size == 0:
+			return receipt(LogDir(e.dir), r.Index, size)
+		case done:
+			return r, nil
 		}
 		select {
 		case <-news:
+		case <-late:
+			return ledger.Receipt{}, e.late("cosigned")
 		case <-ctx.Done():
 			return ledger.Receipt{}, ctx.Err()
 		case <-e.failed:
 			return ledger.Receipt{}, e.Health()
+		case <-e.stop:
+			return ledger.Receipt{}, errors.New("the ledger is stopping; submit again")
 		}
 	}
 }
 
-// canServe refuses a root of trust under which this server could not sign
-// checkpoints: accepting it would end the log for every reader.
-func (e *Engine) canServe(entry *ledger.Entry) error {
-	root, ok := entry.Payload.(*ledger.Root)
-	if !ok {
-		return nil
-	}
-	note, err := e.app.writer.TrySign()
-	if err != nil {
-		return fmt.Errorf("sign a trial checkpoint: %w", err)
-	}
-	if _, err := root.Checkpoints().Open(note); err != nil {
-		return &ledger.Refused{Field: "payload.log", Reason: "does not name the keys of this server: " + err.Error(), Index: -1}
-	}
-	return nil
-}
-
 // tick makes blocks that are due although nobody says anything.
 func (e *Engine) tick() {
-	defer close(e.ticker)
 	for {
 		e.app.mu.RLock()
 		due, news := e.app.state.DueMs(), e.app.news
 		e.app.mu.RUnlock()
 		wait := time.Hour
 		if due >= 0 {
-			wait = time.Duration(due-e.app.now().UnixMilli()) * time.Millisecond
+			wait = time.Duration(due-e.app.now().UnixMilli())*time.Millisecond + e.turn()
 		}
 		if wait <= 0 {
 			if err := e.push(tickTx(e.app.now().UnixMilli())); err != nil {
@@ -330,7 +408,7 @@ func (e *Engine) State() *ledger.State {
 // Close stops the engine and closes its files.
 func (e *Engine) Close() error {
 	close(e.stop)
-	<-e.ticker
+	e.loops.Wait()
 	if err := e.node.Stop(); err != nil {
 		return fmt.Errorf("stop consensus: %w", err)
 	}

@@ -214,6 +214,29 @@ func TestLeaseRunsOutOnIdleLedger(t *testing.T) {
 	}
 }
 
+// Snapshots appear behind the checkpoint, and a reader can start from them.
+func TestSnapshots(t *testing.T) {
+	l, dir := fresh(t, lease)
+	e := open(t, dir, Options{SnapshotEvery: 5})
+	for i := range 8 {
+		if _, err := e.Submit(t.Context(), l.Register(fmt.Sprintf("d%d", i), 1, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "a snapshot", func() bool { return snapshotSize(LogDir(dir)) >= 5 })
+	root, err := os.ReadFile(filepath.Join(dir, "root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: []string{dir}, Snapshot: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Sync(t.Context()); err != nil || c.State().StateRoot() != e.State().StateRoot() {
+		t.Errorf("from the snapshot: %v", err)
+	}
+}
+
 func TestRestartKeepsState(t *testing.T) {
 	l, dir := fresh(t, lease)
 	for i := range 3 {
@@ -238,7 +261,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	if _, err := Open(t.Context(), t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "zos ledger init") {
 		t.Errorf("no ledger: %v", err)
 	}
-	if err := Init(dir, l.Root, []signer{l.Keys["root"]}, time.Now()); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if err := Init(dir, l.Root, one, Mesh{}, []signer{l.Keys["root"]}, time.Now()); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Errorf("init twice: %v", err)
 	}
 	e, err := Open(t.Context(), dir, Options{})
@@ -251,7 +274,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	root := l.Root
 	root.Version = 2
 	var refused *ledger.Refused
-	if _, err := e.Submit(t.Context(), l.Sign(ledger.TypeRoot, root, "root")); !errors.As(err, &refused) || !strings.Contains(err.Error(), "keys of this server") {
+	if _, err := e.Submit(t.Context(), l.Sign(ledger.TypeRoot, root, "root")); !errors.As(err, &refused) || !strings.Contains(err.Error(), "are not all there") {
 		t.Errorf("a root with other keys: %v", err)
 	}
 	if err := e.Close(); err != nil {
@@ -297,7 +320,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 
 // TestNothingListens holds that CometBFT opens no port to the outside.
 func TestNothingListens(t *testing.T) {
-	cfg := settings(t.TempDir())
+	cfg := settings(t.TempDir(), Mesh{})
 	if cfg.RPC.ListenAddress != "" || cfg.RPC.GRPCListenAddress != "" || cfg.RPC.PprofListenAddress != "" || cfg.Instrumentation.Prometheus ||
 		!strings.HasPrefix(cfg.P2P.ListenAddress, "tcp://127.0.0.1:") || cfg.P2P.PexReactor || cfg.P2P.ExternalAddress != "" {
 		t.Errorf("settings are %+v %+v", cfg.RPC, cfg.P2P)

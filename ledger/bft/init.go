@@ -3,8 +3,9 @@
 package bft
 
 import (
-	"crypto/rand"
+	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,10 +15,7 @@ import (
 	"time"
 
 	"github.com/cometbft/cometbft/crypto/ed25519"
-	"github.com/cometbft/cometbft/p2p"
-	"github.com/cometbft/cometbft/privval"
 	cmttypes "github.com/cometbft/cometbft/types"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/tiles"
@@ -25,85 +23,148 @@ import (
 	"github.com/zos-node/zos/spec/strict"
 )
 
-// Init makes the folder of a new ledger: keys of its own, the root of trust
-// signed by the keys of its root role, and a log with that as entry 0. It
-// fills root.Version and root.Log but for the origin.
+// Init makes the folder of a new ledger with one validator, v, of which the
+// name and the mirror are given: keys of its own, the root of trust signed by
+// the keys of its root role, and a log with that as entry 0. It fills
+// root.Version and root.Log but for the origin.
 //
-//	root.json   the root of trust, for nodes and readers
-//	keys/       log.key, validator.key, consensus.json, p2p.json; mode 0600
-//	log/        the static files; any web server can carry a copy
-//	comet/      CometBFT's blocks
-func Init(dir string, root ledger.Root, signers []sign.Signer, now time.Time) error {
-	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
-		return fmt.Errorf("%s is not empty; a ledger is made once, in a folder of its own", dir)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look at %s: %w", dir, err)
+//	root.json       the first root of trust, for nodes and readers
+//	validator.json  what the other operators need to know of this validator
+//	mesh.json       where the validators find each other, if there are others
+//	keys/           log.key, validator.key, consensus.json, p2p.json; mode 0600
+//	log/            the static files; any web server can carry a copy
+//	comet/          CometBFT's blocks
+func Init(dir string, root ledger.Root, v ledger.Validator, m Mesh, signers []sign.Signer, now time.Time) error {
+	if err := vacant(dir); err != nil {
+		return err
 	}
-	logKey, logVKey, err := note.GenerateKey(rand.Reader, root.Log.Origin)
-	if err != nil {
-		return fmt.Errorf("log key: %w", err)
-	}
-	valKey, valVKey, err := note.GenerateKey(rand.Reader, root.Log.Origin+"/validator-1")
-	if err != nil {
-		return fmt.Errorf("validator key: %w", err)
-	}
-	cosigner, err := tiles.CosignerKey(valVKey)
+	d, err := makeKeys(dir, root.Log.Origin, v, m)
 	if err != nil {
 		return err
 	}
 	root.Version = 1
-	root.Log = ledger.LogPolicy{Origin: root.Log.Origin, Key: logVKey, Cosigners: []string{cosigner}, Quorum: 1}
+	root.Log = ledger.LogPolicy{Origin: root.Log.Origin, Validators: []ledger.Validator{d.Validator}, Quorum: 1}
 	envelope, err := signRoot(root, signers)
 	if err != nil {
-		return err
+		return errors.Join(err, os.RemoveAll(dir))
 	}
 	leaves, err := ledger.Genesis(envelope, now.UnixMilli())
 	if err != nil {
-		return fmt.Errorf("root of trust: %w", err)
+		return errors.Join(fmt.Errorf("root of trust: %w", err), os.RemoveAll(dir))
 	}
-	cfg := settings(dir)
-	for _, d := range []string{"keys", "log", filepath.Join("comet", "data")} {
-		if err := os.MkdirAll(filepath.Join(dir, d), folderMode(d)); err != nil {
-			return fmt.Errorf("make folder: %w", err)
-		}
-	}
-	for name, key := range map[string]string{"log.key": logKey, "validator.key": valKey} {
-		if err := tiles.WriteFileSync(filepath.Join(dir, "keys", name), []byte(key+"\n"), 0o600); err != nil {
-			return err
-		}
-	}
-	pv := privval.NewFilePV(ed25519.GenPrivKey(), cfg.PrivValidatorKeyFile(), cfg.PrivValidatorStateFile())
-	pv.Save()
-	if err := (&p2p.NodeKey{PrivKey: ed25519.GenPrivKey()}).SaveAs(cfg.NodeKeyFile()); err != nil {
-		return fmt.Errorf("p2p key: %w", err)
-	}
-	chain := sha256.Sum256(envelope)
-	genesis := cmttypes.GenesisDoc{
-		ChainID: "zos-" + hex.EncodeToString(chain[:16]), GenesisTime: now,
-		Validators: []cmttypes.GenesisValidator{{PubKey: pv.Key.PubKey, Power: 1}},
-	}
-	if err := genesis.ValidateAndComplete(); err != nil {
-		return fmt.Errorf("genesis: %w", err)
-	}
-	if err := genesis.SaveAs(cfg.GenesisFile()); err != nil {
-		return fmt.Errorf("genesis: %w", err)
+	if err := writeGenesis(dir, envelope, now.UnixMilli()); err != nil {
+		return err
 	}
 	s, err := loadKeys(dir)
 	if err != nil {
 		return err
 	}
-	w := tiles.NewWriter(LogDir(dir), root.Log.Origin, s)
+	w := tiles.NewWriter(LogDir(dir))
 	if err := w.WriteRoot(1, envelope); err != nil {
 		return err
 	}
 	if err := w.Append(leaves); err != nil {
 		return err
 	}
-	if _, err := w.Publish(); err != nil {
+	signed, err := s.Sign(root.Log.Origin, w.Head())
+	if err != nil {
+		return err
+	}
+	if err := w.Publish(w.Head().N, signed); err != nil {
 		return err
 	}
 	// Last: a folder with a root.json is a whole ledger.
 	return tiles.WriteFileSync(filepath.Join(dir, "root.json"), envelope, 0o644)
+}
+
+// vacant says whether a ledger can be made in a folder.
+func vacant(dir string) error {
+	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
+		return fmt.Errorf("%s is not empty; a ledger is made once, in a folder of its own", dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	return nil
+}
+
+// writeGenesis writes what CometBFT begins with. It follows from the first
+// entries of the log alone, so whoever joins makes the same.
+func writeGenesis(dir string, envelope []byte, timeMs int64) error {
+	root, _, err := ledger.DecodeRoot(envelope)
+	if err != nil {
+		return err
+	}
+	chain := sha256.Sum256(envelope)
+	genesis := cmttypes.GenesisDoc{ChainID: "zos-" + hex.EncodeToString(chain[:16]), GenesisTime: time.UnixMilli(timeMs).UTC()}
+	for _, v := range root.Log.Validators {
+		key, err := base64.StdEncoding.DecodeString(v.Consensus)
+		if err != nil {
+			return fmt.Errorf("consensus key of %s: %w", v.Name, err)
+		}
+		genesis.Validators = append(genesis.Validators, cmttypes.GenesisValidator{PubKey: ed25519.PubKey(key), Power: 1, Name: v.Name})
+	}
+	if err := genesis.ValidateAndComplete(); err != nil {
+		return fmt.Errorf("genesis: %w", err)
+	}
+	if err := genesis.SaveAs(settings(dir, Mesh{}).GenesisFile()); err != nil {
+		return fmt.Errorf("genesis: %w", err)
+	}
+	return nil
+}
+
+// Join makes the folder of a server that follows an existing ledger and can
+// become one of its validators: keys of its own, and the beginning of the log.
+// c has just been synchronised, so what it has is proven. The blocks come from
+// the peers of m, and every entry is applied again, from the first one.
+func Join(ctx context.Context, dir string, c *ledger.Client, v ledger.Validator, m Mesh) (Description, error) {
+	if err := vacant(dir); err != nil {
+		return Description{}, err
+	}
+	if m.Listen == "" || len(m.Peers) == 0 {
+		return Description{}, errors.New("whoever joins needs an address on the mesh and a peer there")
+	}
+	envelope, err := c.Entries().Get(ctx, 0)
+	if err != nil {
+		return Description{}, err
+	}
+	raw, err := c.Entries().Get(ctx, 1)
+	if err != nil {
+		return Description{}, err
+	}
+	e, err := ledger.Decode(raw)
+	if err != nil {
+		return Description{}, err
+	}
+	first, ok := e.Payload.(*ledger.Block)
+	if !ok {
+		return Description{}, fmt.Errorf("entry 1 is a %s, want the first block", e.Type)
+	}
+	d, err := makeKeys(dir, c.State().Root().Log.Origin, v, m)
+	if err != nil {
+		return d, err
+	}
+	if err := writeGenesis(dir, envelope, first.TimeMs); err != nil {
+		return d, err
+	}
+	return d, tiles.WriteFileSync(filepath.Join(dir, "root.json"), envelope, 0o644)
+}
+
+// beginning folds the first entries of a log of which nothing is on the disk
+// yet, and writes them.
+func beginning(dir string, envelope []byte, w *tiles.Writer) (*ledger.State, error) {
+	genesis, err := cmttypes.GenesisDocFromFile(settings(dir, Mesh{}).GenesisFile())
+	if err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	state := ledger.NewState()
+	out := state.Apply(0, genesis.GenesisTime.UnixMilli(), [][]byte{envelope})
+	if err := out.Refused[0]; err != nil {
+		return nil, fmt.Errorf("root of trust: %w", err)
+	}
+	if err := w.Append(out.Leaves); err != nil {
+		return nil, err
+	}
+	return state, w.WriteRoot(1, envelope)
 }
 
 func folderMode(name string) fs.FileMode {
@@ -128,25 +189,4 @@ func signRoot(root ledger.Root, signers []sign.Signer) ([]byte, error) {
 		}
 	}
 	return env.Encode()
-}
-
-// loadKeys reads the keys that sign checkpoints, if nobody else can.
-func loadKeys(dir string) (tiles.Signers, error) {
-	var keys [2]string
-	for i, name := range []string{"log.key", "validator.key"} {
-		path := filepath.Join(dir, "keys", name)
-		info, err := os.Stat(path)
-		if err != nil {
-			return tiles.Signers{}, fmt.Errorf("key: %w", err)
-		}
-		if info.Mode().Perm()&0o077 != 0 {
-			return tiles.Signers{}, fmt.Errorf("key %s can be read by others (mode %04o); chmod 600 it", path, info.Mode().Perm())
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return tiles.Signers{}, fmt.Errorf("key: %w", err)
-		}
-		keys[i] = string(b)
-	}
-	return tiles.NewSigners(keys[0], keys[1])
 }

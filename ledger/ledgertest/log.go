@@ -7,10 +7,13 @@ package ledgertest
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -77,7 +80,7 @@ func New(t testing.TB) *Log {
 		Lease: ledger.LeasePolicy{WindowMs: 10_000, LeaseMs: 60_000, GraceMs: 30_000}}
 	l.Root.Log, l.signers = Signers(t, "test.example/log")
 	l.RootEnv = l.Sign(ledger.TypeRoot, l.Root, "root")
-	l.writer = tiles.NewWriter(tiles.Dir(l.Dir), l.Root.Log.Origin, l.signers)
+	l.writer = tiles.NewWriter(tiles.Dir(l.Dir))
 	if err := l.writer.WriteRoot(1, l.RootEnv); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +107,13 @@ func Signers(t testing.TB, origin string) (ledger.LogPolicy, tiles.Signers) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ledger.LogPolicy{Origin: origin, Key: logV, Cosigners: []string{cosigner}, Quorum: 1}, s
+	consensus, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ledger.LogPolicy{Origin: origin, Quorum: 1, Validators: []ledger.Validator{
+		{Name: "validator", Log: logV, Cosigner: cosigner, Consensus: base64.StdEncoding.EncodeToString(consensus)},
+	}}, s
 }
 
 func (l *Log) role(threshold int64, keys ...string) sign.Role {
@@ -155,6 +164,13 @@ func (l *Log) Pass(ms int64) {
 	l.nowMs += ms
 }
 
+// NowMs is the clock.
+func (l *Log) NowMs() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nowMs
+}
+
 // Block applies entries as one block and publishes it.
 func (l *Log) Block(entries ...[]byte) ledger.Outcome {
 	l.t.Helper()
@@ -178,12 +194,22 @@ func (l *Log) block(entries [][]byte) ledger.Outcome {
 		err = l.writer.WriteRoot(v, l.state.RootEnvelope(v))
 	}
 	if err == nil {
-		_, err = l.writer.Publish()
+		err = l.publish()
 	}
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	return out
+}
+
+// publish signs and writes the checkpoint of all that the writer has.
+func (l *Log) publish() error {
+	tree := l.writer.Head()
+	signed, err := l.signers.Sign(l.Root.Log.Origin, tree)
+	if err != nil {
+		return err
+	}
+	return l.writer.Publish(tree.N, signed)
 }
 
 // Must applies entries, each of which has to be accepted, and returns the
@@ -284,18 +310,31 @@ func (l *Log) Fork() *Log {
 		t: l.t, Dir: l.t.TempDir(), Root: l.Root, RootEnv: l.RootEnv, Keys: l.Keys, VoucherKey: l.VoucherKey, Leaves: slices.Clone(l.Leaves),
 		nowMs: l.nowMs, height: l.height, state: l.state.Clone(), signers: l.signers,
 	}
-	f.writer = tiles.NewWriter(tiles.Dir(f.Dir), f.Root.Log.Origin, f.signers)
+	f.writer = tiles.NewWriter(tiles.Dir(f.Dir))
 	err := f.writer.WriteRoot(1, f.RootEnv)
 	if err == nil {
 		err = f.writer.Append(f.Leaves)
 	}
 	if err == nil {
-		_, err = f.writer.Publish()
+		err = f.publish()
 	}
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	return f
+}
+
+// Snapshot publishes a snapshot of the present state, altered by edit if that
+// is not nil.
+func (l *Log) Snapshot(edit func([]byte) []byte) {
+	l.t.Helper()
+	b := l.State().Snapshot()
+	if edit != nil {
+		b = edit(b)
+	}
+	if err := tiles.WriteFileSync(filepath.Join(l.Dir, "snapshot"), b, 0o644); err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // Smuggle publishes leaves that Apply never saw, under right signatures.
@@ -306,7 +345,7 @@ func (l *Log) Smuggle(leaves ...[]byte) {
 	if err := l.writer.Append(leaves); err != nil {
 		l.t.Fatal(err)
 	}
-	if _, err := l.writer.Publish(); err != nil {
+	if err := l.publish(); err != nil {
 		l.t.Fatal(err)
 	}
 }

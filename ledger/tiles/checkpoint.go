@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,11 +19,14 @@ import (
 // MaxCheckpoint bounds a checkpoint with all its signatures.
 const MaxCheckpoint = 16 << 10
 
-// Policy says which checkpoints are to be believed: signed by the log's key,
-// and by at least Quorum distinct cosigners (cosignature/v1).
+// Policy says which checkpoints are to be believed: signed by a key of the
+// log, and by at least Quorum distinct cosigners (cosignature/v1). Each
+// validator has a log key of its own, all under the origin's name, so that no
+// secret is ever shared; the log's signature says whose log it is, and the
+// cosignatures say that it is so.
 type Policy struct {
 	Origin    string
-	Key       string   // vkey of the log
+	Keys      []string // vkeys of the log
 	Cosigners []string // vkeys of the cosigners
 	Quorum    int
 }
@@ -36,16 +40,22 @@ type Checkpoint struct {
 }
 
 // verifiers parses the policy's keys.
-func (p Policy) verifiers() (log note.Verifier, cosigners []note.Verifier, err error) {
+func (p Policy) verifiers() (logs, cosigners []note.Verifier, err error) {
 	if p.Origin == "" || strings.ContainsAny(p.Origin, "\n+ \t\r") {
 		return nil, nil, fmt.Errorf("origin %q is empty or has a space, plus or line break", p.Origin)
 	}
-	log, err = note.NewVerifier(p.Key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("log key %q: %w", p.Key, err)
+	if len(p.Keys) == 0 {
+		return nil, nil, errors.New("log has no key")
 	}
-	if log.Name() != p.Origin {
-		return nil, nil, fmt.Errorf("log key has name %q, want the origin %q", log.Name(), p.Origin)
+	for _, key := range p.Keys {
+		log, err := note.NewVerifier(key)
+		if err != nil {
+			return nil, nil, fmt.Errorf("log key %q: %w", key, err)
+		}
+		if log.Name() != p.Origin {
+			return nil, nil, fmt.Errorf("log key has name %q, want the origin %q", log.Name(), p.Origin)
+		}
+		logs = append(logs, log)
 	}
 	seen := map[string]bool{}
 	for _, vkey := range p.Cosigners {
@@ -65,7 +75,7 @@ func (p Policy) verifiers() (log note.Verifier, cosigners []note.Verifier, err e
 	if p.Quorum < 1 || p.Quorum > len(cosigners) {
 		return nil, nil, fmt.Errorf("quorum is %d, want 1 to %d, the number of cosigners", p.Quorum, len(cosigners))
 	}
-	return log, cosigners, nil
+	return logs, cosigners, nil
 }
 
 // Validate checks the policy itself.
@@ -80,21 +90,21 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 	if len(msg) > MaxCheckpoint {
 		return Checkpoint{}, fmt.Errorf("checkpoint has %d bytes, at most %d are allowed", len(msg), MaxCheckpoint)
 	}
-	log, cosigners, err := p.verifiers()
+	logs, cosigners, err := p.verifiers()
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("checkpoint policy: %w", err)
 	}
-	n, err := note.Open(msg, note.VerifierList(append([]note.Verifier{log}, cosigners...)...))
+	n, err := note.Open(msg, note.VerifierList(slices.Concat(logs, cosigners)...))
 	var unsigned *note.UnverifiedNoteError
 	if errors.As(err, &unsigned) {
 		return Checkpoint{}, errors.New("checkpoint has no signature of a known key")
 	} else if err != nil {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	if !bytes.Equal(spell(n), msg) {
+	if !spelled(n.Text, msg) {
 		return Checkpoint{}, errors.New("checkpoint is not in its canonical spelling")
 	}
-	tree, err := parseTree(p.Origin, n.Text)
+	tree, err := ParseTree(p.Origin, n.Text)
 	if err != nil {
 		return Checkpoint{}, err
 	}
@@ -102,7 +112,7 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 	signed := false
 	names := map[uint32]bool{}
 	for _, s := range n.Sigs {
-		if s.Name == log.Name() && s.Hash == log.KeyHash() {
+		if slices.ContainsFunc(logs, func(v note.Verifier) bool { return s.Name == v.Name() && s.Hash == v.KeyHash() }) {
 			signed = true
 			continue
 		}
@@ -115,7 +125,7 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 		cp.TimeSec = max(cp.TimeSec, at.Unix())
 	}
 	if !signed {
-		return Checkpoint{}, fmt.Errorf("checkpoint is not signed by the log key of %s", p.Origin)
+		return Checkpoint{}, fmt.Errorf("checkpoint is not signed by a log key of %s", p.Origin)
 	}
 	if len(names) < p.Quorum {
 		return Checkpoint{}, fmt.Errorf("checkpoint has %d of %d cosignatures", len(names), p.Quorum)
@@ -123,19 +133,24 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 	return cp, nil
 }
 
-// spell writes an opened note in its one form. note.Open keeps the order of
-// verified and unverified signatures apart, so unknown ones must come last.
-func spell(n *note.Note) []byte {
-	var b bytes.Buffer
-	b.WriteString(n.Text + "\n")
-	for _, s := range append(append([]note.Signature{}, n.Sigs...), n.UnverifiedSigs...) {
-		raw, err := base64.StdEncoding.DecodeString(s.Base64)
-		if err != nil {
-			return nil
-		}
-		b.WriteString("— " + s.Name + " " + base64.StdEncoding.EncodeToString(raw) + "\n")
+// spelled says whether a note that note.Open took is in its one spelling:
+// below its text nothing but signatures, each key once. Base64 has other ways
+// to write the same bytes, and note.Open drops what stands there twice.
+func spelled(text string, msg []byte) bool {
+	sigs, ok := strings.CutPrefix(string(msg), text+"\n")
+	if !ok {
+		return false
 	}
-	return b.Bytes()
+	seen := map[string]bool{}
+	for _, line := range strings.SplitAfter(strings.TrimSuffix(sigs, "\n"), "\n") {
+		name, sig, ok := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(line, "— "), "\n"), " ")
+		raw, err := base64.StdEncoding.Strict().DecodeString(sig)
+		if !ok || err != nil || len(raw) < 5 || base64.StdEncoding.EncodeToString(raw) != sig || seen[name+string(raw[:4])] {
+			return false
+		}
+		seen[name+string(raw[:4])] = true
+	}
+	return true
 }
 
 // text is the signed text of a checkpoint.
@@ -143,7 +158,8 @@ func text(origin string, t tlog.Tree) string {
 	return origin + "\n" + strconv.FormatInt(t.N, 10) + "\n" + t.Hash.String() + "\n"
 }
 
-func parseTree(origin, s string) (tlog.Tree, error) {
+// ParseTree reads the text of a checkpoint: origin, size, root hash.
+func ParseTree(origin, s string) (tlog.Tree, error) {
 	lines := strings.SplitN(s, "\n", 4)
 	if len(lines) != 4 || lines[3] != "" {
 		return tlog.Tree{}, errors.New("checkpoint has not the three lines origin, size and root hash")
@@ -193,6 +209,55 @@ func (s Signers) Sign(origin string, t tlog.Tree) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// Lines are the signatures of a tree alone, one signed line each, as others
+// need them to put a checkpoint together.
+func (s Signers) Lines(origin string, t tlog.Tree) ([]string, error) {
+	b, err := s.Sign(origin, t)
+	if err != nil {
+		return nil, err
+	}
+	return Lines(b), nil
+}
+
+// Lines are the signature lines of a signed checkpoint.
+func Lines(signed []byte) []string {
+	_, sigs, _ := strings.Cut(string(signed), "\n\n")
+	return strings.Split(strings.TrimSuffix(sigs, "\n"), "\n")
+}
+
+// Merge puts a checkpoint together from signature lines of any origin: those
+// that are valid under the policy, each key once, in the policy's order. It
+// returns the names of the cosigners that are in it; whether they are enough
+// is for Open to say.
+func (p Policy) Merge(t tlog.Tree, lines []string) (signed []byte, cosigners []string, err error) {
+	logs, cos, err := p.verifiers()
+	if err != nil {
+		return nil, nil, fmt.Errorf("checkpoint policy: %w", err)
+	}
+	body := text(p.Origin, t) + "\n"
+	signed = []byte(body)
+	for i, v := range slices.Concat(logs, cos) {
+		for _, line := range lines {
+			if !strings.HasPrefix(line, "— "+v.Name()+" ") || len(line) > maxLine {
+				continue
+			}
+			one := []byte(body + line + "\n")
+			if n, err := note.Open(one, note.VerifierList(v)); err != nil || !spelled(n.Text, one) {
+				continue
+			}
+			signed = append(signed, line+"\n"...)
+			if i >= len(logs) {
+				cosigners = append(cosigners, v.Name())
+			}
+			break
+		}
+	}
+	return signed, cosigners, nil
+}
+
+// maxLine bounds one signature line.
+const maxLine = 1 << 10
 
 // CosignerKey is the vkey to put into a policy for a plain ed25519 note key.
 func CosignerKey(vkey string) (string, error) {

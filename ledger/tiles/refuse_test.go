@@ -61,7 +61,7 @@ func TestCheckpointTexts(t *testing.T) {
 	} {
 		_, err := policy.Open(signed(c.text, signers.Log, signers.Cosigner))
 		said(t, name, err, c.why)
-		_, err = parseTree(origin, c.text)
+		_, err = ParseTree(origin, c.text)
 		said(t, name, err, c.why)
 	}
 	_, err := policy.Open(signed(good, signers.Cosigner))
@@ -98,7 +98,7 @@ func TestDirReads(t *testing.T) {
 	_, signers := keys(t)
 	top := t.TempDir()
 	dir := Dir(filepath.Join(top, "log"))
-	w := NewWriter(dir, origin, signers)
+	w := NewWriter(dir)
 	var entries [][]byte
 	for range 9 {
 		entries = append(entries, []byte("entry"))
@@ -106,9 +106,7 @@ func TestDirReads(t *testing.T) {
 	if err := w.Append(entries); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Publish(); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, w, signers)
 	if err := os.WriteFile(filepath.Join(top, "secret"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -161,28 +159,27 @@ func TestCutRefuses(t *testing.T) {
 
 // TestWriterSaysWhatFailed: nothing is published that is not on the disk.
 func TestWriterSaysWhatFailed(t *testing.T) {
-	_, signers := keys(t)
-	w := NewWriter(Dir(t.TempDir()), origin, signers)
+	w := NewWriter(Dir(t.TempDir()))
 	w.push([]byte("never written"))
-	_, err := w.Publish()
+	err := w.Publish(1, nil)
 	said(t, "not written", err, "only 0 are on the disk")
 
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	said(t, "a file for a folder", NewWriter(Dir(file), origin, signers).Append([][]byte{{1}}), "write tiles")
-	said(t, "a file for a folder", NewWriter(Dir(file), origin, signers).WriteRoot(1, []byte("{}")), "not a directory")
+	said(t, "a file for a folder", NewWriter(Dir(file)).Append([][]byte{{1}}), "write tiles")
+	said(t, "a file for a folder", NewWriter(Dir(file)).WriteRoot(1, []byte("{}")), "not a directory")
 
 	dir := t.TempDir()
-	w = NewWriter(Dir(dir), origin, signers)
+	w = NewWriter(Dir(dir))
 	if err := os.MkdirAll(filepath.Join(dir, "checkpoint", "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Append([][]byte{{1}}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.Publish()
+	err = w.Publish(1, nil)
 	said(t, "a folder for the checkpoint", err, "write checkpoint")
 	if list, err := filepath.Glob(filepath.Join(dir, ".new-*")); err != nil || len(list) != 0 {
 		t.Errorf("left over: %v, %v", list, err)

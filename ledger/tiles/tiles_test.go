@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,7 +38,7 @@ func keys(t testing.TB) (Policy, Signers) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Policy{origin, logV, []string{cosigner}, 1}, s
+	return Policy{origin, []string{logV}, []string{cosigner}, 1}, s
 }
 
 // hashes is the whole tree in memory, made by x/mod's own functions: the
@@ -59,6 +60,18 @@ func (h *hashes) add(t testing.TB, n int64, data []byte) {
 		t.Fatal(err)
 	}
 	*h = append(*h, more...)
+}
+
+func publish(t testing.TB, w *Writer, s Signers) {
+	t.Helper()
+	tree := w.Head()
+	signed, err := s.Sign(origin, tree)
+	if err == nil {
+		err = w.Publish(tree.N, signed)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestTreeAgreesWithTlog(t *testing.T) {
@@ -86,7 +99,7 @@ func TestTreeAgreesWithTlog(t *testing.T) {
 func TestWriterAgreesWithTlog(t *testing.T) {
 	policy, signers := keys(t)
 	dir := Dir(t.TempDir())
-	w := NewWriter(dir, origin, signers)
+	w := NewWriter(dir)
 	var judge hashes
 	var size int64
 	for _, block := range []int{1, 2, 252, 1, 1, 300, 511, 1} {
@@ -100,9 +113,7 @@ func TestWriterAgreesWithTlog(t *testing.T) {
 		if err := w.Append(entries); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Publish(); err != nil {
-			t.Fatal(err)
-		}
+		publish(t, w, signers)
 		for _, tile := range tlog.NewTiles(Height, 0, size) {
 			want, err := tlog.ReadTileData(tile, judge)
 			if err != nil {
@@ -158,28 +169,81 @@ func TestWriterRestores(t *testing.T) {
 	_, signers := keys(t)
 	dir := Dir(t.TempDir())
 	entry := func(i int) []byte { return fmt.Appendf(nil, "entry %d", i) }
-	w := NewWriter(dir, origin, signers)
+	w := NewWriter(dir)
 	for i := range 258 {
 		if err := w.Append([][]byte{entry(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := w.Publish(); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, w, signers)
 	if err := w.Append([][]byte{entry(258), entry(259)}); err != nil { // and no checkpoint
 		t.Fatal(err)
 	}
-	again := NewWriter(dir, origin, signers)
+	again := NewWriter(dir)
 	for i := range 258 {
 		again.Restore(entry(i))
 	}
 	if err := again.Append([][]byte{entry(258), entry(259)}); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := again.Publish()
-	if err != nil || tree.Hash != w.Tree().Hash() {
-		t.Errorf("tree %v, %v", tree, err)
+	publish(t, again, signers)
+	if tree := again.Head(); tree.Hash != w.Tree().Hash() {
+		t.Errorf("tree %v", tree)
+	}
+	// A checkpoint never covers what is not on the disk.
+	if err := again.Publish(261, nil); err == nil {
+		t.Error("published an entry that is not there")
+	}
+}
+
+// Several validators sign by themselves; anybody puts the checkpoint together,
+// and whatever is not valid stays out of it.
+func TestMerge(t *testing.T) {
+	tree := tlog.Tree{N: 7, Hash: tlog.RecordHash([]byte("x"))}
+	other := tlog.Tree{N: 7, Hash: tlog.RecordHash([]byte("y"))}
+	all := Policy{Origin: origin, Quorum: 3}
+	var lines [][]string
+	var lies []string
+	for range 4 {
+		p, s := keys(t)
+		all.Keys, all.Cosigners = append(all.Keys, p.Keys...), append(all.Cosigners, p.Cosigners...)
+		l, err := s.Lines(origin, tree)
+		if err != nil || len(l) != 2 {
+			t.Fatal(l, err)
+		}
+		lines = append(lines, l)
+		if l, err = s.Lines(origin, other); err != nil {
+			t.Fatal(err)
+		}
+		lies = append(lies, l...)
+	}
+	join := func(from ...[]string) []string { return slices.Concat(from...) }
+	for _, tt := range []struct {
+		name  string
+		lines []string
+		says  string // "" for a checkpoint that holds
+	}{
+		{"three of four", join(lines[2], lines[0], lines[3]), ""},
+		{"all, in any order, twice", join(lines[3], lines[2], lines[1], lines[0], lines[1]), ""},
+		{"two of four", join(lines[0], lines[1]), "2 of 3 cosignatures"},
+		{"one of them three times", join(lines[0], lines[0], lines[0]), "1 of 3 cosignatures"},
+		{"two and a signature of another tree", join(lines[0], lines[1], lies), "2 of 3 cosignatures"},
+		{"three and rubbish", join([]string{"", "— " + origin, "— " + origin + " AAAA", lines[0][0] + "\r", strings.Repeat("x", 5000)}, lines[0], lines[1], lines[2], lies), ""},
+		{"nothing", nil, "malformed note"},
+	} {
+		signed, _, err := all.Merge(tree, tt.lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cp, err := all.Open(signed)
+		if tt.says == "" && (err != nil || cp.Tree != tree) || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
+			t.Errorf("%s: %v\n%s", tt.name, err, signed)
+		}
+		// Whoever knows but one of them reads the same bytes.
+		one := Policy{origin, all.Keys[:1], all.Cosigners[:1], 1}
+		if _, err := one.Open(signed); tt.says == "" && err != nil {
+			t.Errorf("%s, with one known validator: %v", tt.name, err)
+		}
 	}
 }
 
@@ -205,7 +269,7 @@ func TestCheckpointPolicy(t *testing.T) {
 	if _, err := twice.Open(good); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("one key under two names: %v", err)
 	}
-	for _, p := range []Policy{{}, {Origin: origin, Key: policy.Key}, {origin, policy.Key, policy.Cosigners, 0}, {origin, policy.Key, policy.Cosigners, 2}, {"x", policy.Key, policy.Cosigners, 1}} {
+	for _, p := range []Policy{{}, {Origin: origin, Keys: policy.Keys}, {origin, nil, policy.Cosigners, 1}, {origin, policy.Keys, policy.Cosigners, 0}, {origin, policy.Keys, policy.Cosigners, 2}, {"x", policy.Keys, policy.Cosigners, 1}} {
 		if p.Validate() == nil {
 			t.Errorf("%+v was accepted", p)
 		}

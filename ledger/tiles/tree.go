@@ -17,6 +17,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -39,6 +40,14 @@ type Tree struct {
 
 // Size is the number of leaves.
 func (t Tree) Size() int64 { return t.size }
+
+// Edges are the roots of the complete subtrees, largest first.
+func (t Tree) Edges() []tlog.Hash { return t.edges[:len(t.edges):len(t.edges)] }
+
+// NewTree is the tree of a size with these edges, if it can have so many.
+func NewTree(size int64, edges []tlog.Hash) (Tree, bool) {
+	return Tree{size, edges}, size >= 0 && bits.OnesCount64(uint64(size)) == len(edges)
+}
 
 // Append returns the tree with one more leaf.
 func (t Tree) Append(leaf tlog.Hash) Tree {

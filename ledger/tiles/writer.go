@@ -19,8 +19,6 @@ import (
 // checkpoint covers can be read, whenever the power goes.
 type Writer struct {
 	dir     Dir
-	origin  string
-	signers Signers
 	tree    Tree
 	levels  [][]tlog.Hash // hashes of the tile at the right edge, per level
 	bundle  []byte        // entries of the bundle at the right edge
@@ -31,12 +29,15 @@ type Writer struct {
 
 // NewWriter makes a writer for an empty log. Feed it the entries that the
 // folder has already with Restore.
-func NewWriter(dir Dir, origin string, signers Signers) *Writer {
-	return &Writer{dir: dir, origin: origin, signers: signers, Step: func(string) {}}
+func NewWriter(dir Dir) *Writer {
+	return &Writer{dir: dir, Step: func(string) {}}
 }
 
 // Tree is the tree of all entries so far.
 func (w *Writer) Tree() Tree { return w.tree }
+
+// Head is the tree as a checkpoint has it.
+func (w *Writer) Head() tlog.Tree { return tlog.Tree{N: w.tree.Size(), Hash: w.tree.Hash()} }
 
 // Restore takes an entry that is on the disk already.
 func (w *Writer) Restore(entry []byte) {
@@ -114,22 +115,19 @@ func (w *Writer) Append(entries [][]byte) error {
 	return nil
 }
 
-// Publish signs and writes the checkpoint of all entries.
-func (w *Writer) Publish() (tlog.Tree, error) {
-	t := tlog.Tree{N: w.tree.Size(), Hash: w.tree.Hash()}
-	if w.written != t.N {
-		return t, fmt.Errorf("publish %d entries: only %d are on the disk", t.N, w.written)
-	}
-	note, err := w.signers.Sign(w.origin, t)
-	if err != nil {
-		return t, err
+// Publish writes a signed checkpoint of the first size entries. Entries after
+// those may be on the disk already; a checkpoint is for those that enough
+// validators agreed to.
+func (w *Writer) Publish(size int64, signed []byte) error {
+	if w.written < size {
+		return fmt.Errorf("publish %d entries: only %d are on the disk", size, w.written)
 	}
 	w.Step("checkpoint")
-	if err := w.write([]file{{"checkpoint", note}}); err != nil {
-		return t, fmt.Errorf("write checkpoint: %w", err)
+	if err := w.write([]file{{"checkpoint", signed}}); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
 	}
 	w.Step("published")
-	return t, w.sweep()
+	return w.sweep(size)
 }
 
 // WriteRoot publishes the envelope of a root of trust.
@@ -165,10 +163,11 @@ func (w *Writer) write(files []file) error {
 }
 
 // sweep removes the partial files that a wider one has replaced, but for the
-// last: a reader with the checkpoint before may be about to ask for it.
-func (w *Writer) sweep() error {
-	for level := 0; w.tree.Size()>>(Height*level) > 0; level++ {
-		hashes := w.tree.Size() >> (Height * level)
+// last: a reader with the checkpoint before may be about to ask for it. Those
+// of entries after the published size stay.
+func (w *Writer) sweep(size int64) error {
+	for level := 0; size>>(Height*level) > 0; level++ {
+		hashes := size >> (Height * level)
 		edge := hashes >> Height
 		for n := max(edge-1, 0); n <= edge; n++ {
 			width := int(min(hashes-n*Width, Width))
@@ -267,10 +266,4 @@ func syncFolder(path string) error {
 		return fmt.Errorf("fsync folder %s: %w", path, err)
 	}
 	return nil
-}
-
-// TrySign signs a checkpoint of the empty tree, to see what the keys are
-// good for.
-func (w *Writer) TrySign() ([]byte, error) {
-	return w.signers.Sign(w.origin, tlog.Tree{Hash: Tree{}.Hash()})
 }

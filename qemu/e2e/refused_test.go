@@ -144,7 +144,7 @@ func (w *world) forge() string {
 	if err := w.client.Sync(ctx); err != nil {
 		w.t.Fatal(err)
 	}
-	writer := tiles.NewWriter(tiles.Dir(dir), "zos.example/e2e", signers)
+	writer := tiles.NewWriter(tiles.Dir(dir))
 	leaves, err := ledger.Genesis(root, 1)
 	if err != nil {
 		w.t.Fatal(err)
@@ -156,7 +156,11 @@ func (w *world) forge() string {
 	if err := writer.Append(leaves); err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := writer.Publish(); err != nil {
+	signed, err := signers.Sign("zos.example/e2e", writer.Head())
+	if err == nil {
+		err = writer.Publish(writer.Head().N, signed)
+	}
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	return dir

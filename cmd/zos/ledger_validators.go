@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/bft"
+	"github.com/zos-node/zos/spec/strict"
+)
+
+func ledgerJoinCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	var name, mirror, mesh string
+	var peers []string
+	cmd := &cobra.Command{
+		Use:   "join DIR --name NAME --mesh HOST:PORT --peer PEER --ledger URL --root ROOT",
+		Short: "make the folder of a server that follows a ledger and can become a validator of it",
+		Long: `Make the folder of one more server of an existing ledger: keys of its own
+(DIR/keys, mode 0600) and its public description, DIR/validator.json, which
+the others need: each operator adds it with zos ledger peer, and those who hold
+the root keys make it a validator with zos ledger invite. Before that, start it
+with zos ledger serve DIR and let it catch up.
+
+PEER is the validator.json of a server that is there already, or ID@HOST:PORT.
+HOST:PORT has to be on a private network that only the validators reach.
+
+Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reached.`,
+		Example: `  zos ledger join ./ledger --name validator-2 --mesh 10.9.0.2:8471 --peer validator-1.json \
+      --ledger https://ledger-1.example --root root.json --mirror https://ledger-2.example`,
+		Args: exactly(1, "the folder to make"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m := bft.Mesh{Listen: mesh}
+			for _, p := range peers {
+				address, err := peerAddress(p)
+				if err != nil {
+					return err
+				}
+				m.Add(address)
+			}
+			c, err := a.sync(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			d, err := bft.Join(cmd.Context(), args[0], c, ledger.Validator{Name: name, Mirror: mirror}, m)
+			if err != nil {
+				return coded(exitRefused, err)
+			}
+			path := filepath.Join(args[0], "validator.json")
+			return a.print(struct {
+				Dir         string          `json:"dir"`
+				Description string          `json:"description"`
+				Validator   bft.Description `json:"validator"`
+			}{args[0], path, d}, func(w io.Writer) {
+				fmt.Fprintf(w, "made %s, which follows %s\n", args[0], c.State().Root().Log.Origin)
+				fmt.Fprintf(w, "  description %s (public; for the other operators)\n", path)
+				fmt.Fprintf(w, "  peer        %s\n", d.Peer)
+				fmt.Fprintf(w, "next: the others run zos ledger peer DIR %s; then zos ledger serve %s; then zos ledger invite\n", path, args[0])
+			})
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&name, "name", "", "name of the validator, a DNS label, unique in the ledger")
+	cmd.Flags().StringVar(&mirror, "mirror", "", "URL at which this validator's copy of the log is read, for the trust root")
+	cmd.Flags().StringVar(&mesh, "mesh", "", "HOST:PORT on the private network of the validators")
+	cmd.Flags().StringArrayVar(&peers, "peer", nil, "validator.json of another server, or ID@HOST:PORT; repeat for each")
+	given(cmd, "name", "mesh", "peer")
+	return cmd
+}
+
+// peerAddress reads a peer from a description, or takes it as it is.
+func peerAddress(p string) (string, error) {
+	if strings.Contains(p, "@") {
+		return p, nil
+	}
+	d, err := bft.ReadDescription(p)
+	if err != nil {
+		return "", fileError(err)
+	}
+	if d.Peer == "" {
+		return "", coded(exitRefused, fmt.Errorf("%s: has no address on the mesh; make that server with --mesh", p))
+	}
+	return d.Peer, nil
+}
+
+func ledgerPeerCommand(a *app) *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use:   "peer DIR VALIDATOR.json|ID@HOST:PORT …",
+		Short: "let other servers of the same ledger connect, and connect to them",
+		Long: `Add peers to DIR/mesh.json, or change their addresses. Only peers that stand
+there can connect. A running server takes it over within seconds.
+
+Exit codes: 0 added, 2 wrong arguments, 3 no address, 4 no such file.`,
+		Example: `  zos ledger peer ./ledger validator-2.json validator-3.json validator-4.json`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if _, err := os.Stat(filepath.Join(args[0], "root.json")); err != nil {
+				return fileError(fmt.Errorf("ledger: %w", err))
+			}
+			m, err := bft.LoadMesh(args[0])
+			if err != nil {
+				return coded(exitRefused, err)
+			}
+			if listen != "" {
+				m.Listen = listen
+			}
+			for _, p := range args[1:] {
+				address, err := peerAddress(p)
+				if err != nil {
+					return err
+				}
+				m.Add(address)
+			}
+			if err := m.Save(args[0]); err != nil {
+				return coded(exitRefused, fmt.Errorf("%w; --listen HOST:PORT gives one (then start the server again)", err))
+			}
+			return a.print(m, func(w io.Writer) {
+				fmt.Fprintf(w, "listens on %s\n", m.Listen)
+				for _, p := range m.Peers {
+					fmt.Fprintf(w, "  peer %s\n", p)
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "", "HOST:PORT on the private network, if there is none yet")
+	return cmd
+}
+
+// rotateOptions are the flags of invite and leave.
+type rotateOptions struct {
+	ledgerFlags
+	keys []string
+	out  string
+}
+
+func (o *rotateOptions) add(cmd *cobra.Command) {
+	o.ledgerFlags.add(cmd)
+	cmd.Flags().StringArrayVar(&o.keys, "key", nil, "private key of the root role (or .pub of a key in ssh-agent); repeat for each")
+	cmd.Flags().StringVarP(&o.out, "output", "o", "", "write the next trust root for others to sign (zos sign --role root), and submit nothing")
+	given(cmd, "key")
+}
+
+func ledgerInviteCommand(a *app) *cobra.Command {
+	var o rotateOptions
+	cmd := &cobra.Command{
+		Use:   "invite VALIDATOR.json … --key ROOTKEY",
+		Short: "make servers that joined validators: sign the next trust root and submit it",
+		Long: `Sign a trust root in which the named servers are validators too, and submit it.
+From its block on, more than two thirds of all of them order entries and cosign
+checkpoints. The servers have to run and be up to date, else it is refused.
+Nodes and readers follow by themselves; old images and proofs stay valid.
+
+Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
+		Example: `  zos ledger invite validator-2.json validator-3.json validator-4.json --key ~/.ssh/root --root root.json
+  zos ledger invite validator-2.json --key a.key --root root.json -o next.json && zos sign --role root --key b.key next.json -o next.json && zos submit next.json`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var more []ledger.Validator
+			for _, path := range args {
+				d, err := bft.ReadDescription(path)
+				if err != nil {
+					return fileError(err)
+				}
+				more = append(more, d.Validator)
+			}
+			return a.rotate(cmd.Context(), o, func(l *ledger.LogPolicy) error {
+				for _, v := range more {
+					l.Validators = slices.DeleteFunc(l.Validators, func(old ledger.Validator) bool { return old.Name == v.Name })
+					l.Validators = append(l.Validators, v)
+				}
+				return nil
+			})
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+func ledgerLeaveCommand(a *app) *cobra.Command {
+	var o rotateOptions
+	cmd := &cobra.Command{
+		Use:   "leave NAME … --key ROOTKEY",
+		Short: "take validators out: sign the next trust root and submit it",
+		Long: `Sign a trust root without the named validators, and submit it. Their servers
+may go on as mirrors, or be stopped once the others have the block. Submit it
+to one that stays.
+
+Exit codes: 0 on the ledger, 3 refused, 4 no such validator, 5 not reached.`,
+		Example: `  zos ledger leave validator-3 --key ~/.ssh/root --root root.json --ledger https://ledger-1.example`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.rotate(cmd.Context(), o, func(l *ledger.LogPolicy) error {
+				for _, name := range args {
+					before := len(l.Validators)
+					l.Validators = slices.DeleteFunc(l.Validators, func(v ledger.Validator) bool { return v.Name == name })
+					if len(l.Validators) == before {
+						return coded(exitNotFound, fmt.Errorf("the ledger has no validator %q", name))
+					}
+				}
+				if len(l.Validators) == 0 {
+					return coded(exitRefused, errors.New("nobody would be left to order entries"))
+				}
+				return nil
+			})
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+// rotate makes, signs and submits the next root of trust.
+func (a *app) rotate(ctx context.Context, o rotateOptions, change func(*ledger.LogPolicy) error) error {
+	c, err := a.sync(ctx, o.ledgerFlags)
+	if err != nil {
+		return err
+	}
+	root := *c.State().Root()
+	root.Version++
+	root.Log.Validators = slices.Clone(root.Log.Validators)
+	if err := change(&root.Log); err != nil {
+		return err
+	}
+	root.Log.Quorum = ledger.QuorumOf(len(root.Log.Validators))
+	if err := root.Validate(); err != nil {
+		return coded(exitRefused, err)
+	}
+	body, err := strict.Encode(root)
+	if err != nil {
+		return fmt.Errorf("encode the trust root: %w", err)
+	}
+	raw, err := a.signAll(ledger.TypeRoot, body, o.keys)
+	if err != nil {
+		return err
+	}
+	if o.out == "" {
+		return a.submit(ctx, o.ledgerFlags, raw, fmt.Sprintf("trust root version %d (%d validators, %d of them needed)", root.Version, len(root.Log.Validators), root.Log.Quorum))
+	}
+	if err := renameio.WriteFile(o.out, raw, 0o644); err != nil {
+		return fmt.Errorf("write the trust root: %w", err)
+	}
+	return a.print(struct {
+		Output  string `json:"output"`
+		Version int64  `json:"version"`
+	}{o.out, root.Version}, func(w io.Writer) {
+		fmt.Fprintf(w, "trust root version %d is in %s; zos sign --role root adds signatures, zos submit puts it on the ledger\n", root.Version, o.out)
+	})
+}

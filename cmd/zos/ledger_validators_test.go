@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// TestMain is also the zos that the demo starts as processes of their own.
+func TestMain(m *testing.M) {
+	if os.Getenv("ZOS_TEST_RUN") != "" && len(os.Args) > 1 && os.Args[1] == "ledger" {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		stop()
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// Four processes on loopback by one command; one leaves, comes back, and a
+// fifth joins. All by the commands that operators use.
+func TestValidatorCommands(t *testing.T) {
+	t.Setenv("ZOS_TEST_RUN", "1")
+	t.Setenv("ZOS_LEDGER", "")
+	t.Setenv("ZOS_ROOT", "")
+	dir := t.TempDir()
+	ctx, stop := context.WithCancel(context.Background())
+	out := &lineWriter{line: make(chan string, 1)}
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"ledger", "demo", "--validators", "4", "--dir", dir, "--port", "0", "--json"}, out, os.Stderr)
+	}()
+	defer func() {
+		if stop(); code != nil {
+			if c := <-code; c != exitOK && c != exitInterrupted {
+				t.Errorf("the demo ended with %d", c)
+			}
+		}
+	}()
+	var demo struct {
+		Root    string
+		Keys    string
+		Ledgers []string
+	}
+	select {
+	case line := <-out.line:
+		if err := json.Unmarshal([]byte(line), &demo); err != nil || len(demo.Ledgers) != 4 {
+			t.Fatalf("%q: %v", line, err)
+		}
+	case c := <-code:
+		code = nil
+		t.Fatalf("the demo ended with %d", c)
+	}
+	key := filepath.Join(demo.Keys, "root")
+	at := func(i int) []string { return []string{"--ledger", demo.Ledgers[i], "--root", demo.Root} }
+	verify := func(i int) string {
+		o, _ := zos(t, exitOK, "ledger", "verify", demo.Ledgers[i], "--root", demo.Root)
+		return o
+	}
+	contains(t, verify(0), "all is well", "trust root  version 2")
+
+	_, e := zos(t, exitNotFound, append([]string{"ledger", "leave", "validator-9", "--key", key}, at(0)...)...)
+	contains(t, e, `no validator "validator-9"`)
+	o, _ := zos(t, exitOK, append([]string{"ledger", "leave", "validator-4", "--key", key}, at(0)...)...)
+	contains(t, o, "trust root version 3 (3 validators, 3 of them needed)", "the log was checked")
+	fourth := filepath.Join(dir, "validator-4", "validator.json")
+	next := filepath.Join(dir, "next.json")
+	zos(t, exitOK, append([]string{"ledger", "invite", fourth, "--key", filepath.Join(demo.Keys, "author"), "-o", next}, at(1)...)...)
+	_, e = zos(t, exitRefused, append([]string{"submit", next}, at(1)...)...)
+	contains(t, e, `"root" has 0 of 1`)
+	o, _ = zos(t, exitOK, append([]string{"ledger", "invite", fourth, "--key", key}, at(1)...)...)
+	contains(t, o, "trust root version 4 (4 validators, 3 of them needed)")
+
+	fifth := filepath.Join(dir, "validator-5")
+	_, e = zos(t, exitRefused, append([]string{"ledger", "join", fifth, "--name", "Five", "--mesh", "127.0.0.1:1", "--peer", fourth}, at(2)...)...)
+	contains(t, e, `"Five"`)
+	o, _ = zos(t, exitOK, append([]string{"ledger", "join", fifth + "b", "--name", "five", "--mesh", "127.0.0.1:1", "--peer", fourth}, at(2)...)...)
+	contains(t, o, "zos ledger invite")
+	o, _ = zos(t, exitOK, "ledger", "peer", filepath.Join(dir, "validator-4"), fifth+"b/validator.json")
+	contains(t, o, "@127.0.0.1:1")
+}

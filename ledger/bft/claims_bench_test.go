@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package bft
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/spec"
+)
+
+func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// claims simulates nodes that poll every 5 s, with blocks of 1 s, of which some
+// are dead, and lets the real Apply decide. It counts claim entries and the
+// ledger time from registration to claim.
+func (b *bench) claims(t *testing.T, nodes int, dead float64, deployments int) {
+	l := ledgertest.New(t)
+	rng := rand.New(rand.NewPCG(uint64(nodes), uint64(dead*100)))
+	byID := map[string]*ledgertest.Node{}
+	asleep := map[string]bool{}
+	poll := map[string]int64{}
+	voucher := l.Voucher("v", int64(nodes), nil)
+	var made []*ledgertest.Node
+	for i := 0; i < nodes; i += 100 {
+		var enrol, offer [][]byte
+		var fresh []*ledgertest.Node
+		for j := i; j < min(i+100, nodes); j++ {
+			n := l.NewNode(fmt.Sprintf("n%d", j))
+			fresh = append(fresh, n)
+			enrol = append(enrol, n.EnrolEntry(voucher))
+		}
+		l.Must(enrol...)
+		for _, n := range fresh {
+			p := n.Capacity(1 << 20)
+			p.VCPUs = 1 << 20
+			offer = append(offer, n.Entry(ledger.TypeCapacity, p))
+		}
+		l.Must(offer...)
+		made = append(made, fresh...)
+	}
+	for _, n := range made {
+		byID[n.ID], poll[n.ID] = n, rng.Int64N(5000)
+		asleep[n.ID] = rng.Float64() < dead
+	}
+	var took []int64
+	sent, accepted := 0, 0
+	for i := range deployments {
+		id := l.Must(l.Register(fmt.Sprintf("d%d", i), 1, func(d *spec.Deployment) { d.Gateways = nil }))
+		s := l.State()
+		t0 := s.TimeMs()
+		first := int64(-1)
+		at := map[string]int64{}
+		for _, c := range s.Candidates(s.Deployment(id)) {
+			if asleep[c.Node] {
+				continue
+			}
+			// It looks at its next poll after the window opens.
+			phase := (c.FromMs - t0 + 5000 - poll[c.Node]) % 5000
+			when := c.FromMs - t0 + (5000-phase)%5000
+			at[c.Node] = when
+			if first < 0 || when < first {
+				first = when
+			}
+		}
+		if first < 0 {
+			continue
+		}
+		end := (first/1000 + 1) * 1000 // of the block that has the first claim
+		var block [][]byte
+		for _, n := range made {
+			if when, ok := at[n.ID]; ok && when < end {
+				block = append(block, n.Claim(id))
+			}
+		}
+		l.Pass(end)
+		out := l.Block(block...)
+		sent, accepted = sent+len(block), accepted+len(out.Accepted)
+		took = append(took, end)
+	}
+	if accepted != len(took) {
+		t.Errorf("%d claims for %d deployments", accepted, len(took))
+	}
+	slices.Sort(took)
+	p99 := float64(took[len(took)*99/100]) / 1000
+	goal := map[float64]float64{0: 5, 0.05: 21, 0.3: 51}[dead]
+	name := fmt.Sprintf("%d nodes, %.0f %% dead: ", nodes, 100*dead)
+	b.add(benchRow{What: name + "claim entries per deployment", Value: float64(sent) / float64(len(took)), Unit: "entries", Goal: "1.0", Met: yes(float64(sent)/float64(len(took)) < 1.05), Note: fmt.Sprintf("%d deployments, real Apply", len(took))})
+	b.add(benchRow{What: name + "time to claim p99", Value: p99, Unit: "s", Goal: fmt.Sprintf("<= %.0f s", goal), Met: yes(p99 <= goal), Note: "ledger time; polls of 5 s, blocks of 1 s"})
+}
+
+// growth measures one more entry at a number of live deployments.
+func (b *bench) growth(t *testing.T, live int) {
+	l := ledgertest.New(t)
+	n := l.Join("n", 1<<30)
+	p := n.Capacity(1 << 30)
+	p.VCPUs = 1 << 30
+	l.Must(n.Entry(ledger.TypeCapacity, p))
+	for i := 0; i < live; i += 250 {
+		var block [][]byte
+		first := int64(0)
+		for j := range 250 {
+			block = append(block, l.Register(fmt.Sprintf("d%d", i+j), 1, func(d *spec.Deployment) { d.Gateways = nil }))
+		}
+		out := l.Block(block...)
+		first = out.Indexes[0]
+		block = nil
+		for j := range int64(250) {
+			block = append(block, n.Entry(ledger.TypeClaim, ledger.Claim{Deployment: first + j, Acted: l.Acted()}))
+		}
+		l.Must(block...)
+	}
+	s := l.State()
+	const more = 50
+	entries := make([][]byte, more)
+	for i := range entries {
+		entries[i] = l.Register(fmt.Sprintf("m%d", i), 1, func(d *spec.Deployment) { d.Gateways = nil })
+	}
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	start := time.Now()
+	for i, e := range entries {
+		if out := s.Apply(s.Height()+1, s.TimeMs()+int64(i), [][]byte{e}); out.Refused[0] != nil {
+			t.Fatal(out.Refused[0])
+		}
+	}
+	b.add(benchRow{What: fmt.Sprintf("Apply of a block with one entry at %d live deployments", live), Value: float64(time.Since(start).Microseconds()) / more / 1000, Unit: "ms", Goal: "flat", Note: fmt.Sprintf("heap %d MB with the test's own copy of the log", m.HeapAlloc>>20)})
+}
+
+// simulated is the part that needs no engine.
+func (b *bench) simulated(t *testing.T) {
+	for _, nodes := range []int{10, 1000, 10_000} {
+		for _, dead := range []float64{0, 0.05, 0.3} {
+			b.claims(t, nodes, dead, map[int]int{10: 200, 1000: 100, 10_000: 25}[nodes])
+		}
+	}
+	for _, live := range []int{1000, 10_000} {
+		b.growth(t, live)
+	}
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bft
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cometbft/cometbft/p2p"
+
+	"github.com/zos-node/zos/ledger/tiles"
+	"github.com/zos-node/zos/spec/strict"
+)
+
+// Mesh is the private network of the validators, as one of them knows it. It
+// is a matter of the operators (addresses change, roots of trust should not),
+// and it is kept in mesh.json, which a running server reads again when it
+// changes. Nobody else than Peers may connect; there is no discovery. The
+// zero Mesh is that of a single validator, to which nobody can connect.
+type Mesh struct {
+	Listen string   `json:"listen"` // host:port, on the private network
+	Peers  []string `json:"peers"`  // id@host:port of every other validator
+}
+
+func meshFile(dir string) string { return filepath.Join(dir, "mesh.json") }
+
+// LoadMesh reads the mesh of a ledger's folder.
+func LoadMesh(dir string) (Mesh, error) {
+	var m Mesh
+	b, err := os.ReadFile(meshFile(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	} else if err != nil {
+		return m, fmt.Errorf("mesh: %w", err)
+	}
+	if err := strict.Decode(b, &m, 64<<10); err != nil {
+		return m, fmt.Errorf("%s: %w", meshFile(dir), err)
+	}
+	return m, m.Validate()
+}
+
+// Save writes the mesh of a ledger's folder.
+func (m Mesh) Save(dir string) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	if m.Peers == nil {
+		m.Peers = []string{}
+	}
+	b, err := strict.Encode(m)
+	if err != nil {
+		return fmt.Errorf("mesh: %w", err)
+	}
+	return tiles.WriteFileSync(meshFile(dir), b, 0o644)
+}
+
+// Validate checks addresses and ids.
+func (m Mesh) Validate() error {
+	if m.Listen == "" && len(m.Peers) > 0 {
+		return errors.New("mesh: has peers, but no address to listen on")
+	}
+	if m.Listen != "" && !strings.Contains(m.Listen, ":") {
+		return fmt.Errorf("mesh: listens on %q, want host:port", m.Listen)
+	}
+	for _, p := range m.Peers {
+		if err := validPeer(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func validPeer(p string) error {
+	if _, err := p2p.NewNetAddressString(p); err != nil {
+		return fmt.Errorf("mesh: peer %q, want id@host:port as in the other's validator.json: %w", p, err)
+	}
+	return nil
+}
+
+// Add takes a peer in, in place of an older address of the same one.
+func (m *Mesh) Add(peer string) {
+	id, _, _ := strings.Cut(peer, "@")
+	m.Peers = slices.DeleteFunc(m.Peers, func(p string) bool { return strings.HasPrefix(p, id+"@") })
+	m.Peers = append(m.Peers, peer)
+}
+
+// knows says whether an id may connect.
+func (m Mesh) knows(id string) bool {
+	return slices.ContainsFunc(m.Peers, func(p string) bool { return strings.HasPrefix(p, id+"@") })
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/tiles"
+)
+
+// repeat is how often a server says again where it stands.
+const repeat = time.Second
+
+// together is the loop of what validators do beside CometBFT: tell each other
+// what they signed, publish what enough of them signed, and know who is there.
+func (e *Engine) together() {
+	again := time.NewTicker(repeat)
+	defer again.Stop()
+	for {
+		e.app.retry()
+		select {
+		case <-e.poke:
+			e.mesh.broadcast(e.statement())
+		case <-again.C:
+			e.mesh.broadcast(e.statement())
+			e.meet()
+			e.look()
+			e.writeSnapshot()
+		case <-e.stop:
+			return
+		}
+	}
+}
+
+// wake makes the loop turn at once.
+func (e *Engine) wake() {
+	select {
+	case e.poke <- struct{}{}:
+	default:
+	}
+}
+
+// hear takes a peer's statement.
+func (e *Engine) hear(from string, b []byte) {
+	if err := e.app.cosign.hear(from, b, time.Now()); err != nil {
+		e.log.Warn("a validator says what is no statement", "part", "ledger", "err", err)
+		return
+	}
+	e.app.retry()
+}
+
+// statement is what we tell the others now.
+func (e *Engine) statement() []byte { return e.app.cosign.message(e.policy()) }
+
+// policy is the present root's.
+func (e *Engine) policy() tiles.Policy {
+	e.app.mu.RLock()
+	defer e.app.mu.RUnlock()
+	return e.app.state.Root().Checkpoints()
+}
+
+// meet reads the mesh file again and dials whoever is new in it.
+func (e *Engine) meet() {
+	now, err := LoadMesh(e.dir)
+	if err != nil {
+		e.log.Warn("the mesh file cannot be used; the one before stays", "part", "ledger", "err", err)
+		return
+	}
+	old := e.peers.Swap(&now)
+	var fresh []string
+	for _, p := range now.Peers {
+		if !slices.Contains(old.Peers, p) {
+			fresh = append(fresh, p)
+		}
+	}
+	if len(fresh) == 0 || e.mesh.Switch == nil {
+		return
+	}
+	e.log.Info("new peers on the mesh", "part", "ledger", "peers", fresh)
+	if err := e.mesh.Switch.AddPersistentPeers(now.Peers); err != nil {
+		e.log.Warn("new peers on the mesh", "part", "ledger", "err", err)
+	}
+	if err := e.mesh.Switch.DialPeersAsync(fresh); err != nil {
+		e.log.Warn("dial new peers", "part", "ledger", "err", err)
+	}
+}
+
+// admit lets only named peers connect.
+func (e *Engine) admit(id string) error {
+	if !e.peers.Load().knows(id) {
+		return fmt.Errorf("peer %s is not in the mesh file", id)
+	}
+	return nil
+}
+
+// look sees which validators are there, and says when that changes.
+func (e *Engine) look() {
+	p := e.policy()
+	now := presence{names: e.app.cosign.present(p, time.Now()), quorum: p.Quorum}
+	for _, vkey := range p.Cosigners {
+		if name, _, _ := strings.Cut(vkey, "+"); !slices.Contains(now.names, name) {
+			now.missing = append(now.missing, name)
+		}
+	}
+	before := e.present.Swap(&now)
+	if before == nil || slices.Equal(before.missing, now.missing) && before.quorum == now.quorum {
+		return
+	}
+	if err := e.quorum(); err != nil {
+		e.log.Error("the ledger stands still", "part", "ledger", "err", err)
+	} else {
+		e.log.Info("validators", "part", "ledger", "there", now.names, "missing", now.missing)
+	}
+}
+
+// quorum says whether enough validators are there to go on.
+func (e *Engine) quorum() error {
+	p := e.present.Load()
+	if p == nil || len(p.names) >= p.quorum {
+		return nil
+	}
+	return fmt.Errorf("the ledger stands still: %d of %d validators answer, %d are needed; nothing was heard from %s",
+		len(p.names), len(p.names)+len(p.missing), p.quorum, strings.Join(p.missing, ", "))
+}
+
+// gather gives the validators a moment to be heard, as after a start or a
+// rotation, and then says whether there are enough.
+func (e *Engine) gather(ctx context.Context) error {
+	for range 12 {
+		if e.quorum() == nil {
+			return nil
+		}
+		select {
+		case <-time.After(repeat / 4):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		e.look()
+	}
+	return e.quorum()
+}
+
+// catchUp waits a while for the blocks that an entry acts on: its node has
+// seen the checkpoint of a validator that is further than this one.
+func (e *Engine) catchUp(ctx context.Context, entry *ledger.Entry) error {
+	late := time.NewTimer(silence)
+	defer late.Stop()
+	for {
+		e.app.mu.RLock()
+		news, ahead, size := e.app.news, e.app.state.Ahead(entry), e.app.state.Size()
+		e.app.mu.RUnlock()
+		if !ahead {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-late.C:
+			return &ledger.Busy{Reason: fmt.Sprintf("the entry acts on a state of the log that this server has not come to yet, it has %d entries; ask another one", size), After: silence}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// turn is how long this validator lets others ask first for a block that is
+// due, so that not all of them ask at once.
+func (e *Engine) turn() time.Duration {
+	s, ok := e.app.cosign.own()
+	if !ok || len(s.Own) == 0 {
+		return 0
+	}
+	p := e.policy()
+	own := strings.Join(s.Own, "\n")
+	for i, vkey := range p.Cosigners {
+		if name, _, _ := strings.Cut(vkey, "+"); strings.Contains(own, "— "+name+" ") {
+			return time.Duration(i) * 500 * time.Millisecond
+		}
+	}
+	return time.Duration(len(p.Cosigners)) * 500 * time.Millisecond
+}
+
+// ready is how long a rotation waits for the validators that it names to have
+// signed the present tree.
+const ready = 10 * time.Second
+
+// canServe refuses a root of trust under which no checkpoint could be
+// published now: accepting it would end the log for every reader until the
+// validators that it names are there.
+func (e *Engine) canServe(ctx context.Context, entry *ledger.Entry) error {
+	root, ok := entry.Payload.(*ledger.Root)
+	if !ok {
+		return nil
+	}
+	var last error
+	for until := time.Now().Add(ready); ; {
+		s, ok := e.app.cosign.own()
+		if !ok {
+			return errors.New("this server has signed nothing yet")
+		}
+		t, err := s.tree()
+		if err != nil {
+			return err
+		}
+		if last = e.would(root, t); last == nil {
+			return nil
+		}
+		if time.Now().After(until) {
+			break
+		}
+		select {
+		case <-time.After(repeat / 4):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return &ledger.Refused{Field: "payload.log.validators", Reason: "are not all there and up to date, so the log would stand still under this root: " + last.Error(), Index: -1}
+}
+
+// would tries a checkpoint of a tree under a root.
+func (e *Engine) would(root *ledger.Root, t tlog.Tree) error {
+	_, err := e.app.cosign.checkpoint(root.Checkpoints(), t)
+	return err
+}

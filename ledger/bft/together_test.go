@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bft
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
+)
+
+// freePort is an address on loopback that was free a moment ago.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// group is a ledger with several validators on loopback.
+type group struct {
+	t    testing.TB
+	log  *ledgertest.Log // its keys
+	dirs []string
+	desc []Description
+}
+
+// newGroup makes a ledger of one validator and the folders of others that
+// join it.
+func newGroup(t testing.TB, n int) *group {
+	t.Helper()
+	g := &group{t: t, log: ledgertest.New(t)}
+	root := g.log.Root
+	root.Lease = lease
+	dir := t.TempDir()
+	if err := Init(dir, root, ledger.Validator{Name: "v1"}, Mesh{Listen: freePort(t)}, []signer{g.log.Keys["root"]}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	g.add(dir)
+	for i := 1; i < n; i++ {
+		g.join()
+	}
+	return g
+}
+
+func (g *group) add(dir string) {
+	g.t.Helper()
+	d, err := ReadDescription(filepath.Join(dir, "validator.json"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.dirs, g.desc = append(g.dirs, dir), append(g.desc, d)
+}
+
+// join makes one more folder, known to the others.
+func (g *group) join() {
+	g.t.Helper()
+	c := client(g.t, g.dirs[0], g.dirs[0])
+	if err := c.Sync(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+	m := Mesh{Listen: freePort(g.t)}
+	for _, d := range g.desc {
+		m.Add(d.Peer)
+	}
+	dir := g.t.TempDir()
+	d, err := Join(g.t.Context(), dir, c, ledger.Validator{Name: fmt.Sprintf("v%d", len(g.dirs)+1)}, m)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, other := range g.dirs {
+		m, err := LoadMesh(other)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		m.Add(d.Peer)
+		if err := m.Save(other); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	g.add(dir)
+}
+
+// rotation is the next root, with these validators.
+func (g *group) rotation(s *ledger.State, members ...int) []byte {
+	g.t.Helper()
+	root := *s.Root()
+	root.Version++
+	root.Log.Validators = nil
+	for _, m := range members {
+		root.Log.Validators = append(root.Log.Validators, g.desc[m].Validator)
+	}
+	root.Log.Quorum = ledger.QuorumOf(len(members))
+	return g.log.Sign(ledger.TypeRoot, root, "root")
+}
+
+// must submits until the ledger takes it: at a start the validators still
+// look for each other.
+func must(t testing.TB, e *Engine, entry []byte) ledger.Receipt {
+	t.Helper()
+	for until := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		r, err := e.Submit(t.Context(), entry)
+		var busy *ledger.Busy
+		if err == nil {
+			return r
+		}
+		if !errors.As(err, &busy) || time.Now().After(until) {
+			t.Fatalf("submit: %v", err)
+		}
+	}
+}
+
+// From one validator to four, on to another four without the first, and back
+// to one. A client that has the first root follows all of it.
+func TestOneToFourAndBack(t *testing.T) {
+	g := newGroup(t, 5)
+	var engines []*Engine
+	for i := range 4 {
+		engines = append(engines, open(t, g.dirs[i], Options{}))
+	}
+	first := client(t, g.dirs[0], g.dirs[0])
+	if err := first.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	must(t, engines[0], g.log.Register("before", 1, nil))
+
+	// A root that names one who is not there would end the log.
+	var refused *ledger.Refused
+	if _, err := engines[0].Submit(t.Context(), g.rotation(engines[0].State(), 0, 4)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "1 of 2 cosignatures") {
+		t.Errorf("a root with an absent validator: %v", err)
+	}
+	must(t, engines[0], g.rotation(engines[0].State(), 0, 1, 2, 3))
+	for i, e := range engines {
+		must(t, e, g.log.Register(fmt.Sprintf("four-%d", i), 1, nil))
+	}
+	if err := first.Sync(t.Context()); err != nil || len(first.Checkpoint().Cosigners) < 3 || first.State().Root().Version != 2 {
+		t.Fatalf("a reader of before: %v, %v", first.Checkpoint().Cosigners, err)
+	}
+	// What each publishes is the same log, and stands by itself.
+	for i, dir := range g.dirs[:4] {
+		until(t, engines[i], "all entries", func(s *ledger.State) bool { return s.DeploymentByName("four-3") != nil })
+		waitFor(t, "the checkpoint of "+dir, func() bool {
+			c := client(t, g.dirs[0], dir)
+			return c.Sync(t.Context()) == nil && c.State().DeploymentByName("four-3") != nil && len(c.Checkpoint().Cosigners) >= 3
+		})
+	}
+	// The fifth comes, the first leaves.
+	engines = append(engines, open(t, g.dirs[4], Options{}))
+	waitFor(t, "the fifth to catch up", func() bool { return engines[4].State().DeploymentByName("four-3") != nil })
+	must(t, engines[2], g.rotation(engines[2].State(), 1, 2, 3, 4))
+	must(t, engines[4], g.log.Register("without-first", 1, nil))
+	must(t, engines[3], g.rotation(engines[3].State(), 3))
+	last := must(t, engines[3], g.log.Register("alone", 1, nil))
+	// The image of then, with root 1, and nobody left whom it knows.
+	c := client(t, g.dirs[0], g.dirs[3])
+	if err := c.Sync(t.Context()); err != nil || c.State().Root().Version != 4 || len(c.Checkpoint().Cosigners) != 1 {
+		t.Fatalf("with the first root: %v", err)
+	}
+	raw, err := c.Entries().Get(t.Context(), last.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := c.Entries().Prove(t.Context(), last.Index); err != nil || p.Check(raw) != nil {
+		t.Errorf("proof: %v", err)
+	}
+	if err := c.Entries().Consistent(t.Context(), first.Checkpoint().Tree); err != nil {
+		t.Errorf("the tree of before: %v", err)
+	}
+}
+
+// waitFor polls with a long deadline.
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for until := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("waited 2 min for %s", what)
+		}
+	}
+}
+
+// Nobody who is not named gets into the mesh.
+func TestMeshFile(t *testing.T) {
+	g := newGroup(t, 2)
+	m, err := LoadMesh(g.dirs[0])
+	if err != nil || len(m.Peers) != 1 || m.Peers[0] != g.desc[1].Peer {
+		t.Fatalf("mesh is %+v, %v", m, err)
+	}
+	moved := strings.Split(m.Peers[0], "@")[0] + "@127.0.0.1:1"
+	if m.Add(moved); len(m.Peers) != 1 || m.Peers[0] != moved {
+		t.Errorf("an address changes: %+v", m)
+	}
+	id := strings.Split(g.desc[1].Peer, "@")[0]
+	if !m.knows(id) || m.knows(strings.Repeat("0", len(id))) || m.knows("") || (Mesh{}).knows(id) {
+		t.Error("knows the wrong ones")
+	}
+	for _, bad := range []string{`{"listen":"","peers":["` + moved + `"]}`, `{"listen":"127.0.0.1:1","peers":["x"]}`, `{"listen":"127.0.0.1:1"}`, `{`} {
+		if err := os.WriteFile(meshFile(g.dirs[0]), []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadMesh(g.dirs[0]); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/zos-node/zos/ledger/tiles"
+)
+
+// Mirror is a copy of a log that was checked: no file of it was taken from
+// anybody. Its client checks everything that a client checks, and the files
+// are computed from the entries, so they are the same as everywhere. Only the
+// checkpoint is taken over, whose signatures say what it is worth.
+type Mirror struct {
+	dir    tiles.Dir
+	client *Client
+	writer *tiles.Writer
+	every  int64 // entries between two snapshots
+
+	mu      sync.Mutex
+	snapped int64
+	last    time.Time // when a ledger was last found in order
+	err     error     // of the last Sync
+}
+
+// OpenMirror continues the copy in a folder, which it checks first, or begins
+// one. snapshotEvery is the number of entries between two snapshots.
+func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg ClientConfig) (*Mirror, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	if cfg.StateFile != "" || cfg.KeepEntries || cfg.Snapshot {
+		return nil, errors.New("mirror: remembers by its copy, which has every entry")
+	}
+	c, err := OpenClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mirror{dir: tiles.Dir(dir), client: c, writer: tiles.NewWriter(tiles.Dir(dir)), every: snapshotEvery}
+	c.keepFresh = true
+	if _, err := os.Stat(filepath.Join(dir, "checkpoint")); errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	own, err := openSource(dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	h := c.lookAt(ctx, own)
+	if h.err != nil {
+		return nil, fmt.Errorf("mirror: %w", h.err)
+	}
+	next, err := c.advance(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("mirror: its own copy: %w", err)
+	}
+	for _, raw := range next.fresh {
+		m.writer.Restore(raw)
+	}
+	next.fresh = nil
+	m.snapped = next.state.Size()
+	return m, c.accept(next)
+}
+
+// Sync copies what is new.
+func (m *Mirror) Sync(ctx context.Context) (err error) {
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.err = err; err == nil {
+			m.last = time.Now()
+		}
+	}()
+	before := m.writer.Head().N
+	if err := m.client.Sync(ctx); err != nil {
+		return err
+	}
+	m.client.mu.Lock()
+	v := m.client.view
+	m.client.view.fresh = nil
+	m.client.mu.Unlock()
+	if v.checkpoint.N == before {
+		return nil
+	}
+	if err := m.writer.Append(v.fresh); err != nil {
+		return err
+	}
+	for version := int64(1); v.state.RootEnvelope(version) != nil; version++ {
+		if _, err := os.Stat(filepath.Join(string(m.dir), rootPath(version))); err == nil {
+			continue
+		}
+		if err := m.writer.WriteRoot(version, v.state.RootEnvelope(version)); err != nil {
+			return err
+		}
+	}
+	if head := m.writer.Head(); head != v.checkpoint.Tree {
+		return fmt.Errorf("mirror: its files have root %s at size %d, the checkpoint has %s at %d", head.Hash, head.N, v.checkpoint.Hash, v.checkpoint.N)
+	}
+	if err := m.writer.Publish(v.checkpoint.N, v.checkpoint.Note); err != nil {
+		return err
+	}
+	if v.checkpoint.N-m.snapped < m.every {
+		return nil
+	}
+	m.snapped = v.checkpoint.N
+	return tiles.WriteFileSync(filepath.Join(string(m.dir), snapshotPath), v.state.Snapshot(), 0o644)
+}
+
+// Client is the mirror's own.
+func (m *Mirror) Client() *Client { return m.client }
+
+// staleMirror is how long a mirror may find no ledger in order before it says
+// that it is not healthy.
+const staleMirror = time.Minute
+
+// Health is nil while the mirror keeps up.
+func (m *Mirror) Health() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if age := time.Since(m.last); age > staleMirror {
+		return fmt.Errorf("nothing was copied for %s: %w", age.Round(time.Second), errors.Join(m.err, errors.New("no ledger was in order")))
+	}
+	return nil
+}
+
+// Submit implements Submitter, by saying who takes entries.
+func (m *Mirror) Submit(context.Context, []byte) (Receipt, error) {
+	return Receipt{}, &Busy{Reason: "this is a mirror, it takes no entries; submit to a validator", After: time.Hour}
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/zos-node/zos/ledger/tiles"
+	"github.com/zos-node/zos/spec"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// A snapshot is the state at the end of a block, as one file, so that who
+// starts late need not apply every entry. It proves nothing by itself: the
+// state root computed from it has to be the one in the block's leaf, and a
+// cosigned checkpoint covers that leaf. Whoever starts from one therefore
+// believes more than two thirds of the validators that they applied the rules;
+// whoever folds the log believes nobody. It has no records and no incidents.
+//
+// Numbers are 64 bit, big-endian. A list is its length and its members; bytes
+// are their length and themselves.
+//
+//	"zos-snapshot-v1\n", height, timeMs, size, list of edge hashes
+//	roots        list of index, envelope
+//	nodes, vouchers, claims, revocations   list of index, JSON
+//	deployments  list of index, JSON, register entry
+//	blocks       list of size, root hash
+//	entries      list of SHA-256 of what it says, index
+const snapshotMagic = "zos-snapshot-v1\n"
+
+// snapshotPath is its place in a log; maxSnapshot bounds it.
+const (
+	snapshotPath = "snapshot"
+	maxSnapshot  = 1 << 30
+)
+
+// Snapshot writes the state.
+func (s *State) Snapshot() []byte {
+	w := snapWriter{bytes.NewBufferString(snapshotMagic)}
+	w.num(s.height)
+	w.num(s.timeMs)
+	w.num(s.tree.Size())
+	edges := s.tree.Edges()
+	w.num(int64(len(edges)))
+	for _, e := range edges {
+		w.Write(e[:])
+	}
+	w.num(int64(len(s.roots)))
+	for _, r := range s.roots {
+		w.num(r.Index)
+		w.bytes(r.Envelope)
+	}
+	writeTable(w, &s.nodes, nil)
+	writeTable(w, &s.vouchers, nil)
+	writeTable(w, &s.claims, nil)
+	writeTable(w, &s.revoked, nil)
+	writeTable(w, &s.deployments, func(d *Deployment) []byte { return d.Envelope })
+	w.num(int64(len(s.bounds)))
+	for _, b := range s.bounds {
+		w.num(b.size)
+		w.Write(b.root[:])
+	}
+	w.num(int64(len(s.said)))
+	for _, h := range s.said {
+		w.Write(h.id[:])
+		w.num(h.index)
+	}
+	return w.Bytes()
+}
+
+type snapWriter struct{ *bytes.Buffer }
+
+func (w snapWriter) num(n int64) { w.Write(binary.BigEndian.AppendUint64(nil, uint64(n))) }
+
+func (w snapWriter) bytes(b []byte) {
+	w.num(int64(len(b)))
+	w.Write(b)
+}
+
+func writeTable[T any](w snapWriter, t *table[T], more func(*T) []byte) {
+	w.num(int64(t.len()))
+	for i, v := range t.vals {
+		b, err := json.Marshal(v)
+		if err != nil {
+			panic(fmt.Sprintf("ledger: encode %T: %v", v, err)) // as in put, which did it before
+		}
+		w.num(t.keys[i])
+		w.bytes(b)
+		if more != nil {
+			w.bytes(more(v))
+		}
+	}
+}
+
+// OpenSnapshot reads a snapshot. The state is whole, and its StateRoot is
+// computed from all of it; whether it is a state that the ledger had is for
+// that root to say.
+func OpenSnapshot(b []byte) (*State, error) {
+	rest, ok := bytes.CutPrefix(b, []byte(snapshotMagic))
+	if !ok {
+		return nil, errors.New("snapshot: does not begin as one")
+	}
+	s := NewState()
+	r := &snapReader{b: rest}
+	s.height, s.timeMs = r.num(), r.num()
+	size := r.num()
+	edges := make([]tlog.Hash, r.list(tlog.HashSize))
+	for i := range edges {
+		copy(edges[i][:], r.take(tlog.HashSize))
+	}
+	for range r.list(16) {
+		index, envelope := r.num(), r.bytes()
+		if r.err != nil {
+			break
+		}
+		root, _, err := DecodeRoot(envelope)
+		if err != nil {
+			return nil, fmt.Errorf("snapshot: root of entry %d: %w", index, err)
+		}
+		s.root(rootAt{index, root, envelope})
+	}
+	readTable(r, &s.nodes, nil)
+	readTable(r, &s.vouchers, nil)
+	readTable(r, &s.claims, nil)
+	readTable(r, &s.revoked, nil)
+	readTable(r, &s.deployments, openDeployment)
+	for i := range r.list(40) {
+		bound := bound{size: r.num(), root: tlog.Hash(r.take(tlog.HashSize))}
+		if i > 0 && bound.size <= s.bounds[i-1].size {
+			r.fail(errors.New("blocks are not in order"))
+			break
+		}
+		s.bounds = append(s.bounds, bound)
+	}
+	for i := range r.list(40) {
+		h := heard{id: sum(r.take(tlog.HashSize)), index: r.num()}
+		if _, twice := s.seen[h.id]; twice || i > 0 && h.index <= s.said[i-1].index {
+			r.fail(errors.New("entries are not in order"))
+			break
+		}
+		s.hear(h)
+	}
+	if r.err == nil && len(r.b) > 0 {
+		r.err = fmt.Errorf("has %d bytes too many", len(r.b))
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("snapshot: %w", r.err)
+	}
+	if s.tree, ok = tiles.NewTree(size, edges); !ok || len(s.bounds) == 0 || len(s.roots) == 0 {
+		return nil, errors.New("snapshot: has no block, no root of trust, or no tree")
+	}
+	if err := s.index(); err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	return s, nil
+}
+
+// index computes what follows from the rest.
+func (s *State) index() error {
+	last := s.bounds[len(s.bounds)-1]
+	if last.size != s.tree.Size() || last.root != s.tree.Hash() {
+		return errors.New("the last block does not end with the tree")
+	}
+	all := s.bounds
+	s.bounds = all[:0:0]
+	for _, b := range all[:len(all)-1] {
+		s.bound(b)
+	}
+	s.last = s.stateRoot() // without the last block's own bound, as its leaf has it
+	s.bound(last)
+	for i, n := range s.nodes.vals {
+		s.nodeByID[n.ID] = s.nodes.keys[i]
+	}
+	for i, v := range s.vouchers.vals {
+		s.voucherByID[v.ID] = s.vouchers.keys[i]
+	}
+	for i, r := range s.revoked.vals {
+		if r.Index != s.revoked.keys[i] {
+			return fmt.Errorf("revocation %d stands at %d", r.Index, s.revoked.keys[i])
+		}
+		s.revokedKey[r.KeyID] = r.Index
+	}
+	for i, d := range s.deployments.vals {
+		if d.ID != s.deployments.keys[i] || d.RootVersion < 1 || d.RootVersion > int64(len(s.roots)) {
+			return fmt.Errorf("deployment %d stands at %d", d.ID, s.deployments.keys[i])
+		}
+		s.newest[d.Name] = d.ID
+	}
+	for i, g := range s.claims.vals {
+		if g.Index != s.claims.keys[i] || s.deployments.get(g.Deployment) == nil || s.Node(g.Node) == nil {
+			return fmt.Errorf("claim %d stands at %d, or its deployment or node is missing", g.Index, s.claims.keys[i])
+		}
+		if g.State == GrantActive {
+			s.active[g.Index] = true
+			s.expires(g)
+		}
+	}
+	for _, d := range s.deployments.vals {
+		for _, c := range d.Claims {
+			if s.claims.get(c) == nil {
+				return fmt.Errorf("claim %d of deployment %d is missing", c, d.ID)
+			}
+		}
+	}
+	return nil
+}
+
+func openDeployment(d *Deployment, envelope []byte) error {
+	e, err := Decode(envelope)
+	if err != nil {
+		return err
+	}
+	p, ok := e.Payload.(*spec.Deployment)
+	if !ok || HashEntry(envelope) != d.Entry || spec.Digest(e.Envelope.Payload) != d.Digest || p.Metadata.Name != d.Name {
+		return errors.New("is not the one that the entry registers")
+	}
+	d.Spec, d.Envelope = p, envelope
+	return nil
+}
+
+// snapReader takes a snapshot apart. After an error it gives nothing more.
+type snapReader struct {
+	b   []byte
+	err error
+}
+
+func (r *snapReader) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *snapReader) take(n int) []byte {
+	if r.err != nil || n > len(r.b) {
+		r.fail(errors.New("ends too early"))
+		return make([]byte, min(n, tlog.HashSize))
+	}
+	b := r.b[:n:n]
+	r.b = r.b[n:]
+	return b
+}
+
+func (r *snapReader) num() int64 {
+	n := int64(binary.BigEndian.Uint64(r.take(8)))
+	if n < 0 {
+		r.fail(errors.New("has a number that is too large"))
+		return 0
+	}
+	return n
+}
+
+// list reads a length of members that take at least so many bytes each.
+func (r *snapReader) list(each int) int {
+	n := r.num()
+	if r.err != nil || n > int64(len(r.b)/each) {
+		r.fail(errors.New("ends too early"))
+		return 0
+	}
+	return int(n)
+}
+
+func (r *snapReader) bytes() []byte {
+	n := r.num()
+	if r.err != nil || n > int64(len(r.b)) {
+		r.fail(errors.New("ends too early"))
+		return nil
+	}
+	return r.take(int(n))
+}
+
+// readTable reads values that are in their one spelling.
+func readTable[T any](r *snapReader, t *table[T], more func(*T, []byte) error) {
+	last := int64(-1)
+	for range r.list(16) {
+		key, b := r.num(), r.bytes()
+		var v T
+		if r.err == nil {
+			r.fail1(json.Unmarshal(b, &v))
+		}
+		if r.err != nil {
+			return
+		}
+		if same, err := json.Marshal(&v); err != nil || !bytes.Equal(same, b) || key <= last {
+			r.fail(fmt.Errorf("%T of entry %d is not in its one spelling or order", v, key))
+			return
+		}
+		if more != nil {
+			envelope := r.bytes()
+			if r.err != nil {
+				return
+			}
+			if err := more(&v, envelope); err != nil {
+				r.fail(fmt.Errorf("%T of entry %d: %w", v, key, err))
+				return
+			}
+		}
+		last = key
+		t.put(key, v)
+	}
+}
+
+func (r *snapReader) fail1(err error) {
+	if err != nil {
+		r.fail(err)
+	}
+}
+
+// fromSnapshot begins with a source's snapshot, if it has one that the
+// checkpoint's tree proves. What is not there or too new is no fault.
+func fromSnapshot(ctx context.Context, from source, tree tlog.Tree, hashes tlog.HashReader) (*State, error) {
+	b, err := from.get(ctx, snapshotPath, maxSnapshot)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	s, err := OpenSnapshot(b)
+	if err != nil {
+		return nil, forged(from, err)
+	}
+	if s.Size() > tree.N {
+		return nil, nil
+	}
+	if s.Size() < 2 {
+		return nil, forged(from, errors.New("snapshot: is of an empty log"))
+	}
+	was, err := tlog.TreeHash(s.Size(), hashes)
+	if err != nil {
+		return nil, forged(from, err)
+	}
+	if was != s.tree.Hash() {
+		return nil, forged(from, fmt.Errorf("snapshot: has another tree of size %d than the log", s.Size()))
+	}
+	var leaf []byte
+	err = eachEntry(ctx, from, tree, hashes, s.Size()-1, s.Size(), func(_ int64, raw []byte) error {
+		leaf = slices.Clone(raw)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	want := blockLeaf(Block{Height: s.height, TimeMs: s.timeMs, StateRoot: s.StateRoot()})
+	if !bytes.Equal(leaf, want) {
+		return nil, forged(from, fmt.Errorf("snapshot: has state root %s, but the block that ends with entry %d has another", s.StateRoot(), s.Size()-1))
+	}
+	return s, nil
+}
