@@ -147,6 +147,12 @@ func (n *Net) Cable(near, mac, far string) {
 	n.IP("link", "set", far, "up")
 }
 
+// Sysctl sets a kernel parameter below net, such as ipv6/conf/all/forwarding.
+func (n *Net) Sysctl(name, value string) {
+	n.t.Helper()
+	n.Do(func() error { return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0) })
+}
+
 // Start starts a program in the namespace and ends it with the test, or
 // earlier by the function that is returned.
 func (n *Net) Start(name string, args ...string) (stop func()) {
