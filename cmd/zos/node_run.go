@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,12 +54,9 @@ func (a *app) nodeRun() *cobra.Command {
 				o.Console = a.out
 			}
 			if seedFile != "" {
-				b, err := os.ReadFile(seedFile)
+				b, _, err := readSeed(seedFile)
 				if err != nil {
-					return coded(exitNotFound, err)
-				}
-				if _, err := seed.Decode(b); err != nil {
-					return coded(exitRefused, err)
+					return err
 				}
 				o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(b)}
 			}
@@ -80,6 +77,9 @@ func (a *app) nodeRun() *cobra.Command {
 // runMachine boots and stays until the machine is off or Ctrl-C.
 func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	m, err := qemu.Boot(ctx, o, qemu.Up)
+	if errors.Is(err, qemu.ErrPortTaken) {
+		return fmt.Errorf("%w\nend what has the port (ss -ltnp shows it), or name another: --forward HOSTPORT:PORT", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	bye, stop := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
 	defer stop()
 	// The second signal ends the waiting, and with it the machine.
-	bye, again := signal.NotifyContext(bye, os.Interrupt, syscall.SIGTERM)
+	bye, again := signal.NotifyContext(bye, endings()...)
 	defer again()
 	if err := m.PowerButton(bye); err != nil {
 		return err

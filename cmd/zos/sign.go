@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -132,7 +131,7 @@ func (a *app) sign(o signOptions, path string) error {
 	if err != nil {
 		return coded(exitRefused, fmt.Errorf("%s: %w", path, err))
 	}
-	if err := renameio.WriteFile(o.out, out, 0o644); err != nil {
+	if err := writeFile(o.out, out, 0o644); err != nil {
 		return fmt.Errorf("write the envelope: %w", err)
 	}
 	r, err := examine(env, root)
@@ -152,7 +151,7 @@ func (a *app) sign(o signOptions, path string) error {
 
 // signer opens the key: a private key file, or through the ssh-agent.
 func (a *app) signer(path string) (sign.Signer, error) {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path, "a key", maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
@@ -172,7 +171,7 @@ func askPassphrase(path string) (secret []byte, err error) {
 		return nil, fmt.Errorf("there is no terminal to ask on: %w", err)
 	}
 	defer func() { err = errors.Join(err, tty.Close()) }()
-	if _, err := fmt.Fprintf(tty, "Passphrase of %s: ", path); err != nil {
+	if _, err := fmt.Fprintf(tty, "Passphrase of %s: ", harmless(path)); err != nil {
 		return nil, fmt.Errorf("ask on the terminal: %w", err)
 	}
 	secret, err = term.ReadPassword(int(tty.Fd()))
@@ -214,7 +213,7 @@ func requiredRoles(env *sign.Envelope) []string {
 
 // trustRoot reads a trust root and checks that it is signed by its own policy.
 func trustRoot(path string) (*ledger.Root, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "a trust root", ledger.MaxEntry+1)
 	if err != nil {
 		return nil, fileError(fmt.Errorf("trust root: %w", err))
 	}
@@ -241,7 +240,7 @@ func documentKind(payloadType string) string {
 // readDocument reads an envelope, or puts a bare document into one that
 // nobody has signed. The payload is checked either way.
 func readDocument(path, kind string) (*sign.Envelope, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "a document or an envelope", sign.MaxEnvelope+1)
 	if err != nil {
 		return nil, fileError(err)
 	}

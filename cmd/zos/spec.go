@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/sign"
@@ -90,7 +89,7 @@ func (a *app) defaults() error {
 }
 
 func (a *app) render(ctx context.Context, app, out, store string) error {
-	in, err := os.ReadFile(app)
+	in, err := readFile(app, "an author's document", maxAuthored)
 	if err != nil {
 		return fileError(err)
 	}
@@ -102,7 +101,7 @@ func (a *app) render(ctx context.Context, app, out, store string) error {
 	if err != nil {
 		return coded(r.code(), fmt.Errorf("%s: %w", app, err))
 	}
-	if err := renameio.WriteFile(out, b, 0o644); err != nil {
+	if err := writeFile(out, b, 0o644); err != nil {
 		return fmt.Errorf("write the spec: %w", err)
 	}
 	s, err := summarise(b)
@@ -132,7 +131,7 @@ found.`,
 }
 
 func (a *app) check(path string) error {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "a spec or an envelope", sign.MaxEnvelope+1)
 	if err != nil {
 		return fileError(err)
 	}
@@ -176,7 +175,7 @@ func (s summary) write(w io.Writer, path string) {
 	line := func(head, format string, args ...any) {
 		fmt.Fprintf(w, "  %-10s %s\n", head, fmt.Sprintf(format, args...))
 	}
-	fmt.Fprintf(w, "%s\n", path)
+	fmt.Fprintf(w, "%s\n", harmless(path))
 	line("deployment", "%s, version %d", s.Name, s.Version)
 	line("digest", "%s  (%d bytes)", s.Digest, s.Bytes)
 	line("placement", "%d × %s%s; on partition: %s", d.Placement.Replicas, d.Placement.Arch, pairs(d.Placement.Labels), d.Placement.OnPartition)

@@ -114,7 +114,7 @@ func judge(root *ledger.Root, kind string, keys, more []string) (*policy, error)
 
 // write shows the report to people.
 func (r report) write(w io.Writer, path string) {
-	fmt.Fprintf(w, "%s\n", path)
+	fmt.Fprintf(w, "%s\n", harmless(path))
 	what := documentKind(r.PayloadType)
 	if r.Name != "" {
 		what = fmt.Sprintf("%s %s, version %d", what, r.Name, r.Version)
@@ -177,7 +177,7 @@ Exit codes: 0 all is well, 3 refused or policy not met, 4 file not found.`,
 }
 
 func (a *app) verify(path, rootPath string) error {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "an envelope", sign.MaxEnvelope+1)
 	if err != nil {
 		return fileError(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/term"
@@ -23,7 +24,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	endings := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		endings = append(endings, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), endings...)
 	code := run(ctx)
 	stop()
 	os.Exit(code)
@@ -67,7 +72,8 @@ func run(ctx context.Context) int {
 	return 0
 }
 
-// emulatorBroke looks at what the node said last.
+// emulatorBroke looks at what the node said last, and at what it ran on.
 func (c *chain) emulatorBroke() bool {
-	return c.consolePath != "" && qemu.IsEmulatorFault(tailFile(c.consolePath, 200))
+	name, _, _ := strings.Cut(firstMatch(c.consolePath, acceleratorSaid), " ")
+	return c.consolePath != "" && qemu.IsEmulatorFault(name, tailFile(c.consolePath, 200))
 }
