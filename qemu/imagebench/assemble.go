@@ -32,11 +32,11 @@ type recipe struct {
 }
 
 var recipes = []recipe{
-	{"static", []string{"busybox-static"}},
-	{"nginx", []string{"nginx"}},
-	{"python", []string{"python3", "python3-numpy", "python3-requests"}},
-	{"postgres", []string{"postgresql"}},
-	{"large", []string{"gcc", "g++", "golang-go", "clang", "openjdk-21-jdk-headless"}},
+	{"static", []string{"base-files", "busybox-static"}},
+	{"nginx", []string{"base-files", "nginx"}},
+	{"python", []string{"base-files", "python3", "python3-numpy", "python3-requests"}},
+	{"postgres", []string{"base-files", "postgresql"}},
+	{"large", []string{"base-files", "gcc", "g++", "golang-go", "clang", "openjdk-21-jdk-headless"}},
 }
 
 // made is an image as an OCI layout.

@@ -37,20 +37,25 @@ type results struct {
 
 // row is one thing of ours against what it is compared with, for one image.
 type row struct {
-	What      string  `json:"what"`
-	Than      string  `json:"than"`
-	Image     string  `json:"image"`
-	OursMs    []int64 `json:"oursMs,omitempty"`
-	TheirsMs  []int64 `json:"theirsMs,omitempty"`
-	OursKiB   int64   `json:"oursKiB,omitempty"` // peak resident, the most of all rounds
-	TheirsKiB int64   `json:"theirsKiB,omitempty"`
-	Ours      int64   `json:"oursBytes,omitempty"`
-	Theirs    int64   `json:"theirsBytes,omitempty"`
+	What     string  `json:"what"`
+	Than     string  `json:"than"`
+	Image    string  `json:"image"`
+	OursMs   []int64 `json:"oursMs,omitempty"`
+	TheirsMs []int64 `json:"theirsMs,omitempty"`
+	// Time on a processor says more than time on the clock where the machine
+	// has other work.
+	OursCPUMs   []int64 `json:"oursCpuMs,omitempty"`
+	TheirsCPUMs []int64 `json:"theirsCpuMs,omitempty"`
+	OursKiB     int64   `json:"oursKiB,omitempty"` // peak resident, the most of all rounds
+	TheirsKiB   int64   `json:"theirsKiB,omitempty"`
+	Ours        int64   `json:"oursBytes,omitempty"`
+	Theirs      int64   `json:"theirsBytes,omitempty"`
 	// Ratio is how many times as fast ours is, by the medians, or for bytes
 	// ours by theirs.
-	Ratio float64 `json:"ratio"`
-	Goal  string  `json:"goal"`
-	Holds bool    `json:"holds"`
+	Ratio    float64 `json:"ratio"`
+	CPURatio float64 `json:"cpuRatio,omitempty"` // the same of time on a processor
+	Goal     string  `json:"goal"`
+	Holds    bool    `json:"holds"`
 }
 
 type bench struct {
@@ -148,7 +153,7 @@ func (b *bench) add(r row) {
 		fmt.Printf("   %s: %d bytes against %d: %.4f (goal %s)\n", r.What, r.Ours, r.Theirs, r.Ratio, r.Goal)
 		return
 	}
-	fmt.Printf("   %s: %v ms against %v ms: %.2f times as fast (goal %s); %d MiB against %d MiB\n", r.What, r.OursMs, r.TheirsMs, r.Ratio, r.Goal, r.OursKiB>>10, r.TheirsKiB>>10)
+	fmt.Printf("   %s: %v ms against %v ms: %.2f times as fast (goal %s), by processor time %.2f; %d MiB against %d MiB\n", r.What, r.OursMs, r.TheirsMs, r.Ratio, r.Goal, r.CPURatio, r.OursKiB>>10, r.TheirsKiB>>10)
 }
 
 func (b *bench) path(parts ...string) string {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,10 +19,11 @@ import (
 	"github.com/zos-node/zos/zimage/flat"
 )
 
-// process is a command that was run: how long, and the most memory that it,
-// or one of its children, had.
+// process is a command that was run: how long, how much of that on a
+// processor, and the most memory that it, or one of its children, had.
 type process struct {
 	took time.Duration
+	cpu  time.Duration
 	kib  int64
 	out  []byte
 }
@@ -32,13 +32,14 @@ type process struct {
 // peak counts what its parent had at the fork, so the parent must be small.
 const launchTask = "launch"
 
-// launch runs a command and writes its peak to descriptor 3.
+// launch runs a command and writes to descriptor 3 what it took.
 func launch(argv []string) int {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	err := cmd.Run()
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		fmt.Fprintln(os.NewFile(3, "peak"), usage.Maxrss)
+		cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		fmt.Fprintln(os.NewFile(3, "peak"), usage.Maxrss, cpu.Microseconds())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -47,7 +48,7 @@ func launch(argv []string) int {
 	return 0
 }
 
-// measured is run, with the peak of memory.
+// measured is run, with memory and processor time.
 func (b *bench) measured(ctx context.Context, argv ...string) (p process, err error) {
 	peak, err := os.CreateTemp(b.dir, "peak-")
 	if err != nil {
@@ -61,7 +62,9 @@ func (b *bench) measured(ctx context.Context, argv ...string) (p process, err er
 	if err != nil {
 		return process{}, err
 	}
-	p.kib, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	var us int64
+	_, err = fmt.Sscan(string(text), &p.kib, &us)
+	p.cpu = time.Duration(us) * time.Microsecond
 	return p, err
 }
 
@@ -94,33 +97,35 @@ func tail(s string) string {
 // whose times add up; clean runs before each, and what others have written
 // until then is brought to the disk, so that it is not charged to anybody.
 func (b *bench) inTurn(ctx context.Context, r row, clean func() error, ours, theirs [][]string) (row, error) {
-	side := func(commands [][]string) (ms, kib int64, err error) {
+	side := func(commands [][]string) (ms, cpu, kib int64, err error) {
 		if err := clean(); err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		syscall.Sync()
 		for _, argv := range commands {
 			p, err := b.measured(ctx, argv...)
 			if err != nil {
-				return 0, 0, err
+				return 0, 0, 0, err
 			}
 			ms += p.took.Milliseconds()
+			cpu += p.cpu.Milliseconds()
 			kib = max(kib, p.kib)
 		}
-		return ms, kib, nil
+		return ms, cpu, kib, nil
 	}
 	for range b.rounds {
-		ms, kib, err := side(ours)
+		ms, cpu, kib, err := side(ours)
 		if err != nil {
 			return r, err
 		}
-		r.OursMs, r.OursKiB = append(r.OursMs, ms), max(r.OursKiB, kib)
-		if ms, kib, err = side(theirs); err != nil {
+		r.OursMs, r.OursCPUMs, r.OursKiB = append(r.OursMs, ms), append(r.OursCPUMs, cpu), max(r.OursKiB, kib)
+		if ms, cpu, kib, err = side(theirs); err != nil {
 			return r, err
 		}
-		r.TheirsMs, r.TheirsKiB = append(r.TheirsMs, ms), max(r.TheirsKiB, kib)
+		r.TheirsMs, r.TheirsCPUMs, r.TheirsKiB = append(r.TheirsMs, ms), append(r.TheirsCPUMs, cpu), max(r.TheirsKiB, kib)
 	}
 	r.Ratio = float64(median(r.TheirsMs)) / float64(max(median(r.OursMs), 1))
+	r.CPURatio = float64(median(r.TheirsCPUMs)) / float64(max(median(r.OursCPUMs), 1))
 	return r, clean()
 }
 

@@ -4,27 +4,39 @@ package flat
 
 import "io"
 
-const windowSize = 256 << 10
+const (
+	leastWindow = 8 << 10
+	mostWindow  = 256 << 10
+)
 
-// window reads a spool in large pieces. Files are read in about the order in
-// which layers bring them, and most are small. It is for one goroutine.
+// window reads a spool ahead. Most files are small, and are read in about the
+// order in which one layer brought them; but those of several layers lie
+// apart. So what is read ahead doubles while reads go forward, and is little
+// after a jump. It is for one goroutine.
 type window struct {
-	of  io.ReaderAt
-	off int64
-	b   []byte // the bytes from off on
-	buf []byte
+	of   io.ReaderAt
+	off  int64
+	b    []byte // the bytes from off on
+	buf  []byte
+	size int
 }
 
 // ReadAt implements io.ReaderAt.
 func (w *window) ReadAt(b []byte, off int64) (int, error) {
-	if len(b) >= windowSize {
+	if len(b) >= mostWindow {
 		return w.of.ReadAt(b, off)
 	}
-	if off < w.off || off+int64(len(b)) > w.off+int64(len(w.b)) {
+	end := w.off + int64(len(w.b))
+	if off < w.off || off+int64(len(b)) > end {
 		if w.buf == nil {
-			w.buf = make([]byte, windowSize)
+			w.buf = make([]byte, mostWindow)
 		}
-		n, err := w.of.ReadAt(w.buf, off)
+		if off >= w.off && off-end < leastWindow {
+			w.size = min(2*max(w.size, leastWindow), mostWindow)
+		} else {
+			w.size = leastWindow
+		}
+		n, err := w.of.ReadAt(w.buf[:max(w.size, len(b))], off)
 		w.off, w.b = off, w.buf[:n]
 		if n < len(b) {
 			return copy(b, w.b), err

@@ -152,7 +152,7 @@ func gemfileLock(b []byte, file string) ([]Package, bool) {
 			specs = true
 		case !strings.HasPrefix(line, "    "):
 			specs = false
-		case specs && line[4] != ' ':
+		case specs && len(line) > 4 && line[4] != ' ':
 			name, version, ok := strings.Cut(strings.TrimSpace(line), " (")
 			if ok {
 				out = append(out, Package{Type: "gem", Name: name, Version: strings.TrimSuffix(version, ")"), Source: file})

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lazy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/zos-node/zos/zimage"
+)
+
+// ErrDeadline means that a chunk did not come in time. The disk is of no use
+// any more.
+var ErrDeadline = errors.New("a part of the disk did not arrive in time")
+
+// File is where chunks go; an *os.File is one.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// Get brings a chunk. It may take as long as its context lasts.
+type Get func(ctx context.Context, c zimage.Chunk) ([]byte, error)
+
+// Options of a Disk.
+type Options struct {
+	// Deadline is how long one read may wait.
+	Deadline time.Duration
+	// Have says which chunks are in the file already, and were hashed there;
+	// nil is none.
+	Have []bool
+	// Trace lists chunks that are wanted first, in this order.
+	Trace []int
+	// Parallel is how many chunks are fetched at once that nobody waits for.
+	Parallel int
+	// Arrived, which may be nil, hears of each chunk that is in the file now.
+	Arrived func(i int)
+}
+
+// Disk is a disk that is still arriving. All methods may be called by several
+// goroutines at once.
+type Disk struct {
+	m    zimage.Manifest
+	file File
+	get  Get
+	opt  Options
+
+	mu      sync.Mutex
+	have    []bool
+	missing int
+	flights map[int]*flight
+	touched []bool
+	trace   []int
+	err     error
+	failed  chan struct{}
+	whole   chan struct{}
+}
+
+// flight is a chunk on its way.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+// New makes a disk of a manifest. The file is the disk's alone.
+func New(m zimage.Manifest, file File, get Get, opt Options) (*Disk, error) {
+	n := len(m.Chunks)
+	if opt.Deadline <= 0 || opt.Have != nil && len(opt.Have) != n {
+		return nil, fmt.Errorf("lazy disk: deadline %v, %d chunks of %d", opt.Deadline, len(opt.Have), n)
+	}
+	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n),
+		flights: map[int]*flight{}, failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
+	for i := range opt.Have {
+		if d.have[i] = opt.Have[i]; d.have[i] {
+			d.missing--
+		}
+	}
+	if d.missing == 0 {
+		close(d.whole)
+	}
+	return d, nil
+}
+
+// Size is the disk's length.
+func (d *Disk) Size() int64 { return d.m.DiskSize }
+
+// Whole is closed when everything is there.
+func (d *Disk) Whole() <-chan struct{} { return d.whole }
+
+// Failed is closed when the disk has failed; Err then says why.
+func (d *Disk) Failed() <-chan struct{} { return d.failed }
+
+// Err is the first failure; nil while there is none.
+func (d *Disk) Err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}
+
+// Trace lists the chunks that were read, in the order of their first read:
+// what the next start of this image wants first.
+func (d *Disk) Trace() []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.trace)
+}
+
+// ReadAt reads what has arrived and waits for what has not.
+func (d *Disk) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("lazy disk: offset %d", off)
+	}
+	if off >= d.m.DiskSize {
+		return 0, io.EOF
+	}
+	short := off+int64(len(b)) > d.m.DiskSize
+	b = b[:min(int64(len(b)), d.m.DiskSize-off)]
+	first := sort.Search(len(d.m.Chunks), func(i int) bool { c := d.m.Chunks[i]; return c.Off+c.Size > off })
+	last := first
+	for last < len(d.m.Chunks) && d.m.Chunks[last].Off < off+int64(len(b)) {
+		last++
+	}
+	if err := d.need(ctx, first, last); err != nil {
+		return 0, err
+	}
+	n, err := d.file.ReadAt(b, off)
+	if err == nil && short {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// need waits until chunks [first, last) are there: all are asked for at once.
+func (d *Disk) need(ctx context.Context, first, last int) error {
+	timed, cancel := context.WithTimeoutCause(ctx, d.opt.Deadline, ErrDeadline)
+	defer cancel()
+	for {
+		var waits []*flight
+		d.mu.Lock()
+		err := d.err
+		for i := first; i < last; i++ {
+			if !d.touched[i] {
+				d.touched[i] = true
+				d.trace = append(d.trace, i)
+			}
+			if !d.have[i] && err == nil {
+				waits = append(waits, d.fly(i))
+			}
+		}
+		d.mu.Unlock()
+		if err != nil || len(waits) == 0 {
+			return err
+		}
+		for _, f := range waits {
+			select {
+			case <-f.done:
+			case <-d.failed:
+				return d.Err()
+			case <-timed.Done():
+				if ctx.Err() != nil {
+					return ctx.Err() // who reads has gone: no fault of the disk's
+				}
+				return d.fail(fmt.Errorf("%w: waited %v for bytes %d to %d", ErrDeadline, d.opt.Deadline,
+					d.m.Chunks[first].Off, d.m.Chunks[last-1].Off+d.m.Chunks[last-1].Size))
+			}
+		}
+	}
+}
+
+// fly starts to fetch a chunk, unless that is under way. d.mu is held.
+func (d *Disk) fly(i int) *flight {
+	if f := d.flights[i]; f != nil {
+		return f
+	}
+	f := &flight{done: make(chan struct{})}
+	d.flights[i] = f
+	go func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go func() { // a disk that has failed wants nothing more
+			select {
+			case <-d.failed:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		f.err = d.bring(ctx, i)
+		d.land(i, f)
+	}()
+	return f
+}
+
+// pause is between two attempts at a chunk that did not come.
+const pause = 200 * time.Millisecond
+
+// bring fetches a chunk into the file. It tries again until its context ends:
+// how long is too long is for the reads to say.
+func (d *Disk) bring(ctx context.Context, i int) error {
+	c := d.m.Chunks[i]
+	for {
+		b, err := d.get(ctx, c)
+		if err == nil {
+			err = c.Check(b)
+		}
+		if err == nil {
+			if _, err := d.file.WriteAt(b, c.Off); err != nil {
+				return d.fail(fmt.Errorf("write disk: %w", err))
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// land books what became of a flight.
+func (d *Disk) land(i int, f *flight) {
+	d.mu.Lock()
+	delete(d.flights, i)
+	arrived := f.err == nil && !d.have[i]
+	if arrived {
+		d.have[i] = true
+		if d.missing--; d.missing == 0 {
+			close(d.whole)
+		}
+	}
+	d.mu.Unlock()
+	if arrived && d.opt.Arrived != nil {
+		d.opt.Arrived(i)
+	}
+	close(f.done)
+}
+
+// fail ends the disk and gives the first reason.
+func (d *Disk) fail(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err == nil {
+		d.err = err
+		close(d.failed)
+	}
+	return d.err
+}
+
+// Fill fetches everything: the trace first, then the rest. It returns when
+// the disk is whole, has failed, or the context ends; what is under way then
+// arrives, or ends with the disk.
+func (d *Disk) Fill(ctx context.Context) error {
+	order := slices.DeleteFunc(slices.Clone(d.opt.Trace), func(i int) bool { return i < 0 || i >= len(d.m.Chunks) })
+	for i := range d.m.Chunks {
+		order = append(order, i)
+	}
+	slots := make(chan struct{}, max(d.opt.Parallel, 1))
+	for _, i := range order {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.failed:
+			return d.Err()
+		}
+		d.mu.Lock()
+		if d.have[i] || d.err != nil {
+			d.mu.Unlock()
+			<-slots
+			continue
+		}
+		f := d.fly(i)
+		d.mu.Unlock()
+		go func() {
+			<-f.done
+			<-slots
+		}()
+	}
+	select {
+	case <-d.whole:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.failed:
+		return d.Err()
+	}
+}
+
+// Close fails a disk that nobody reads any more, so that nothing is fetched
+// for it.
+func (d *Disk) Close() { _ = d.fail(errors.New("lazy disk: closed")) } // the reason is ours
