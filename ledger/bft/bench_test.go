@@ -232,8 +232,9 @@ func (b *bench) commits(t *testing.T, n int) {
 		meshes = append(meshes, m)
 	}
 	envelope := g.log.Sign(ledger.TypeRoot, root, "root")
+	begin := time.Now().UnixMilli() - 1000
 	for i := range n {
-		if err := writeGenesis(dirs[i], envelope, time.Now().UnixMilli()-1000); err != nil {
+		if err := writeGenesis(dirs[i], envelope, begin); err != nil {
 			t.Fatal(err)
 		}
 	}
