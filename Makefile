@@ -6,8 +6,10 @@
 BOARD ?= qemu-x86_64
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath
+export FUZZTIME ?= 60s
+export FUZZ
 
-.PHONY: run test test-ledger bench image programs setup clean
+.PHONY: run test test-boot test-ledger fuzz bench image programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -15,24 +17,37 @@ run: programs
 test: programs
 	@ci/test.sh
 
+# Every medium, bus, firmware and board; `make test` has the fast rows of it.
+test-boot: programs
+	@ZOS_BOOT=all go test -v -count=1 -timeout 90m ./qemu/media
+
+# FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
+fuzz: setup
+	@ci/fuzz.sh
+
 # What breaks a ledger of several validators on purpose: takes up to 30 min and
 # prints a table.
 test-ledger: setup
 	@go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
 
-# BENCH=ledger measures the ledger and its anchors instead.
+# BENCH=image measures conversion and transport against other tools instead,
+# BENCH=ledger the ledger and its anchors.
 bench: programs
-ifeq ($(BENCH),ledger)
+ifeq ($(BENCH),image)
+	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
+	@build/bin/imagebench -o build/bench-image.json
+else ifeq ($(BENCH),ledger)
 	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
 else
 	@build/bin/demo --bench build/bench.json
 endif
 
 # ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
-# without ROOT it trusts keys that are made for it in build/run/keys.
+# without ROOT it trusts keys that are made for it in build/run/keys. KEYS=folder
+# (zos node keys) signs it for Secure Boot.
 image: programs
 ifdef ROOT
-	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) -o build/images/$(BOARD)
+	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) $(if $(KEYS),--keys $(KEYS)) -o build/images/$(BOARD)
 else
 	@build/bin/demo --image-only --board $(BOARD)
 endif

@@ -28,6 +28,7 @@ type Board struct {
 	Kernel      string   `yaml:"kernel"`      // package of the node's kernel
 	GuestKernel string   `yaml:"guestKernel"` // package of the guests' kernel
 	Modules     []string `yaml:"modules"`     // sets of kernel/modules, in load order
+	Firmware    []string `yaml:"firmware"`    // Debian's packages; what the modules ask for is taken from them
 	Cmdline     string   `yaml:"cmdline"`
 	ESPMiB      int64    `yaml:"espMiB"` // boot partition
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/boards"
+	"github.com/zos-node/zos/image/measure"
+	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/kernel/modules"
 )
@@ -37,11 +39,12 @@ type Request struct {
 	Board  boards.Board
 	Source string // folder in our module, for go build
 	Parts  *kernel.Source
-	Root   []byte // trust root envelope
-	Seed   []byte // nil: none; goes to the boot partition
-	Faults bool   // a test image: init supervises the fault program
-	Out    string // folder for the node's files
-	Guest  string // folder for the guest's files
+	Root   []byte             // trust root envelope
+	Seed   []byte             // nil: none; goes to the boot partition
+	Keys   *secureboot.Signer // nil: not signed; else UKI and loader are, and media enrol the keys
+	Faults bool               // a test image: init supervises the fault program
+	Out    string             // folder for the node's files
+	Guest  string             // folder for the guest's files
 	// Hypervisor chooses; nil takes Cloud Hypervisor, else Debian's QEMU.
 	Hypervisor func(context.Context, *kernel.Source) (kernel.Hypervisor, error)
 	Log        *slog.Logger
@@ -52,12 +55,15 @@ type Request struct {
 type Result struct {
 	Version      string            `json:"version"`
 	Board        string            `json:"board"`
+	Arch         string            `json:"arch"`         // Debian's name
 	Kernel       string            `json:"kernel"`       // uname -r
 	KernelSource string            `json:"kernelSource"` // package and version
 	GuestKernel  string            `json:"guestKernel"`
 	Cmdline      string            `json:"cmdline"`
 	Hypervisor   kernel.Hypervisor `json:"hypervisor"`
-	Faults       bool              `json:"faults"` // true: a test image
+	Faults       bool              `json:"faults"`   // true: a test image
+	PCR11        string            `json:"pcr11"`    // what a TPM's register 11 (SHA-256) holds after the boot
+	SignedBy     string            `json:"signedBy"` // certificate's digest; "": not signed
 	Files        map[string]Item   `json:"files"`
 	Programs     map[string]Item   `json:"programs"`
 	Modules      []string          `json:"modules"`      // node, load order
@@ -79,11 +85,14 @@ func item(b []byte) Item {
 // FindHypervisor is the usual choice: Cloud Hypervisor where it can be had,
 // else Debian's QEMU, said loudly.
 func FindHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hypervisor, error) {
-	cache, err := kernel.CacheFile()
+	cache, err := kernel.CacheFileFor(parts.Arch())
 	if err != nil {
 		return kernel.Hypervisor{}, err
 	}
 	h, err := parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
+	if errors.Is(err, fs.ErrNotExist) && parts.Arch() != "amd64" {
+		return kernel.Hypervisor{}, fmt.Errorf("no hypervisor for %s: expected the release's program by CLOUD_HYPERVISOR=/path or a download; Debian's QEMU is the second driver on amd64 only: %w", parts.Arch(), err)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		parts.Log().Warn("falling back to the second driver", "part", "image", "err", err)
 		return parts.DebianQEMU(ctx)
@@ -118,7 +127,7 @@ func (b *builder) next(name string) {
 // Build makes all files of a board and says what they are.
 func Build(ctx context.Context, r Request) (Result, error) {
 	b := builder{Request: r, res: Result{
-		Version: Version, Board: r.Board.Name, Cmdline: r.Board.Cmdline, Faults: r.Faults,
+		Version: Version, Board: r.Board.Name, Arch: r.Board.Arch, Cmdline: Closed(r.Board.Cmdline), Faults: r.Faults,
 		Files: map[string]Item{}, Programs: map[string]Item{}, TookMs: map[string]int64{},
 	}}
 	if b.Hypervisor == nil {
@@ -142,7 +151,7 @@ func (b *builder) build(ctx context.Context) error {
 			return err
 		}
 	}
-	stub, _, err := b.Parts.Stub(ctx)
+	efi, err := b.Parts.EFI(ctx)
 	if err != nil {
 		return err
 	}
@@ -169,33 +178,38 @@ func (b *builder) build(ctx context.Context) error {
 	}
 
 	b.next("initramfs")
-	initramfs, err := b.initramfs(k, hv, programs)
+	initramfs, err := b.initramfs(ctx, k, efi, hv, programs)
 	if err != nil {
 		return err
 	}
 
 	b.next("UKI")
-	uki, err := UKI{
-		Stub: stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.Board.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
-	}.Build()
+	uki, err := b.uki(UKI{
+		Stub: efi.Stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.res.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
+	})
 	if err != nil {
 		return err
+	}
+	loader, keys := efi.Loader, map[string][]byte(nil)
+	if b.Keys != nil {
+		b.res.SignedBy = item(b.Keys.DB.Cert.Raw).Digest
+		keys = b.Keys.Auth
+		if uki, err = b.Keys.DB.Sign(uki); err != nil {
+			return fmt.Errorf("UKI: %w", err)
+		}
+		if loader, err = b.Keys.DB.Sign(loader); err != nil {
+			return fmt.Errorf("systemd-boot: %w", err)
+		}
 	}
 	err = errors.Join(b.write("vmlinuz", k.Image), b.write("initramfs", initramfs), b.write("node.uki", uki))
 	if err != nil {
 		return err
 	}
 
-	b.next("disk image")
-	img := filepath.Join(b.Out, "node.img")
-	if err := (Disk{ESPMiB: b.Board.ESPMiB, UKI: uki, Seed: b.Seed}).Write(img); err != nil {
+	b.next("media")
+	if err := b.media(Boot{Arch: b.Board.Arch, Version: Version, Loader: loader, UKI: uki, Seed: b.Seed, Keys: keys}); err != nil {
 		return err
 	}
-	whole, err := os.ReadFile(img)
-	if err != nil {
-		return fmt.Errorf("disk image: %w", err)
-	}
-	b.res.Files["node.img"] = item(whole)
 	b.next("")
 	delete(b.res.TookMs, "")
 	text, err := json.MarshalIndent(b.res, "", "  ")
@@ -229,12 +243,57 @@ func (b *builder) programs(ctx context.Context) (map[string][]byte, error) {
 	return all, nil
 }
 
+// uki builds it and predicts its measurement; with keys, the prediction is
+// signed and goes in, which does not change it.
+func (b *builder) uki(u UKI) ([]byte, error) {
+	var err error
+	if b.Keys != nil {
+		if u.PCRKey, err = measure.PublicKey(b.Keys.PCR); err != nil {
+			return nil, err
+		}
+	}
+	built, err := u.Build()
+	if err != nil {
+		return nil, err
+	}
+	register, err := measure.UKI(built)
+	if err != nil {
+		return nil, err
+	}
+	b.res.PCR11 = hex.EncodeToString(register[:])
+	if b.Keys == nil {
+		return built, nil
+	}
+	if u.PCRSig, err = register.Sign(b.Keys.PCR); err != nil {
+		return nil, err
+	}
+	return u.Build()
+}
+
 // initramfs puts the node's file system together.
-func (b *builder) initramfs(k *kernel.Linux, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
-	tree, chosen, err := Node{
+func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EFI, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
+	node := Node{
 		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
-		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name),
-	}.Tree()
+		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name), Version: Version,
+	}
+	var err error
+	if node.Outside, err = outside(k, efi); err != nil {
+		return nil, err
+	}
+	chosen, err := node.Modules()
+	if err != nil {
+		return nil, err
+	}
+	if len(b.Board.Firmware) > 0 {
+		var asked []string
+		for _, m := range chosen {
+			asked = append(asked, m.Firmware...)
+		}
+		if node.Firmware, err = b.Parts.Firmware(ctx, b.Board.Firmware, asked); err != nil {
+			return nil, err
+		}
+	}
+	tree, _, err := node.Tree()
 	if err != nil {
 		return nil, err
 	}

@@ -3,107 +3,111 @@
 package image
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"path"
+	"strings"
 
 	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
-	"github.com/diskfs/go-diskfs/filesystem/fat32"
 	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"github.com/zos-node/zos/image/fat32"
 )
 
 const (
-	sector   = 512
-	mib      = int64(1) << 20
-	espStart = mib // the usual alignment
-	espLabel = "ZOS"
-	bootPath = "/EFI/BOOT/BOOTX64.EFI"
-	seedPath = "/zos/seed.json"
-	diskGUID = "7A6F7300-0000-4000-8000-000000000001"
-	espGUID  = "7A6F7300-0000-4000-8000-000000000002"
-	volumeID = 0x7a6f7300
+	espStart  = mib // the usual alignment
+	tableRoom = mib // at the end, for the backup table
 )
 
 // Disk is a bootable disk image: GPT with one EFI system partition.
 type Disk struct {
+	Boot
 	ESPMiB int64
-	UKI    []byte
-	Seed   []byte // nil: none
+	Sector int // bytes: 512, or 4096 for disks that have no smaller ones; 512 when 0
 }
 
 // Write makes the image, sparse. The file is new or is replaced.
-func (d Disk) Write(name string) (err error) {
-	esp := d.ESPMiB * mib
+func (d Disk) Write(name string) error {
+	if d.Sector == 0 {
+		d.Sector = 512
+	}
+	// A file system for large sectors is large; nothing of it is written.
+	esp := max(d.ESPMiB*mib, fat32.MinSize(d.Sector))
 	// Half of the partition stays free, so that the next UKI fits beside this one.
 	if int64(len(d.UKI)) > esp/2 {
-		return fmt.Errorf("disk image: a UKI of %d bytes is too large for a boot partition of %d MiB", len(d.UKI), d.ESPMiB)
+		return fmt.Errorf("disk image: a UKI of %d bytes is too large for a boot partition of %d MiB", len(d.UKI), esp/mib)
 	}
+	return create(name, "disk image", func(f *os.File) error {
+		if err := f.Truncate(espStart + esp + tableRoom); err != nil {
+			return err
+		}
+		if err := writeTable(f, d.table(esp), espStart+esp+tableRoom); err != nil {
+			return err
+		}
+		files, err := d.files()
+		if err != nil {
+			return err
+		}
+		return fat32.Volume{Size: esp, Sector: d.Sector, Start: espStart, ID: volumeID, Label: espLabel, Files: files}.Write(f)
+	})
+}
+
+// table names one boot partition. Its GUIDs say which build this is: two
+// disks with the same ones carry the same image.
+func (d Disk) table(esp int64) *gpt.Table {
+	s := int64(d.Sector)
+	return &gpt.Table{
+		LogicalSectorSize: d.Sector, PhysicalSectorSize: d.Sector, ProtectiveMBR: true, GUID: guid("disk", d.UKI),
+		Partitions: []*gpt.Partition{{
+			Index: 1, Start: uint64(espStart / s), End: uint64((espStart+esp)/s) - 1, Size: uint64(esp),
+			Type: gpt.EFISystemPartition, Name: "zos ESP", GUID: guid("ESP", d.UKI),
+		}},
+	}
+}
+
+// guid is an RFC 9562 version 8 UUID of a UKI: a digest, no random number.
+func guid(what string, uki []byte) string {
+	h := sha256.New()
+	h.Write([]byte("zos " + what + "\x00"))
+	h.Write(uki)
+	b := h.Sum(nil)[:16]
+	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80
+	s := strings.ToUpper(hex.EncodeToString(b))
+	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
+}
+
+func writeTable(f *os.File, t *gpt.Table, size int64) error {
+	var storage backend.Storage = file.New(f, false)
+	w, err := storage.Writable()
+	if err != nil {
+		return err
+	}
+	if err := t.Write(w, size); err != nil {
+		return fmt.Errorf("partition table: %w", err)
+	}
+	return nil
+}
+
+// create writes a file whole or not at all.
+func create(name, what string, fill func(*os.File) error) (err error) {
 	tmp := name + ".part"
 	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
-		return fmt.Errorf("disk image: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.Remove(tmp))
 		}
 	}()
-	if err := errors.Join(d.fill(f, esp), f.Close()); err != nil {
-		return fmt.Errorf("disk image: %w", err)
+	if err := errors.Join(fill(f), f.Close()); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := os.Rename(tmp, name); err != nil {
-		return fmt.Errorf("disk image: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
-}
-
-func (d Disk) fill(f *os.File, esp int64) error {
-	total := espStart + esp + mib // the last MiB holds the backup table
-	if err := f.Truncate(total); err != nil {
-		return err
-	}
-	storage := file.New(f, false)
-	table := &gpt.Table{
-		LogicalSectorSize: sector, PhysicalSectorSize: sector, ProtectiveMBR: true, GUID: diskGUID,
-		Partitions: []*gpt.Partition{{
-			Index: 1, Start: uint64(espStart / sector), End: uint64((espStart+esp)/sector) - 1, Size: uint64(esp),
-			Type: gpt.EFISystemPartition, Name: "zos ESP", GUID: espGUID,
-		}},
-	}
-	w, err := storage.Writable()
-	if err != nil {
-		return err
-	}
-	if err := table.Write(w, total); err != nil {
-		return fmt.Errorf("partition table: %w", err)
-	}
-	fs, err := fat32.Create(backend.Sub(storage, espStart, esp), esp, 0, sector, espLabel, true)
-	if err != nil {
-		return fmt.Errorf("FAT32: %w", err)
-	}
-	put := func(name string, content []byte) error {
-		if err := fs.Mkdir(path.Dir(name)); err != nil {
-			return fmt.Errorf("FAT32: folder of %s: %w", name, err)
-		}
-		out, err := fs.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_TRUNC)
-		if err != nil {
-			return fmt.Errorf("FAT32: %s: %w", name, err)
-		}
-		n, err := out.Write(content)
-		if err = errors.Join(err, out.Close()); err != nil || n != len(content) {
-			return fmt.Errorf("FAT32: %s: %d of %d bytes written: %w", name, n, len(content), err)
-		}
-		return nil
-	}
-	if err := put(bootPath, d.UKI); err != nil {
-		return err
-	}
-	if d.Seed != nil {
-		if err := put(seedPath, d.Seed); err != nil {
-			return err
-		}
-	}
-	return tidyFAT(f, espStart)
 }

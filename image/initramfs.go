@@ -21,9 +21,14 @@ var ErrPath = errors.New("bad path in initramfs")
 // Tree collects the files of an initramfs. Missing parent folders are added.
 // mkuimage sorts the records and strips times, owners and inode numbers.
 type Tree struct {
-	files *initramfs.Files
-	err   error
+	files  *initramfs.Files
+	err    error
+	origin Origin
+	parts  []Part // files, with their origins
 }
+
+// From says where the files come from that are added next.
+func (t *Tree) From(o Origin) { t.origin = o }
 
 // NewTree starts with the folder and the two devices that exist before
 // devtmpfs is mounted: the kernel opens /dev/console for PID 1.
@@ -68,6 +73,7 @@ func (t *Tree) Dir(name string, mode uint64) { t.add(cpio.Directory(name, mode))
 // File adds a file.
 func (t *Tree) File(name string, mode uint64, content []byte) {
 	t.add(cpio.StaticRecord(content, cpio.Info{Name: name, Mode: cpio.S_IFREG | mode}))
+	t.parts = append(t.parts, part("/"+name, content, t.origin))
 }
 
 // Symlink adds a symbolic link.

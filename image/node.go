@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/kernel/modules"
@@ -16,21 +17,24 @@ type Node struct {
 	Linux      *kernel.Linux
 	Sets       []string // module sets
 	Hypervisor kernel.Hypervisor
+	Firmware   []kernel.FirmwareFile
 	Init       []byte
 	Agent      []byte
 	Fault      []byte // the fault program of test images; nil in production
 	Root       []byte // trust root: an envelope
 	Seed       []byte // nil: comes from elsewhere
 	OSRelease  []byte
+	Version    string
+	Outside    []Part // what the image has beside the initramfs
 }
 
-// Tree is all of it, and the modules among it in load order.
-func (n Node) Tree() (*Tree, []modules.Module, error) {
+// Modules are those of its sets, in load order.
+func (n Node) Modules() ([]modules.Module, error) {
 	var sets []modules.Set
 	for _, name := range n.Sets {
 		s, ok := modules.Named(name)
 		if !ok {
-			return nil, nil, fmt.Errorf("node initramfs: no module set %q", name)
+			return nil, fmt.Errorf("node initramfs: no module set %q", name)
 		}
 		sets = append(sets, s)
 	}
@@ -39,9 +43,20 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	}
 	chosen, err := n.Linux.Tree.Choose(sets...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("node initramfs: %w", err)
+		return nil, fmt.Errorf("node initramfs: %w", err)
+	}
+	return chosen, nil
+}
+
+// Tree is all of it, and the modules among it in load order.
+func (n Node) Tree() (*Tree, []modules.Module, error) {
+	chosen, err := n.Modules()
+	if err != nil {
+		return nil, nil, err
 	}
 	t := NewTree()
+	ours := Origin{Name: "zos", Version: n.Version}
+	t.From(FromDebian(n.Linux.Package))
 	for _, d := range []string{"proc", "sys", "run", "mnt", "etc/zos", "root"} {
 		t.Dir(d, 0o755)
 	}
@@ -50,16 +65,26 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	for _, m := range chosen {
 		t.File(path.Join(dir, m.Path), 0o644, m.Data)
 	}
+	t.From(ours)
 	for name, text := range modules.Index(chosen, n.Linux.Tree.BuiltinNames()) {
 		t.File(path.Join(dir, name), 0o644, text)
 	}
+	for _, f := range n.Firmware {
+		t.From(FromDebian(f.Package))
+		t.File(path.Join("lib/firmware", f.Path), 0o644, f.Data)
+	}
 	for _, f := range n.Hypervisor.Files {
+		t.From(FromDebian(f.Package))
+		if f.Package.Name == "" {
+			t.From(Origin{n.Hypervisor.Name, n.Hypervisor.Version, strings.TrimPrefix(n.Hypervisor.Digest, "sha256:")})
+		}
 		if f.Link != "" {
 			t.Symlink(path.Clean(f.Path)[1:], f.Link)
 		} else {
 			t.File(path.Clean(f.Path)[1:], f.Mode, f.Data)
 		}
 	}
+	t.From(ours)
 	about, err := json.Marshal(n.Hypervisor)
 	if err != nil {
 		return nil, nil, fmt.Errorf("node initramfs: %w", err)
@@ -75,6 +100,12 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	if n.Seed != nil {
 		t.File("etc/zos/seed.json", 0o600, n.Seed)
 	}
+	t.parts = append(t.parts, n.Outside...)
+	list, err := encodeParts(t.parts)
+	if err != nil {
+		return nil, nil, fmt.Errorf("node initramfs: %w", err)
+	}
+	t.File(partsPath[1:], 0o644, list)
 	return t, chosen, nil
 }
 

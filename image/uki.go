@@ -24,7 +24,20 @@ type UKI struct {
 	Uname   string
 	Linux   []byte
 	Initrd  []byte
+	// PCRKey and PCRSig are the key that signs measurements (PEM) and its
+	// signature over this UKI's (systemd's JSON); nil: the UKI has none.
+	PCRKey, PCRSig []byte
 }
+
+// endOfOptions ends what the kernel reads of a command line (parse_args).
+const endOfOptions = "--"
+
+// Closed is a command line to which nothing can be added: systemd's stub
+// appends words that it finds in SMBIOS even under Secure Boot, and without
+// this mark "rdinit=/bin/other" would start another program of the image in
+// init's place. Behind it, words are init's, which refuses them; x86's own few
+// early options (nokaslr) are looked for in the whole line, and end there too.
+func Closed(cmdline string) string { return cmdline + " " + endOfOptions }
 
 type section struct {
 	name    string
@@ -33,13 +46,19 @@ type section struct {
 
 // sections in the order of systemd's ukify.
 func (u UKI) sections() []section {
-	return []section{
+	all := []section{
 		{".osrel", u.OSRel},
 		{".cmdline", []byte(u.Cmdline)},
 		{".uname", []byte(u.Uname)},
-		{".linux", u.Linux},
-		{".initrd", u.Initrd},
 	}
+	if u.PCRKey != nil {
+		all = append(all, section{".pcrpkey", u.PCRKey})
+	}
+	all = append(all, section{".linux", u.Linux}, section{".initrd", u.Initrd})
+	if u.PCRSig != nil {
+		all = append(all, section{".pcrsig", u.PCRSig})
+	}
+	return all
 }
 
 const (
@@ -153,7 +172,7 @@ func readLayout(b []byte) (*layout, error) {
 	l.tableEnd = l.table + uint32(len(f.Sections))*peSectionHeader
 	l.firstVA, l.rawEnd = f.Sections[0].VirtualAddress, l.sizeOfHeaders
 	for _, s := range f.Sections {
-		for _, ours := range (UKI{}).sections() {
+		for _, ours := range (UKI{PCRKey: []byte{}, PCRSig: []byte{}}).sections() {
 			if s.Name == ours.name {
 				return nil, fmt.Errorf("already has a section %s", s.Name)
 			}
@@ -181,8 +200,12 @@ func ReadUKI(b []byte) (UKI, error) {
 		".osrel": func(c []byte) { u.OSRel = c }, ".cmdline": func(c []byte) { u.Cmdline = string(c) },
 		".uname": func(c []byte) { u.Uname = string(c) }, ".initrd": func(c []byte) { u.Initrd = c }, ".linux": func(c []byte) { u.Linux = c },
 	}
+	optional := map[string]func([]byte){".pcrpkey": func(c []byte) { u.PCRKey = c }, ".pcrsig": func(c []byte) { u.PCRSig = c }}
 	for _, s := range f.Sections {
 		set, ok := to[s.Name]
+		if !ok {
+			set, ok = optional[s.Name]
+		}
 		if !ok {
 			continue
 		}

@@ -16,11 +16,11 @@ import (
 
 func stub(t *testing.T) []byte {
 	t.Helper()
-	b, _, err := parts(t).Stub(context.Background())
+	e, err := parts(t).EFI(context.Background())
 	if err != nil {
 		t.Skipf("SKIP systemd's stub: %v", err)
 	}
-	return b
+	return e.Stub
 }
 
 func sample(stub []byte) UKI {

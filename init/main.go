@@ -133,6 +133,9 @@ func (n *node) boot(mounted error) error {
 	if err := fault("DRIVERS", "the drivers", "lib/modules of the running kernel in the image", report, err); err != nil {
 		return err
 	}
+	if err := n.twins(); err != nil {
+		return err
+	}
 	n.reaper = reap.New(func(s reap.Status) { n.log.Debug("orphan ended", "pid", s.PID, "how", s.String()) })
 	n.signals()
 	n.agent = &supervise.Child{
@@ -160,8 +163,16 @@ func (n *node) late(index *kmod.Index) {
 	if err := n.drivers(index, devices.Late(index.Late())); err != nil {
 		n.fail(fault("DRIVERS", "the drivers that guests need", "lib/modules of the running kernel in the image", "Report this: the image and the kernel do not fit.", err))
 	}
+	if unclaimed, err := devices.Unclaimed(devices.PCI); err != nil || len(unclaimed) > 0 {
+		n.log.Warn("PCI devices that no driver of this image takes", "devices", unclaimed, "err", err)
+	}
 	if err := mount.All(mount.Late(), mount.Mount); err != nil {
 		n.log.Warn("late mounts", "err", err)
+	}
+	n.vouch()
+	// Once more: a stick may have shown up meanwhile.
+	if err := n.twins(); err != nil {
+		n.fail(err)
 	}
 	// The agent waits for this file before it offers to run guests.
 	if err := os.WriteFile(driversReady, nil, 0o644); err != nil {

@@ -8,10 +8,10 @@ import (
 	"fmt"
 )
 
-// static says that b is an x86-64 program that needs no loader.
-func static(b []byte) bool {
+// static says that b is a program for an architecture that needs no loader.
+func static(b []byte, arch string) bool {
 	f, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil || f.Machine != elf.EM_X86_64 {
+	if err != nil || f.Machine != map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[arch] {
 		return false
 	}
 	for _, p := range f.Progs {

@@ -16,7 +16,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"time"
+
+	"github.com/zos-node/zos/kernel/debian"
 )
 
 // The release of Cloud Hypervisor that the product is for.
@@ -24,6 +27,8 @@ const (
 	CloudHypervisorVersion = "v53.0"
 	// CloudHypervisorSHA256 is the static x86_64 binary of the project's release.
 	CloudHypervisorSHA256 = "448af3d4e59b22c2987f7df94c213ad40fb53a10d437e42b5ee6c4fce7c29ecc"
+	// CloudHypervisorSHA256ARM64 is the static aarch64 one.
+	CloudHypervisorSHA256ARM64 = "f192b510eea1c710cbc439d716bb0573c223fc463dbe3e6523788a2b7ef62850"
 	// CloudHypervisorURL is where the project publishes it. The digest vouches, not the place.
 	CloudHypervisorURL = "https://github.com/cloud-hypervisor/cloud-hypervisor/releases/download/v53.0/cloud-hypervisor-static"
 	// HypervisorPath is where the node's initramfs says what it carries.
@@ -52,24 +57,29 @@ type File struct {
 	Mode uint64
 	Data []byte
 	Link string // target, instead of Data
+	// Package is where Debian has it; empty for what is not Debian's.
+	Package debian.Package
 }
 
 // HypervisorOptions say where to look, in this order: Local, Cache, URL.
 type HypervisorOptions struct {
 	Local   string        // CLOUD_HYPERVISOR; "" when not given
 	Cache   string        // file in the user's cache
-	URL     string        // "" takes CloudHypervisorURL
-	SHA256  string        // "" takes CloudHypervisorSHA256
+	URL     string        // "" takes the project's, for the source's architecture
+	SHA256  string        // "" takes the release's, for the source's architecture
 	Connect time.Duration // how long an offline machine waits; 0 takes 5 s
 }
 
-// CacheFile is the usual HypervisorOptions.Cache.
-func CacheFile() (string, error) {
+// CacheFile is the usual HypervisorOptions.Cache, of a machine like this.
+func CacheFile() (string, error) { return CacheFileFor("amd64") }
+
+// CacheFileFor is that of an architecture, by Debian's name.
+func CacheFileFor(arch string) (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("user's cache: %w", err)
 	}
-	return filepath.Join(dir, "zos", "cloud-hypervisor-"+CloudHypervisorVersion+"-x86_64"), nil
+	return filepath.Join(dir, "zos", "cloud-hypervisor-"+CloudHypervisorVersion+"-"+map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[arch]), nil
 }
 
 // CloudHypervisor finds the binary. The error is fs.ErrNotExist when there is
@@ -78,9 +88,15 @@ func CacheFile() (string, error) {
 func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hypervisor, error) {
 	if o.URL == "" {
 		o.URL = CloudHypervisorURL
+		if s.opt.Arch == "arm64" {
+			o.URL += "-aarch64"
+		}
 	}
 	if o.SHA256 == "" {
 		o.SHA256 = CloudHypervisorSHA256
+		if s.opt.Arch == "arm64" {
+			o.SHA256 = CloudHypervisorSHA256ARM64
+		}
 	}
 	if o.Connect == 0 {
 		o.Connect = 5 * time.Second
@@ -122,12 +138,15 @@ func (s *Source) cloudHypervisor(ctx context.Context, b []byte, o HypervisorOpti
 	sum := sha256.Sum256(b)
 	digest := hex.EncodeToString(sum[:])
 	from := first(o.Local, o.Cache)
-	if !static(b) {
-		return Hypervisor{}, fmt.Errorf("hypervisor %s: not a static x86-64 program, the node has no libraries for it", from)
+	if !static(b, s.opt.Arch) {
+		return Hypervisor{}, fmt.Errorf("hypervisor %s: not a static program for %s, the node has no libraries for it", from, s.opt.Arch)
 	}
 	source, version := "release", CloudHypervisorVersion
 	if digest != o.SHA256 {
 		source = "local"
+		if s.opt.Arch != runtime.GOARCH {
+			return Hypervisor{}, fmt.Errorf("hypervisor %s: neither the project's release for %s nor a program that this machine can ask for its version", from, s.opt.Arch)
+		}
 		var err error
 		if version, err = askVersion(ctx, from); err != nil {
 			return Hypervisor{}, fmt.Errorf("hypervisor %s: %w", from, err)

@@ -5,7 +5,6 @@ package kernel
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -111,30 +110,6 @@ func configValue(config []byte, name string) string {
 		}
 	}
 	return ""
-}
-
-// Stub fetches systemd's UEFI stub, the first part of a UKI.
-func (s *Source) Stub(ctx context.Context) ([]byte, debian.Package, error) {
-	p, file, err := s.Package(ctx, "systemd-boot-efi", nil)
-	if err != nil {
-		return nil, p, fmt.Errorf("UEFI stub: %w", err)
-	}
-	var stub []byte
-	err = debian.Walk(ctx, file, func(name string, hdr *tar.Header, r io.Reader) error {
-		if name != "/usr/lib/systemd/boot/efi/linuxx64.efi.stub" {
-			return nil
-		}
-		var err error
-		stub, err = io.ReadAll(r)
-		return err
-	})
-	if err == nil && len(stub) == 0 {
-		err = errors.New("package has no linuxx64.efi.stub")
-	}
-	if err != nil {
-		return nil, p, fmt.Errorf("UEFI stub: %w", err)
-	}
-	return stub, p, nil
 }
 
 // Depends parses a Depends field: groups of alternatives, names only.

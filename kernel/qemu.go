@@ -34,7 +34,9 @@ var firmware = []struct{ pkg, path string }{
 // names, found package by package along the Depends fields.
 func (s *Source) DebianQEMU(ctx context.Context) (Hypervisor, error) {
 	q := closure{source: s, ctx: ctx, packages: map[string]*unpacked{}, files: map[string]File{}}
-	if err := s.prefetch(ctx, "qemu-system-x86"); err != nil {
+	if err := s.prefetch(ctx, "qemu-system-x86", func(name string) bool {
+		return !strings.HasPrefix(name, "linux-image-") && !strings.HasPrefix(name, "firmware-") && !strings.Contains(name, ":")
+	}); err != nil {
 		return Hypervisor{}, fmt.Errorf("hypervisor: %w", err)
 	}
 	top, err := q.unpack("qemu-system-x86")
@@ -108,9 +110,9 @@ func (q *closure) unpack(name string) (*unpacked, error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			u.files[name] = File{Path: name, Mode: uint64(hdr.Mode) & 0o755, Data: b}
+			u.files[name] = File{Path: name, Mode: uint64(hdr.Mode) & 0o755, Data: b, Package: p}
 		case tar.TypeSymlink:
-			u.files[name] = File{Path: name, Link: hdr.Linkname}
+			u.files[name] = File{Path: name, Link: hdr.Linkname, Package: p}
 		}
 		return nil
 	})

@@ -43,6 +43,9 @@ func Open(opt Options) (*Source, error) {
 	if opt.Arch == "" {
 		opt.Arch = "amd64"
 	}
+	if opt.Arch != "amd64" {
+		opt.Cache += "-" + opt.Arch // apt's own files are of one architecture
+	}
 	archive, err := debian.Open(opt.Cache, Suite, opt.Arch, opt.Log)
 	if err != nil {
 		return nil, err
@@ -60,7 +63,8 @@ func (s *Source) Used() debian.Lock { return maps.Clone(s.lock) }
 // Package returns the file of the package that wanted stands for. resolve
 // maps a metapackage to the real one; nil for ordinary packages.
 func (s *Source) Package(ctx context.Context, wanted string, resolve func(context.Context, *debian.Archive) (string, error)) (debian.Package, string, error) {
-	if p, ok := s.lock[wanted]; ok {
+	key := s.key(wanted)
+	if p, ok := s.lock[key]; ok {
 		path, err := s.archive.Fetch(ctx, p)
 		if !errors.Is(err, debian.ErrGone) {
 			return p, path, err
@@ -68,7 +72,7 @@ func (s *Source) Package(ctx context.Context, wanted string, resolve func(contex
 		if err := s.fall(ctx, wanted, err); err != nil {
 			return debian.Package{}, "", err
 		}
-		if p, ok := s.lock[wanted]; ok {
+		if p, ok := s.lock[key]; ok {
 			path, err := s.archive.Fetch(ctx, p)
 			if !errors.Is(err, debian.ErrGone) {
 				return p, path, err
@@ -91,16 +95,30 @@ func (s *Source) Package(ctx context.Context, wanted string, resolve func(contex
 	if err != nil {
 		return debian.Package{}, "", err
 	}
-	s.lock[wanted] = p
+	s.lock[key] = p
 	return p, path, s.lock.Write(s.opt.WorkLock, Suite)
 }
 
-// prefetch gets all locked packages at once, if the lock knows wanted.
-func (s *Source) prefetch(ctx context.Context, wanted string) error {
-	if _, ok := s.lock[wanted]; !ok {
+// key is a package's name in the lock, which is one for all architectures.
+func (s *Source) key(wanted string) string {
+	if s.opt.Arch == "amd64" {
+		return wanted
+	}
+	return wanted + ":" + s.opt.Arch
+}
+
+// prefetch gets the locked packages that want takes at once, if the lock
+// knows first.
+func (s *Source) prefetch(ctx context.Context, first string, want func(name string) bool) error {
+	if _, ok := s.lock[first]; !ok {
 		return nil
 	}
-	all := slices.Collect(maps.Values(s.lock))
+	var all []debian.Package
+	for name, p := range s.lock {
+		if want(name) {
+			all = append(all, p)
+		}
+	}
 	slices.SortFunc(all, func(a, b debian.Package) int { return strings.Compare(a.Name, b.Name) })
 	return s.archive.Prefetch(ctx, all)
 }
@@ -141,3 +159,6 @@ func writeFile(path string, content []byte, mode os.FileMode) error {
 
 // Log is where the source speaks.
 func (s *Source) Log() *slog.Logger { return s.opt.Log }
+
+// Arch is the architecture of all packages, by Debian's name.
+func (s *Source) Arch() string { return s.opt.Arch }

@@ -36,12 +36,13 @@ func TestLockNoLongerHolds(t *testing.T) {
 		}
 		return s
 	}
-	stub, p, err := open().Stub(context.Background())
+	efi, err := open().EFI(context.Background())
 	if err != nil {
 		t.Skipf("SKIP lock that no longer holds: the archive cannot be asked: %v", err)
 	}
-	if len(stub) == 0 || p.Version == "1.2.3-gone" {
-		t.Fatalf("%d bytes of %+v", len(stub), p)
+	p := efi.Package
+	if len(efi.Stub) == 0 || len(efi.Loader) == 0 || p.Version == "1.2.3-gone" {
+		t.Fatalf("%d and %d bytes of %+v", len(efi.Stub), len(efi.Loader), p)
 	}
 	if !strings.Contains(said.String(), "THE LOCK NO LONGER HOLDS") || !strings.Contains(said.String(), "1.2.3-gone") {
 		t.Errorf("it was not said: %s", said.String())
@@ -54,7 +55,7 @@ func TestLockNoLongerHolds(t *testing.T) {
 		t.Errorf("the committed lock was changed: %v", err)
 	}
 	// The next build finds the same package again by the work lock.
-	if _, again, err := open().Stub(context.Background()); err != nil || again != p {
+	if again, err := open().EFI(context.Background()); err != nil || again.Package != p {
 		t.Errorf("second build: %+v, %v", again, err)
 	}
 }
@@ -66,5 +67,21 @@ func TestDamagedLockIsRefused(t *testing.T) {
 	}
 	if _, err := Open(Options{Cache: t.TempDir(), Lock: lock, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "line 1") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestRelock keeps what the old lock has for others, and refuses to lose it.
+func TestRelock(t *testing.T) {
+	lock := filepath.Join(t.TempDir(), "lock")
+	line := "no-such-package no-such-package 1 " + strings.Repeat("0", 64) + " 1\n"
+	if err := os.WriteFile(lock, []byte(line), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Relock(context.Background(), "../build/cache/debian", lock, nil, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "no-such-package") {
+		t.Errorf("%v", err)
+	}
+	if b, err := os.ReadFile(lock); err != nil || string(b) != line {
+		t.Errorf("a failure changed the lock: %q, %v", b, err)
 	}
 }

@@ -23,13 +23,18 @@ import (
 // Options say what to boot.
 type Options struct {
 	Accel     Accel
-	MemoryMiB int // 2048 when 0
-	CPUs      int // the accelerator's when 0
+	Arch      string // Debian's name; "" is amd64, arm64 boots through UEFI only
+	MemoryMiB int    // 2048 when 0
+	CPUs      int    // the accelerator's when 0
 
 	// Disk is a raw image, booted through OVMF; or Kernel, Initrd and Cmdline
 	// are booted directly.
 	Disk                    string
 	Kernel, Initrd, Cmdline string
+
+	// UEFI, when set, says how the firmware finds what it boots; Disk is then
+	// attached as UEFI.Bus says.
+	UEFI *UEFI
 
 	Forward map[int]int // port on 127.0.0.1 to port of the machine
 	Faults  bool        // give the machine the port "zos.fault" (test images only)
@@ -95,7 +100,11 @@ func (m *Machine) args(o Options) ([]string, error) {
 	for _, host := range sortedPorts(o.Forward) {
 		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, o.Forward[host])
 	}
-	args = append(args, "-netdev", net, "-device", "virtio-net-pci,netdev=n0,romfile=")
+	nic := "virtio-net-pci,netdev=n0,romfile="
+	if o.UEFI != nil {
+		net, nic = o.UEFI.network(net)
+	}
+	args = append(args, "-netdev", net, "-device", nic)
 	for _, s := range o.SMBIOS {
 		f := filepath.Join(m.dir, fmt.Sprintf("smbios%d", len(args)))
 		if err := os.WriteFile(f, []byte(s), 0o600); err != nil {
@@ -110,6 +119,10 @@ func (m *Machine) args(o Options) ([]string, error) {
 	}
 	if o.Kernel != "" {
 		return append(args, "-kernel", o.Kernel, "-initrd", o.Initrd, "-append", o.Cmdline), nil
+	}
+	if o.UEFI != nil {
+		more, err := o.UEFI.args(m.dir, o.Disk, o.Arch)
+		return append(args, more...), err
 	}
 	for _, pair := range firmware {
 		if _, err := os.Stat(pair[0]); err != nil {
@@ -157,7 +170,7 @@ func (m *Machine) start(o Options, args []string) error {
 	if o.Console != nil {
 		log = io.MultiWriter(log, o.Console)
 	}
-	m.cmd = exec.Command(Binary, args...)
+	m.cmd = exec.Command(emulator(o.Arch), args...)
 	// The machine gets its own group: a Ctrl-C at the terminal is ours to
 	// handle, and it dies with us whatever happens.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -168,7 +181,7 @@ func (m *Machine) start(o Options, args []string) error {
 		if file != nil {
 			file.Close()
 		}
-		return fmt.Errorf("start %s: %w", Binary, err)
+		return fmt.Errorf("start %s: %w", emulator(o.Arch), err)
 	}
 	go func() {
 		m.Console.copyFrom(r, log)

@@ -4,141 +4,167 @@ package zimage
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"runtime"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/zos-node/zos/zimage/erofs"
 	"github.com/zos-node/zos/zimage/flat"
-	"github.com/zos-node/zos/zimage/verity"
+	"github.com/zos-node/zos/zimage/sbom"
 )
 
-// tarOverhead is what layers may have besides file contents: headers and
-// padding.
-const tarOverhead = 4 << 30
+const (
+	// tarOverhead is what layers may have besides file contents: headers and
+	// padding.
+	tarOverhead = 4 << 30
+	// maxRatio and freeBytes bound a bomb: layers may unpack to freeBytes, and
+	// beyond that to maxRatio times what they weigh.
+	maxRatio  = 200
+	freeBytes = 1 << 30
+)
 
-// Convert makes the Zero-Image of an OCI image and puts it into the store.
-// It gives the image's manifest and id; the same OCI manifest and platform
-// give the same id on any machine. progress, which may be nil, hears bytes
-// done of bytes in all; the total is an estimate until the layers are read.
+// Converter makes the Zero-Image of an OCI image. The same OCI manifest and
+// platform give the same image on any machine.
 //
 // Memory grows with the number of files, not with their size: contents pass
-// through two unnamed files in the store's folder.
+// through unnamed temporary files.
+type Converter struct {
+	// Store takes chunks and manifest. Without one the image is only derived:
+	// its id and root are told, and nothing of it is kept.
+	Store *Store
+	// Temp is the folder of temporary files where there is no Store; empty is
+	// the system's.
+	Temp string
+	// Strict refuses an image that lacks a shared object that one of its
+	// executables needs, or whose packages are not all known.
+	Strict bool
+	// Progress, which may be nil, hears bytes done of bytes in all; the total
+	// is an estimate until the layers are read.
+	Progress func(done, total int64)
+}
+
+// Result is what a conversion made, and what it left out.
+type Result struct {
+	ID       string
+	Manifest Manifest
+	// Dropped lists the device nodes that stood in the layers.
+	Dropped []flat.Dropped
+	// Missing and Unread are what the SPDX document says of missing shared
+	// objects, and of package databases that it does not cover.
+	Missing []sbom.Missing
+	Unread  []string
+}
+
+// Convert makes an image and puts it into the store.
 func Convert(ctx context.Context, src Source, platform string, store *Store, progress func(done, total int64)) (m Manifest, id string, err error) {
-	p := &reporter{report: progress}
+	r, err := Converter{Store: store, Progress: progress}.Convert(ctx, src, platform)
+	return r.Manifest, r.ID, err
+}
+
+// Convert makes an image.
+func (c Converter) Convert(ctx context.Context, src Source, platform string) (r Result, err error) {
+	p := &reporter{report: c.Progress}
 	from, man, cfg, err := openImage(ctx, src, platform)
 	if err != nil {
-		return Manifest{}, "", err
+		return Result{}, err
 	}
-	spool, err := store.temp()
+	spool, err := c.temp()
 	if err != nil {
-		return Manifest{}, "", err
+		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, spool.Close()) }()
 	tree, err := flatten(ctx, src, man, cfg, spool, p)
 	if err != nil {
-		return Manifest{}, "", err
+		return Result{}, err
 	}
-	m = Manifest{Format: Format, OCI: from}
+	m := Manifest{Format: Format, OCI: from}
 	if m.Config, err = defaults(cfg, tree); err != nil {
-		return Manifest{}, "", err
+		return Result{}, err
 	}
-	disk, err := store.temp()
+	catalog := sbom.Collect(tree)
+	if c.Strict {
+		if err := complete(catalog); err != nil {
+			return Result{}, err
+		}
+	}
+	if m.SBOM, err = c.document(m, cfg, catalog); err != nil {
+		return Result{}, err
+	}
+	plan, err := erofs.Plan(tree.Root())
 	if err != nil {
-		return Manifest{}, "", err
+		return Result{}, err
 	}
-	defer func() { err = errors.Join(err, disk.Close()) }()
-	layout, err := writeDisk(ctx, disk, tree.Root(), &m)
+	hashes, err := c.temp()
 	if err != nil {
-		return Manifest{}, "", err
+		return Result{}, err
 	}
-	p.remaining(m.DiskSize)
-	m.Chunks = cut(layout, m.DiskSize)
-	if err := storeChunks(ctx, disk, m.Chunks, store, p); err != nil {
-		return Manifest{}, "", err
+	defer func() { err = errors.Join(err, hashes.Close()) }()
+	if err := c.makeDisk(ctx, plan, hashes, &m, p); err != nil {
+		return Result{}, err
 	}
-	if id, err = store.putManifest(m); err != nil {
-		return Manifest{}, "", err
+	r = Result{Manifest: m, Dropped: tree.Dropped(), Missing: catalog.Missing, Unread: catalog.Unread}
+	if c.Store != nil {
+		r.ID, err = c.Store.putManifest(m)
+	} else {
+		r.ID, err = m.id()
 	}
-	return m, id, nil
+	return r, err
+}
+
+// document writes the SPDX document and gives its digest.
+func (c Converter) document(m Manifest, cfg ociConfig, catalog sbom.Catalog) (string, error) {
+	b, err := sbom.Document(sbom.About{Manifest: m.OCI.Manifest, Platform: m.OCI.Platform, Created: cfg.Created}, catalog)
+	if err != nil {
+		return "", err
+	}
+	if len(b) > MaxSBOM {
+		return "", fmt.Errorf("%w: its SPDX document has %d bytes, limit %d", ErrSource, len(b), MaxSBOM)
+	}
+	if c.Store == nil {
+		return digestOf(b), nil
+	}
+	return c.Store.putSBOM(b)
+}
+
+// complete refuses an image of which something is missing or unknown.
+func complete(c sbom.Catalog) error {
+	switch {
+	case len(c.Missing) > 0:
+		m := c.Missing[0]
+		return fmt.Errorf("%w: %q, which %q needs, for %q, is not in it (%d such)", ErrIncomplete, m.Needs, m.By, m.Executable, len(c.Missing))
+	case len(c.Unread) > 0:
+		return fmt.Errorf("%w: %q lists packages and cannot be read (%d such)", ErrIncomplete, c.Unread[0], len(c.Unread))
+	}
+	return nil
+}
+
+func (c Converter) temp() (*os.File, error) {
+	if c.Store != nil {
+		return c.Store.temp()
+	}
+	return unnamed(c.Temp)
 }
 
 // flatten reads all layers into one tree.
 func flatten(ctx context.Context, src Source, man ociManifest, cfg ociConfig, spool flat.Spool, p *reporter) (*flat.Tree, error) {
 	limits := flat.DefaultLimits()
-	left := limits.Bytes + tarOverhead
+	most := limits.Bytes + tarOverhead
 	tree := flat.New(spool, limits)
-	var wire int64
+	var wire, read, unpacked int64
 	for _, d := range man.Layers {
 		wire += max(d.Size, 0)
 	}
 	p.remaining(wire * 3) // unpacked, layers are about twice as large
 	for i, d := range man.Layers {
+		read += max(d.Size, 0)
+		bound := min(most, freeBytes+maxRatio*read)
+		left := bound - unpacked
+		tree.Bound(bound)
 		err := readLayer(ctx, src, d, cfg.RootFS.DiffIDs[i], &left, func(n int) { p.add(int64(n)) }, tree.Layer)
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
+		unpacked = bound - left
 	}
 	return tree, nil
-}
-
-// writeDisk writes EROFS and hash tree, and fills in what the manifest says
-// of them.
-func writeDisk(ctx context.Context, disk *os.File, root *erofs.Node, m *Manifest) (erofs.Layout, error) {
-	var leaves verity.Hasher
-	layout, err := erofs.Write(io.MultiWriter(canceller{ctx}, disk, &leaves), root)
-	if err != nil {
-		return erofs.Layout{}, err
-	}
-	hashes, top, err := leaves.Tree()
-	if err != nil {
-		return erofs.Layout{}, fmt.Errorf("hash tree: %w", err)
-	}
-	if _, err := disk.Write(hashes); err != nil {
-		return erofs.Layout{}, fmt.Errorf("write hash tree: %w", err)
-	}
-	m.DataSize, m.DiskSize = layout.Size, layout.Size+int64(len(hashes))
-	m.Verity = Verity{Root: hex.EncodeToString(top[:]), HashStart: layout.Size / verity.BlockSize}
-	return layout, nil
-}
-
-// storeChunks names the chunks and stores them.
-func storeChunks(ctx context.Context, disk io.ReaderAt, chunks []Chunk, store *Store, p *reporter) error {
-	g, work := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range chunks {
-		if work.Err() != nil {
-			break
-		}
-		g.Go(func() error {
-			c := &chunks[i]
-			b := make([]byte, c.Size)
-			if _, err := disk.ReadAt(b, c.Off); err != nil {
-				return fmt.Errorf("read back image: %w", err)
-			}
-			var err error
-			c.ID, err = store.putChunk(b)
-			p.add(c.Size)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return ctx.Err()
-}
-
-// canceller is a writer that fails when its context has ended.
-type canceller struct{ ctx context.Context }
-
-func (c canceller) Write(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return len(b), nil
 }

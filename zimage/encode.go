@@ -37,6 +37,18 @@ func (m Manifest) Encode() ([]byte, error) {
 	return b, nil
 }
 
+// id is the image id. A manifest that no node would accept has none.
+func (m Manifest) id() (string, error) {
+	b, err := m.Encode()
+	if err != nil {
+		return "", err
+	}
+	if _, err := DecodeManifest(b); err != nil {
+		return "", err
+	}
+	return digestOf(b), nil
+}
+
 // DecodeManifest reads a manifest and checks all that can be checked without
 // the disk. Another way to write the same manifest is refused too: there is
 // one image id per image.
@@ -70,6 +82,8 @@ func (m Manifest) validate() error {
 		return refuse("oci.manifest", "is not sha256:<64 hex>")
 	case !isDigest(m.OCI.Config):
 		return refuse("oci.config", "is not sha256:<64 hex>")
+	case !isDigest(m.SBOM):
+		return refuse("sbom", "is not sha256:<64 hex>")
 	case checkPlatform(m.OCI.Platform) != nil:
 		return refuse("oci.platform", "is %q, want linux/amd64 or linux/arm64", m.OCI.Platform)
 	case m.DataSize <= 0 || m.DataSize%verity.BlockSize != 0 || m.DataSize > MaxDisk:

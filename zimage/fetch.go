@@ -19,8 +19,9 @@ import (
 // Fetcher brings images from mirrors to a node. It trusts no mirror: each
 // piece is hashed before it is written. A wrong or missing piece is reported
 // and asked of the next mirror; a mirror that does not answer is asked again,
-// with growing pauses, until the context ends. Every method may be called
-// again after a failure, or after a crash, and goes on where it stopped.
+// with growing pauses, until the context ends. While one is slow to send a
+// chunk, another is asked too. Every method may be called again after a
+// failure, or after a crash, and goes on where it stopped.
 type Fetcher struct {
 	Mirrors []string // base URLs, the preferred one first
 	HTTP    *http.Client
@@ -53,16 +54,14 @@ func (f *Fetcher) Manifest(ctx context.Context, id string) (Manifest, error) {
 }
 
 // chunk gets one chunk and checks it.
-func (s *session) chunk(ctx context.Context, c Chunk) (plain []byte, err error) {
-	err = s.each(ctx, "chunk "+c.ID, func(ctx context.Context, mirror string) error {
+func (s *session) chunk(ctx context.Context, c Chunk) ([]byte, error) {
+	return s.chunkFrom(ctx, "chunk "+c.ID, func(ctx context.Context, mirror string) ([]byte, error) {
 		wire, err := s.small(ctx, mirror, chunkName(c.ID), maxWire)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		plain, err = s.codec.unpack(wire, c)
-		return err
+		return s.codec.unpack(wire, c)
 	})
-	return plain, err
 }
 
 // Image brings the disk of a manifest, whose image id is id, to a file, and

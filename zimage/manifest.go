@@ -2,9 +2,10 @@
 
 package zimage
 
-// Format is the number of the exact byte layout that Convert makes. Any
-// change of a byte of any image is a new number.
-const Format = 1
+// Format is the number of the exact bytes that Convert makes. Any change of a
+// byte of any image or document is a new number. Number 2 names an SPDX
+// document, and a device node replaces what lower layers have in its place.
+const Format = 2
 
 // Manifest describes one Zero-Image. Its canonical JSON (fields in this
 // order, no spaces, no trailing newline) hashes to the image id.
@@ -15,6 +16,7 @@ type Manifest struct {
 	DiskSize int64    `json:"diskSize"` // DataSize and the verity tree
 	Verity   Verity   `json:"verity"`
 	Chunks   []Chunk  `json:"chunks"` // in disk order, without gap or overlap
+	SBOM     string   `json:"sbom"`   // digest of the SPDX document of what is inside, see package sbom
 	Config   Defaults `json:"config"`
 }
 

@@ -46,7 +46,8 @@ type session struct {
 
 	mu    sync.Mutex
 	demer map[string]int // mirror -> demerits
-	bytes int64          // received
+	pace  pace
+	bytes int64 // received
 }
 
 func (f *Fetcher) session() (*session, error) {
@@ -129,38 +130,45 @@ func (e localError) Unwrap() error { return e.error }
 // answer is wrong or "not here" is not asked again for this content. When all
 // others only failed to answer, it waits and asks those again, until ctx ends.
 func (s *session) each(ctx context.Context, what string, get func(ctx context.Context, mirror string) error) error {
+	_, err := s.race(ctx, what, 0, func(ctx context.Context, mirror string) ([]byte, error) { return nil, get(ctx, mirror) })
+	return err
+}
+
+// race does what each says; late is when it asks a second mirror beside a
+// silent one, and 0 is never.
+func (s *session) race(ctx context.Context, what string, late time.Duration, get asking) ([]byte, error) {
 	final := map[string]bool{} // mirrors that have had their say
 	worst, why := good, error(nil)
 	start := time.Now()
-	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
-		for _, mirror := range s.order() {
-			if final[mirror] {
-				continue
-			}
-			err := get(ctx, mirror)
-			if local := (localError{}); errors.As(err, &local) {
-				return fmt.Errorf("%s: %w", what, err)
-			}
-			if ctx.Err() != nil {
-				return ended(ctx, what, why)
-			}
-			v := s.judge(mirror, what, err)
-			if v == good {
-				return nil
-			}
-			final[mirror] = v != silent
-			if v >= worst {
-				worst, why = v, fmt.Errorf("%s: %w", mirror, err)
-			}
+	judge := func(a answer) error {
+		if local := (localError{}); errors.As(a.err, &local) {
+			return fmt.Errorf("%s: %w", what, a.err)
 		}
-		if len(final) > 0 && !slices.ContainsFunc(s.f.Mirrors, func(m string) bool { return !final[m] }) {
-			return fmt.Errorf("%s: no mirror has it right: %w", what, why)
-		}
-		s.log.Info("waiting for a mirror", "part", "zimage", "for", what, "elapsed", time.Since(start).Round(time.Millisecond))
-		select {
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return ended(ctx, what, why)
-		case <-time.After(wait/2 + rand.N(wait/2)): // spread, so that nodes do not ask in step
+		}
+		v := s.judge(a.mirror, what, a.err)
+		final[a.mirror] = v != silent
+		if v >= worst {
+			worst, why = v, fmt.Errorf("%s: %w", a.mirror, a.err)
+		}
+		return nil
+	}
+	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
+		left := slices.DeleteFunc(s.order(), func(m string) bool { return final[m] })
+		if len(left) == 0 {
+			return nil, fmt.Errorf("%s: no mirror has it right: %w", what, why)
+		}
+		if body, done, err := s.round(ctx, what, left, late, get, judge); done {
+			return body, err
+		}
+		if slices.ContainsFunc(left, func(m string) bool { return !final[m] }) {
+			s.log.Info("waiting for a mirror", "part", "zimage", "for", what, "elapsed", time.Since(start).Round(time.Millisecond))
+			select {
+			case <-ctx.Done():
+				return nil, ended(ctx, what, why)
+			case <-time.After(wait/2 + rand.N(wait/2)): // spread, so that nodes do not ask in step
+			}
 		}
 	}
 }

@@ -5,7 +5,6 @@ package zimage
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,7 +14,10 @@ import (
 	"hash"
 	"io"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/zos-node/zos/zimage/flat"
 )
 
 // Source is a place where an OCI image lies; package oci opens them. Convert
@@ -53,6 +55,7 @@ type ociManifest struct {
 }
 
 type ociConfig struct {
+	Created      string `json:"created"`
 	Architecture string `json:"architecture"`
 	OS           string `json:"os"`
 	RootFS       struct {
@@ -134,7 +137,9 @@ func readBlob(ctx context.Context, src Source, d descriptor, read func(n int), u
 	return useErr
 }
 
-// readLayer passes an unpacked layer to use and checks blob and diff id.
+// readLayer passes an unpacked layer to use and checks blob and diff id. What
+// fails in here is the layer's fault: readBlob tells a source that cannot be
+// read from it.
 // left is how much all further layers may unpack to.
 func readLayer(ctx context.Context, src Source, d descriptor, diffID string, left *int64, read func(n int), use func(io.Reader) error) error {
 	return readBlob(ctx, src, d, read, func(r io.Reader) (err error) {
@@ -143,13 +148,16 @@ func readLayer(ctx context.Context, src Source, d descriptor, diffID string, lef
 			return err
 		}
 		defer func() { err = errors.Join(err, done()) }()
-		in := &meter{r: io.LimitReader(plain, *left+1), h: sha256.New(), ctx: ctx}
+		early := newAhead(io.LimitReader(plain, *left+1))
+		defer early.stop()
+		in := &meter{r: early, h: sha256.New(), ctx: ctx}
 		useErr := use(in)
 		if _, err := io.Copy(io.Discard, in); err != nil {
-			return errors.Join(useErr, fmt.Errorf("unpack layer: %w", err))
+			return errors.Join(useErr, fmt.Errorf("%w: unpack layer: %w", ErrSource, err))
 		}
 		if *left -= in.n; *left < 0 {
-			return fmt.Errorf("%w: layers unpack to more than allowed", ErrSource)
+			return fmt.Errorf("%w: layers unpack to more than is allowed: %d bytes in all, or %d and %d times what they weigh",
+				ErrSource, flat.DefaultLimits().Bytes+tarOverhead, freeBytes, maxRatio)
 		}
 		if useErr != nil {
 			return useErr
@@ -174,13 +182,13 @@ func unpack(r io.Reader) (io.Reader, func() error, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(b)
 		if err != nil {
-			return nil, nil, fmt.Errorf("unpack layer: %w", err)
+			return nil, nil, fmt.Errorf("%w: unpack layer: %w", ErrSource, err)
 		}
 		return z, z.Close, nil
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
-			return nil, nil, fmt.Errorf("unpack layer: %w", err)
+			return nil, nil, fmt.Errorf("%w: unpack layer: %w", ErrSource, err)
 		}
 		return z, func() error { z.Close(); return nil }, nil
 	}

@@ -93,18 +93,8 @@ func (s *Store) Dir() string { return s.dir }
 // Added counts since OpenStore.
 func (s *Store) Added() Added { return Added{s.chunks.Load(), s.bytes.Load()} }
 
-// temp makes a file without a name: it is gone when it is closed, or when the
-// program dies.
-func (s *Store) temp() (*os.File, error) {
-	f, err := os.CreateTemp(filepath.Join(s.dir, "tmp"), "work-*")
-	if err != nil {
-		return nil, fmt.Errorf("temporary file: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("temporary file: %w", err), f.Close())
-	}
-	return f, nil
-}
+// temp makes a file without a name, for work in progress.
+func (s *Store) temp() (*os.File, error) { return unnamed(filepath.Join(s.dir, "tmp")) }
 
 func chunkName(id string) string { return "chunks/" + id[:2] + "/" + id + ".zst" }
 
@@ -130,25 +120,33 @@ func (s *Store) putChunk(plain []byte) (id string, err error) {
 		return id, nil
 	}
 	wire := s.codec.pack(plain)
-	path := filepath.Join(s.dir, chunkName(id))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := s.place(chunkName(id), wire); err != nil {
 		return "", fmt.Errorf("store chunk: %w", err)
+	}
+	s.chunks.Add(1)
+	s.bytes.Add(int64(len(wire)))
+	return id, nil
+}
+
+// place makes a file appear, whole. It is on disk for certain only after sync.
+func (s *Store) place(name string, b []byte) error {
+	path := filepath.Join(s.dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
 	tmp, err := os.CreateTemp(filepath.Join(s.dir, "tmp"), "chunk-*")
 	if err != nil {
-		return "", fmt.Errorf("store chunk: %w", err)
+		return err
 	}
-	_, err = tmp.Write(wire)
+	_, err = tmp.Write(b)
 	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("store chunk: %w", errors.Join(err, os.Remove(tmp.Name())))
+		return errors.Join(err, os.Remove(tmp.Name()))
 	}
-	s.chunks.Add(1)
-	s.bytes.Add(int64(len(wire)))
-	return id, nil
+	return nil
 }
 
 // sync brings all chunks to the disk, in one go: a flush per chunk would be

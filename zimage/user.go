@@ -87,10 +87,10 @@ func number(s string) bool {
 // accounts reads a file of colon-separated lines; none is an empty one.
 func accounts(t *flat.Tree, path string) ([][]string, error) {
 	n := t.Lookup(path)
-	if n == nil || n.Mode&erofs.TypeMask != erofs.TypeRegular || n.Data == nil {
+	if n == nil || n.Mode&erofs.TypeMask != erofs.TypeRegular || n.Size == 0 {
 		return nil, nil
 	}
-	b, err := io.ReadAll(io.NewSectionReader(n.Data, 0, min(n.Data.Size(), maxAccounts)))
+	b, err := io.ReadAll(io.NewSectionReader(n.Data, n.Off, min(n.Size, maxAccounts)))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}

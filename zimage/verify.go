@@ -93,20 +93,27 @@ func rootedTree(leaves []byte, m Manifest) ([]byte, error) {
 	return tree, nil
 }
 
-// Verify checks an image in the store: manifest, every chunk, verity root.
+// Verify checks an image in the store: manifest, SPDX document, every chunk,
+// verity root.
 func (s *Store) Verify(ctx context.Context, id string, progress func(done, total int64)) (Manifest, error) {
 	m, err := s.Manifest(id)
 	if err != nil {
 		return Manifest{}, err
 	}
+	if _, err := s.SBOM(m); err != nil {
+		return Manifest{}, err
+	}
 	return m, verifyChunks(ctx, m, func(_ context.Context, c Chunk) ([]byte, error) { return s.Chunk(c) }, progress)
 }
 
-// Verify checks an image on the mirrors: manifest, every chunk, verity root.
-// Nothing is kept.
+// Verify checks an image on the mirrors: manifest, SPDX document, every chunk,
+// verity root. Nothing is kept.
 func (f *Fetcher) Verify(ctx context.Context, id string, progress func(done, total int64)) (Manifest, error) {
 	m, err := f.Manifest(ctx, id)
 	if err != nil {
+		return Manifest{}, err
+	}
+	if _, err := f.SBOM(ctx, m); err != nil {
 		return Manifest{}, err
 	}
 	s, err := f.session()

@@ -152,6 +152,8 @@ func (m Proto) String() string {
 		return "meta l4proto udp"
 	case icmp:
 		return "meta l4proto icmp"
+	case icmpv6:
+		return "meta l4proto ipv6-icmp"
 	}
 	return fmt.Sprintf("meta l4proto %d", uint8(m))
 }
@@ -180,6 +182,14 @@ type ICMPType uint8
 
 func (m ICMPType) String() string { return fmt.Sprintf("icmp type %d", uint8(m)) }
 func (m ICMPType) exprs() []expr.Any {
+	return payload(expr.PayloadBaseTransportHeader, 0, []byte{byte(m)})
+}
+
+// ICMPv6Type is the type of an ICMPv6 message; a Proto stands before it.
+type ICMPv6Type uint8
+
+func (m ICMPv6Type) String() string { return fmt.Sprintf("icmpv6 type %d", uint8(m)) }
+func (m ICMPv6Type) exprs() []expr.Any {
 	return payload(expr.PayloadBaseTransportHeader, 0, []byte{byte(m)})
 }
 

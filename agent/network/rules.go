@@ -13,13 +13,21 @@ const TableName = "zos"
 const bridgeWildcard = "zb*"
 
 const (
-	tcp  = 6
-	udp  = 17
-	icmp = 1
+	tcp    = 6
+	udp    = 17
+	icmp   = 1
+	icmpv6 = 58
 
-	dhcpServer = 67
-	dhcpClient = 68
-	echo       = 8
+	dhcpServer  = 67
+	dhcpClient  = 68
+	dhcp6Server = 547
+	dhcp6Client = 546
+	echo        = 8
+
+	echoV6       = 128
+	routerAdvert = 134
+	neighbourAsk = 135
+	neighbourIs  = 136
 )
 
 // linkLocal holds cloud metadata services and the like: no guest's business.
@@ -71,6 +79,12 @@ func inetTable(uplink string, plans []*Plan) Table {
 		// Before established: a guest is answered by the node in no case.
 		drop(InIface(bridgeWildcard)),
 		accept(Established{}),
+		// IPv6 works without these on no link, and while the agent looks for an
+		// uplink it asks on all of them. Bridges were dropped above.
+		accept(Proto(icmpv6), ICMPv6Type(routerAdvert)),
+		accept(Proto(icmpv6), ICMPv6Type(neighbourAsk)),
+		accept(Proto(icmpv6), ICMPv6Type(neighbourIs)),
+		accept(Proto(udp), SPort(dhcp6Server), DPort(dhcp6Client)),
 	}}
 	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Drop: true, Rules: []Rule{
 		accept(Established{}),
@@ -80,7 +94,8 @@ func inetTable(uplink string, plans []*Plan) Table {
 	if uplink != "" {
 		input.Rules = append(input.Rules,
 			accept(InIface(uplink), Proto(udp), SPort(dhcpServer), DPort(dhcpClient)),
-			accept(InIface(uplink), Proto(icmp), ICMPType(echo)))
+			accept(InIface(uplink), Proto(icmp), ICMPType(echo)),
+			accept(InIface(uplink), Proto(icmpv6), ICMPv6Type(echoV6)))
 		forward.Rules = append(forward.Rules, drop(InIface(bridgeWildcard), IPv4{}, DAddr(linkLocal())))
 		for _, p := range plans {
 			for _, n := range p.Networks {

@@ -10,11 +10,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/agent/uplink/dhcp4"
 )
 
 // apply makes the link's IPv4 address and the default route exactly what the
 // lease says, and leaves alone what is right already.
-func apply(link netlink.Link, l Lease) error {
+func apply(link netlink.Link, l dhcp4.Lease) error {
 	name := link.Attrs().Name
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %s up: %w", name, err)
@@ -37,7 +39,7 @@ func apply(link netlink.Link, l Lease) error {
 	if l.Router.IsValid() {
 		// On-link, so that a router outside of a /32 address works as well.
 		err = netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: l.Router.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
-			Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, bits32)}})
+			Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}})
 		if err != nil {
 			return fmt.Errorf("default route by %s on %s: %w", l.Router, name, err)
 		}
@@ -83,5 +85,5 @@ func clearLink(link netlink.Link) error {
 }
 
 func ipnet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), bits32)}
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/agent/uplink/dhcp4"
 )
 
 // TestNothingOfTheOldLeaseStays gives one link lease after lease, and looks
@@ -41,7 +42,11 @@ func leases(t *testing.T, resolv string) error {
 	if err != nil {
 		return err
 	}
-	defer closing(t, &ns)
+	defer func() {
+		if err := ns.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "up0"
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "x"}); err != nil {
@@ -64,14 +69,14 @@ func leases(t *testing.T, resolv string) error {
 	a, b := netip.MustParsePrefix("10.0.2.15/24"), netip.MustParsePrefix("10.0.2.16/24")
 	one, two := netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("10.0.2.3")
 	for i, c := range []struct {
-		lease *Lease
+		lease *dhcp4.Lease
 		want  string
 	}{
-		{&Lease{Address: a, Router: one, DNS: []netip.Addr{one, two}}, "10.0.2.15/24 | 10.0.2.2 | nameserver 10.0.2.2,nameserver 10.0.2.3"},
-		{&Lease{Address: a, Router: two, DNS: []netip.Addr{two}}, "10.0.2.15/24 | 10.0.2.3 | nameserver 10.0.2.3"},
-		{&Lease{Address: a}, "10.0.2.15/24 |  | "},
-		{&Lease{Address: b, Router: one, DNS: []netip.Addr{one}}, "10.0.2.16/24 | 10.0.2.2 | nameserver 10.0.2.2"},
-		{&Lease{Address: a, Router: one, DNS: []netip.Addr{one}}, "10.0.2.15/24 | 10.0.2.2 | nameserver 10.0.2.2"},
+		{&dhcp4.Lease{Address: a, Router: one, DNS: []netip.Addr{one, two}}, "10.0.2.15/24 | 10.0.2.2 | nameserver 10.0.2.2,nameserver 10.0.2.3"},
+		{&dhcp4.Lease{Address: a, Router: two, DNS: []netip.Addr{two}}, "10.0.2.15/24 | 10.0.2.3 | nameserver 10.0.2.3"},
+		{&dhcp4.Lease{Address: a}, "10.0.2.15/24 |  | "},
+		{&dhcp4.Lease{Address: b, Router: one, DNS: []netip.Addr{one}}, "10.0.2.16/24 | 10.0.2.2 | nameserver 10.0.2.2"},
+		{&dhcp4.Lease{Address: a, Router: one, DNS: []netip.Addr{one}}, "10.0.2.15/24 | 10.0.2.2 | nameserver 10.0.2.2"},
 		{nil, " |  | "},
 	} {
 		if c.lease == nil {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package uplink gives the node its way to the outside: it chooses a link,
+// gets an address by DHCPv4 or from the seed, puts address, route and name
+// servers in place, and keeps the lease for as long as the node lives.
 package uplink
 
 import (
@@ -18,6 +21,7 @@ import (
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/agent/uplink/dhcp4"
 	"github.com/zos-node/zos/agent/wait"
 )
 
@@ -42,6 +46,7 @@ const (
 	linkEvery  = 20 * time.Millisecond
 	againAfter = time.Second
 	againMax   = 30 * time.Second
+	checkEvery = 10 * time.Second
 )
 
 // Run works until ctx is over. Whatever goes wrong is logged and tried again:
@@ -75,9 +80,9 @@ func (u *Uplink) once(ctx context.Context) error {
 	if u.Config.Mode == "static" {
 		return u.static(ctx, link)
 	}
-	c := &Client{Clock: u.Clock, Log: u.Log, Link: name, Open: OpenLink(name), Moved: u.Moved,
-		Machine: NewMachine(link.Attrs().HardwareAddr, u.Host, random, u.Clock.Now()),
-		Apply: func(l *Lease) error {
+	c := &dhcp4.Client{Clock: u.Clock, Log: u.Log, Link: name, Open: dhcp4.OpenLink(name), Moved: u.Moved,
+		Machine: dhcp4.NewMachine(link.Attrs().HardwareAddr, u.Host, random, u.Clock.Now()),
+		Apply: func(l *dhcp4.Lease) error {
 			if l == nil {
 				return u.lost(link)
 			}
@@ -98,7 +103,7 @@ func (u *Uplink) static(ctx context.Context, link netlink.Link) error {
 	if err != nil {
 		return fmt.Errorf("static address: %w", err)
 	}
-	l := Lease{Address: address}
+	l := dhcp4.Lease{Address: address}
 	if u.Config.Gateway != "" {
 		if l.Router, err = netip.ParseAddr(u.Config.Gateway); err != nil {
 			return fmt.Errorf("static gateway: %w", err)
@@ -113,7 +118,7 @@ func (u *Uplink) static(ctx context.Context, link netlink.Link) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-u.Clock.After(idle):
+		case <-u.Clock.After(checkEvery):
 			// The link may have been taken out and put in again.
 			if err := apply(link, l); err != nil {
 				return err
@@ -129,7 +134,7 @@ func (u *Uplink) lost(link netlink.Link) error {
 }
 
 // apply puts a lease in place of what there is, name servers included.
-func (u *Uplink) apply(link netlink.Link, l Lease) error {
+func (u *Uplink) apply(link netlink.Link, l dhcp4.Lease) error {
 	if err := apply(link, l); err != nil {
 		return err
 	}

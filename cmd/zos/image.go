@@ -10,18 +10,21 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/flat"
 	"github.com/zos-node/zos/zimage/oci"
+	"github.com/zos-node/zos/zimage/sbom"
 )
 
 // imageCommands are the commands about what runs.
 func imageCommands(a *app) []*cobra.Command {
 	image := &cobra.Command{Use: "image", Short: "turn OCI images into verified disks, check them, serve them to nodes"}
-	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageServe(), a.imageBlob())
+	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageServe(), a.imageBlob(), a.imagePublish(), a.imageSBOM())
 	return []*cobra.Command{image}
 }
 
@@ -36,15 +39,23 @@ type converted struct {
 	ID         string       `json:"id"`
 	VerityRoot string       `json:"verityRoot"`
 	OCI        zimage.OCI   `json:"oci"`
+	SBOM       string       `json:"sbom"` // digest of the SPDX document
 	DataSize   int64        `json:"dataSize"`
 	DiskSize   int64        `json:"diskSize"`
 	Chunks     int          `json:"chunks"`
 	New        zimage.Added `json:"new"` // what the store did not have
-	TookMs     int64        `json:"tookMs"`
+	// Dropped lists the device nodes of the layers, which an image cannot have.
+	Dropped []flat.Dropped `json:"dropped"`
+	// Missing lists shared objects that executables need and the image has not;
+	// Unread lists package databases that the SPDX document does not cover.
+	Missing []sbom.Missing `json:"missing"`
+	Unread  []string       `json:"unread"`
+	TookMs  int64          `json:"tookMs"`
 }
 
 func (a *app) imageConvert() *cobra.Command {
 	var store, platform string
+	var strict bool
 	cmd := &cobra.Command{
 		Use:   "convert REF --store DIR",
 		Short: "convert an OCI image into a Zero-Image in a store",
@@ -55,6 +66,12 @@ same id and the same verity root on any machine.
 REF is oci:DIR[@sha256:…] (an OCI layout), docker-archive:FILE (docker save,
 not compressed) or HOST/NAME@sha256:… (a registry). A tag is refused, since it
 may be another image tomorrow.
+
+An SPDX document of what is inside is written too (zos image sbom shows it): its
+digest is in the image's manifest, and so is signed with a spec that names the
+image. Device nodes, which an image cannot have, are listed, and so are shared
+objects that an executable needs and the image does not have; with --strict the
+latter are refused.
 
 Exit codes: 0 converted, 3 refused (a digest does not match, an entry of a
 layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
@@ -68,71 +85,55 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
 				return imageError(err)
 			}
 			start := time.Now()
-			m, id, err := convertRef(cmd.Context(), args[0], platform, s, a.bytesDone("convert "+args[0]))
+			c := zimage.Converter{Store: s, Strict: strict, Progress: a.bytesDone("convert " + args[0])}
+			made, err := convertRef(cmd.Context(), c, args[0], platform)
 			if err != nil {
 				return imageError(err)
 			}
-			r := converted{id, m.Verity.Root, m.OCI, m.DataSize, m.DiskSize, len(m.Chunks), s.Added(), time.Since(start).Milliseconds()}
+			m := made.Manifest
+			r := converted{
+				ID: made.ID, VerityRoot: m.Verity.Root, OCI: m.OCI, DataSize: m.DataSize, DiskSize: m.DiskSize, Chunks: len(m.Chunks),
+				New: s.Added(), Dropped: append([]flat.Dropped{}, made.Dropped...), Missing: append([]sbom.Missing{}, made.Missing...),
+				Unread: append([]string{}, made.Unread...), SBOM: m.SBOM, TookMs: time.Since(start).Milliseconds(),
+			}
 			return a.print(r, func(w io.Writer) {
-				fmt.Fprintf(w, "image id     %s\nverity root  %s\nOCI digest   %s (%s)\ndisk         %s, of which %s hash tree\nchunks       %d, new %d (%s)\ntook         %v\n",
-					r.ID, r.VerityRoot, r.OCI.Manifest, r.OCI.Platform, size(r.DiskSize), size(r.DiskSize-r.DataSize),
+				fmt.Fprintf(w, "image id     %s\nverity root  %s\nOCI digest   %s (%s)\nSPDX         %s\ndisk         %s, of which %s hash tree\nchunks       %d, new %d (%s)\ntook         %v\n",
+					r.ID, r.VerityRoot, r.OCI.Manifest, r.OCI.Platform, r.SBOM, size(r.DiskSize), size(r.DiskSize-r.DataSize),
 					r.Chunks, r.New.Chunks, size(r.New.Bytes), time.Duration(r.TookMs)*time.Millisecond)
+				for _, d := range r.Dropped {
+					fmt.Fprintf(w, "dropped      %q: %s device %d:%d\n", d.Name, d.Kind, d.Major, d.Minor)
+				}
+				for _, m := range r.Missing {
+					fmt.Fprintf(w, "missing      %q, which %q needs, for %q\n", m.Needs, m.By, m.Executable)
+				}
+				for _, name := range r.Unread {
+					fmt.Fprintf(w, "not read     %q: its packages are not in the SPDX document\n", name)
+				}
 			})
 		},
 	}
 	cmd.Flags().StringVar(&platform, "platform", "linux/amd64", "linux/amd64 or linux/arm64")
+	cmd.Flags().BoolVar(&strict, "strict", false, "refuse an image that lacks a shared object, or whose packages are not all known")
 	storeFlag(cmd, &store, "folder of the store")
 	return cmd
 }
 
-func convertRef(ctx context.Context, ref, platform string, s *zimage.Store, progress func(done, total int64)) (m zimage.Manifest, id string, err error) {
+// convertMemory is what a conversion may take, by the contract; the limit of
+// the collector is a little less, for what is not Go's.
+const convertMemory = 256 << 20
+
+// convertRef converts an OCI reference. It has the collector work harder
+// before memory exceeds the contract, unless the user set a limit of his own.
+func convertRef(ctx context.Context, c zimage.Converter, ref, platform string) (r zimage.Result, err error) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(convertMemory * 7 / 8))
+	}
 	src, err := oci.OpenSource(ref)
 	if err != nil {
-		return zimage.Manifest{}, "", err
+		return zimage.Result{}, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	return zimage.Convert(ctx, src, platform, s, progress)
-}
-
-func (a *app) imageInspect() *cobra.Command {
-	var store, platform string
-	cmd := &cobra.Command{
-		Use:   "inspect REF|ID --store DIR|URL",
-		Short: "show what a Zero-Image is made of",
-		Long: `Show the manifest of a Zero-Image by its id, or by the OCI reference that it was
-converted from. With --json it is the whole manifest, chunk by chunk.`,
-		Example: `  zos image inspect oci:build/oci/web --store build/store
-  zos image inspect sha256:0123… --store http://127.0.0.1:8480`,
-		Args: exactly(1, "one image id or image reference"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			from, ctx, err := openImages(cmd.Context(), store)
-			if err != nil {
-				return imageError(err)
-			}
-			id, err := from.find(ctx, args[0], platform)
-			if err != nil {
-				return imageError(err)
-			}
-			m, err := from.manifest(ctx, id)
-			if err != nil {
-				return imageError(err)
-			}
-			return a.print(map[string]any{"id": id, "manifest": m}, func(w io.Writer) { printManifest(w, id, m) })
-		},
-	}
-	cmd.Flags().StringVar(&platform, "platform", "linux/amd64", "of a REF: linux/amd64 or linux/arm64")
-	storeFlag(cmd, &store, "folder of the store, or URL of a mirror")
-	return cmd
-}
-
-func printManifest(w io.Writer, id string, m zimage.Manifest) {
-	fmt.Fprintf(w, "image id     %s\nformat       %d\nOCI digest   %s (%s)\nverity root  %s\ndisk         %s: %s data, %s hash tree\nchunks       %d\n",
-		id, m.Format, m.OCI.Manifest, m.OCI.Platform, m.Verity.Root, size(m.DiskSize), size(m.DataSize), size(m.DiskSize-m.DataSize), len(m.Chunks))
-	fmt.Fprintf(w, "process      %q %q\nuser         %s\ndirectory    %s\nstop signal  %s\n",
-		m.Config.Entrypoint, m.Config.Cmd, m.Config.User, m.Config.WorkingDir, m.Config.StopSignal)
-	for _, e := range m.Config.Env {
-		fmt.Fprintf(w, "environment  %s\n", e)
-	}
+	return c.Convert(ctx, src, platform)
 }
 
 func (a *app) imageVerify() *cobra.Command {
@@ -184,24 +185,15 @@ Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer.`,
 	return cmd
 }
 
-// convertAgain makes the image once more, in a store that is thrown away.
-func (a *app) convertAgain(ctx context.Context, ref, id string, m zimage.Manifest) (err error) {
-	dir, err := os.MkdirTemp("", "zos-verify-")
-	if err != nil {
-		return fmt.Errorf("temporary store: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := zimage.OpenStore(dir)
+// convertAgain derives the image once more and keeps nothing of it.
+func (a *app) convertAgain(ctx context.Context, ref, id string, m zimage.Manifest) error {
+	again, err := convertRef(ctx, zimage.Converter{Progress: a.bytesDone("convert " + ref)}, ref, m.OCI.Platform)
 	if err != nil {
 		return err
 	}
-	again, got, err := convertRef(ctx, ref, m.OCI.Platform, s, a.bytesDone("convert "+ref))
-	if err != nil {
-		return err
-	}
-	if got != id {
+	if again.ID != id {
 		return fmt.Errorf("%s converts to %s with verity root %s, but %s has root %s: %w",
-			ref, got, again.Verity.Root, id, m.Verity.Root, zimage.ErrMismatch)
+			ref, again.ID, again.Manifest.Verity.Root, id, m.Verity.Root, zimage.ErrMismatch)
 	}
 	return nil
 }

@@ -102,6 +102,13 @@ func (i *images) manifest(ctx context.Context, id string) (zimage.Manifest, erro
 	return i.fetcher.Manifest(ctx, id)
 }
 
+func (i *images) sbom(ctx context.Context, m zimage.Manifest) ([]byte, error) {
+	if i.store != nil {
+		return i.store.SBOM(m)
+	}
+	return i.fetcher.SBOM(ctx, m)
+}
+
 func (i *images) verify(ctx context.Context, id string, progress func(done, total int64)) (zimage.Manifest, error) {
 	if i.store != nil {
 		return i.store.Verify(ctx, id, progress)
@@ -121,7 +128,7 @@ func imageError(err error) error {
 		code int
 		is   []error
 	}{
-		{exitRefused, []error{errNoStore, oci.ErrRef, zimage.ErrMismatch, zimage.ErrManifest, zimage.ErrSource, flat.ErrLayer, flat.ErrLimit, erofs.ErrTree}},
+		{exitRefused, []error{errNoStore, oci.ErrRef, zimage.ErrMismatch, zimage.ErrManifest, zimage.ErrSource, zimage.ErrIncomplete, flat.ErrLayer, flat.ErrLimit, erofs.ErrTree}},
 		{exitNotFound, []error{fs.ErrNotExist, zimage.ErrMissing}},
 	}
 	for _, c := range codes {

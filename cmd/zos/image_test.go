@@ -103,6 +103,11 @@ func TestImageCommands(t *testing.T) {
 		{"convert --store " + store, exitUsage, "image reference"},
 		{"inspect " + r.ID + " --store " + store, exitOK, r.VerityRoot},
 		{"inspect " + ref + " --store " + store, exitOK, r.VerityRoot},
+		{"inspect " + ref + " --store " + store + " --with " + r.ID, exitOK, "with " + r.ID},
+		{"inspect " + ref + " --store " + store + " --oci " + ref, exitOK, `file         "/a" of layer 0`},
+		{"inspect " + ref + " --store " + store + " --oci " + ref + " --json", exitOK, `"path":"/a"`},
+		{"inspect " + ref + " --store " + store + " --oci " + other, exitRefused, "not what"},
+		{"inspect " + ref + " --store " + store + " --with " + zeros, exitNotFound, ""},
 		{"inspect " + other + " --store " + store, exitNotFound, "was not converted"},
 		{"inspect " + zeros + " --store " + store, exitNotFound, ""},
 		{"inspect " + zeros + " --store " + store + "/none", exitNotFound, ""},
@@ -111,6 +116,10 @@ func TestImageCommands(t *testing.T) {
 		{"verify " + r.ID + " --store " + store + " --oci " + other, exitRefused, "converts to"},
 		{"verify " + zeros + " --store " + store, exitNotFound, ""},
 		{"verify " + r.ID + " --timeout 300ms --store http://127.0.0.1:1", exitUnreachable, ""},
+		{"sbom " + r.ID + " --store " + store, exitOK, "SPDX-2.3"},
+		{"sbom " + ref + " --store " + store + " --json", exitOK, "SPDX-2.3"},
+		{"sbom " + zeros + " --store " + store, exitNotFound, ""},
+		{"convert " + ref + " --strict --store " + store, exitOK, r.ID},
 		{"blob " + kernel + " --store " + store, exitOK, "sha256:"},
 		{"blob " + kernel + ".none --store " + store, exitNotFound, ""},
 		{"serve " + store + "/none --listen 127.0.0.1:0", exitNotFound, ""},
@@ -169,5 +178,22 @@ func TestImageServe(t *testing.T) {
 	stop()
 	if code := <-done; code != exitOK && code != exitInterrupted {
 		t.Errorf("serve ended with %d", code)
+	}
+}
+
+func TestPace(t *testing.T) {
+	for _, c := range []struct {
+		done, total int64
+		took        time.Duration
+		want        string
+	}{
+		{0, 100, 0, "  0 %  x"},
+		{50 << 20, 100 << 20, 500 * time.Millisecond, " 50 %  x"},
+		{50 << 20, 200 << 20, 2 * time.Second, " 25 %  25.0 MiB/s  6s left  x"},
+		{0, 0, time.Minute, "  0 %  x"},
+	} {
+		if got := pace("x", c.done, c.total, c.took); got != c.want {
+			t.Errorf("%d of %d after %v: %q, want %q", c.done, c.total, c.took, got, c.want)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/sign"
 )
@@ -22,7 +23,7 @@ import (
 // nodeCommands build and boot nodes.
 func nodeCommands(a *app) []*cobra.Command {
 	node := &cobra.Command{Use: "node", Short: "build and boot node images, and see what nodes offer"}
-	node.AddCommand(a.nodeBuild(), a.nodeGuest(), a.nodeSeed(), a.nodeRun(), a.nodeCapacity())
+	node.AddCommand(a.nodeBuild(), a.nodeKeys(), a.nodeGuest(), a.nodeLock(), a.nodeSeed(), a.nodeSeeds(), a.nodeFlash(), a.nodeInspect(), a.nodeRun(), a.nodeCapacity())
 	return []*cobra.Command{node}
 }
 
@@ -51,7 +52,7 @@ func (p *partsFlags) open(log *slog.Logger, arch string) (*kernel.Source, error)
 
 func (a *app) nodeBuild() *cobra.Command {
 	var parts partsFlags
-	var board, root, seedFile, out string
+	var board, root, seedFile, keyDir, out string
 	var faults bool
 	cmd := &cobra.Command{
 		Use:   "build",
@@ -78,12 +79,18 @@ func (a *app) nodeBuild() *cobra.Command {
 					return coded(exitRefused, err)
 				}
 			}
+			var keys *secureboot.Signer
+			if keyDir != "" {
+				if keys, err = secureboot.Open(keyDir); err != nil {
+					return coded(exitNotFound, fmt.Errorf("--keys: %w; zos node keys makes a folder", err))
+				}
+			}
 			source, err := parts.open(a.nodeLog(), b.Arch)
 			if err != nil {
 				return err
 			}
 			res, err := image.Build(cmd.Context(), image.Request{
-				Board: b, Source: parts.source, Parts: source, Root: envelope, Seed: s, Faults: faults, Out: out, Guest: parts.guest,
+				Board: b, Source: parts.source, Parts: source, Root: envelope, Seed: s, Keys: keys, Faults: faults, Out: out, Guest: parts.guest,
 				Log: a.nodeLog(), Progress: a.progress,
 			})
 			if err != nil {
@@ -96,6 +103,7 @@ func (a *app) nodeBuild() *cobra.Command {
 	cmd.Flags().StringVar(&board, "board", "qemu-x86_64", "kind of machine")
 	cmd.Flags().StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root that goes into the image (env ZOS_ROOT)")
 	cmd.Flags().StringVar(&seedFile, "seed", "", "seed that goes onto the boot partition")
+	cmd.Flags().StringVar(&keyDir, "keys", os.Getenv("ZOS_KEYS"), "folder of Secure Boot keys: the image is signed, and enrols them in setup mode (env ZOS_KEYS)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "folder for the result")
 	cmd.Flags().BoolVar(&faults, "faults", false, "a TEST image that obeys the rig's fault channel")
 	must(cmd.MarkFlagRequired("output"))
@@ -137,6 +145,11 @@ func printBuild(w io.Writer, out string, r image.Result) {
 		}
 	}
 	fmt.Fprintf(w, "all of it stands in %s\n", filepath.Join(out, "build.json"))
+	if r.SignedBy == "" {
+		fmt.Fprintln(w, "not signed for Secure Boot; --keys signs")
+	} else {
+		fmt.Fprintf(w, "signed for Secure Boot by certificate %s\n", r.SignedBy)
+	}
 	if r.Faults {
 		fmt.Fprintln(w, "THIS IS A TEST IMAGE: it obeys the rig's fault channel")
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -44,9 +45,44 @@ func (l lines) Write(b []byte) (int, error) {
 	return l.a.err.Write(b)
 }
 
-// bytesDone draws the progress of long work, where people look on; nil where
-// nobody does. Only a new percentage is drawn.
+// redraw is how often a bar with a rate is drawn.
+const redraw = 200 * time.Millisecond
+
+// bytesDone draws the progress of long work, where people look on: how much,
+// how fast, and how long it will take at that rate. It is nil where nobody
+// looks.
 func (a *app) bytesDone(step string) func(done, total int64) {
+	if a.json || !terminal(a.err) {
+		return nil
+	}
+	start := time.Now()
+	var last time.Time
+	return func(done, total int64) {
+		now := time.Now()
+		switch {
+		case done >= total:
+			a.clearBar()
+		case now.Sub(last) >= redraw:
+			last = now
+			a.progress(pace(step, done, total, now.Sub(start)), int(done*100/max(total, 1)), 100)
+		}
+	}
+}
+
+// pace says how far work is, its rate so far, and the time left.
+func pace(step string, done, total int64, took time.Duration) string {
+	text := fmt.Sprintf("%3d %%", done*100/max(total, 1))
+	if took >= time.Second && done > 0 {
+		rate := float64(done) / took.Seconds()
+		left := time.Duration(float64(total-done) / rate * float64(time.Second)).Round(time.Second)
+		text += fmt.Sprintf("  %s/s  %v left", size(int64(rate)), left)
+	}
+	return text + "  " + step
+}
+
+// percentDone draws the progress of what is not bytes; nil where nobody looks.
+// Only a new percentage is drawn.
+func (a *app) percentDone(step string) func(done, total int64) {
 	if a.json || !terminal(a.err) {
 		return nil
 	}
@@ -69,7 +105,7 @@ func (a *app) entriesDone(what string) func(step string, done, total int64) {
 	return func(step string, done, total int64) {
 		draw, ok := steps[step]
 		if !ok {
-			draw = a.bytesDone(what + ": " + step)
+			draw = a.percentDone(what + ": " + step)
 			steps[step] = draw
 		}
 		if draw != nil {

@@ -17,6 +17,7 @@ var allowed = []string{
 	"random.trust_cpu=", "printk.devkmsg=", "rootfstype=tmpfs", "BOOT_IMAGE=", "mitigations=auto",
 	"earlyprintk=", "earlycon=", "reboot=", "lapic=", "tsc=", "clocksource=", "iommu=pt", "iommu=force", "intel_iommu=on", "amd_iommu=on",
 	"no_timer_check", "noreplace-smp", "i8042.nokbd", "net.ifnames=",
+	"--", // the kernel reads no options behind it: image.Closed
 }
 
 // Printable refuses every byte at which the kernel could split words and Parse

@@ -33,7 +33,7 @@ func TestPrintable(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	if err := Check(Parse("console=tty0 console=ttyS0,115200n8 quiet loglevel=4 panic=10 oops=panic random.trust_cpu=on printk.devkmsg=on rdinit=/init")); err != nil {
+	if err := Check(Parse("console=tty0 console=ttyS0,115200n8 quiet loglevel=4 panic=10 oops=panic random.trust_cpu=on printk.devkmsg=on rdinit=/init --")); err != nil {
 		t.Errorf("our own command line: %v", err)
 	}
 	for _, bad := range []string{"init=/bin/sh", "rdinit=/bin/agent", "module.sig_enforce=0", "quietly", "systemd.debug_shell", "lockdown=none", "Quiet", "iommu=off", "intel_iommu=off", "initrd=other"} {

@@ -58,10 +58,10 @@ deb http://old.test/security stable/updates main
 		want, not  []string
 	}{
 		"deb822": {"sources.list.d/a.sources", deb822,
-			[]string{"URIs: http://mirror.test/debian\nSuites: trixie trixie-updates\nComponents: main\nSigned-By: /usr/share", "Suites: trixie-security", "\n -----BEGIN PGP"},
+			[]string{"URIs: http://mirror.test/debian\nSuites: trixie trixie-updates\nComponents: main non-free-firmware\nSigned-By: /usr/share", "Suites: trixie-security", "\n -----BEGIN PGP"},
 			[]string{"backports", "off", "vendor", "Trusted", "deb-src"}},
 		"one line": {"sources.list", list,
-			[]string{"URIs: http://one.test/debian\nSuites: trixie\nComponents: main\nSigned-By: /k.gpg\n", "Suites: trixie/updates"},
+			[]string{"URIs: http://one.test/debian\nSuites: trixie\nComponents: main non-free-firmware\nSigned-By: /k.gpg\n", "Suites: trixie/updates"},
 			[]string{"docker", "rusted", "deb-src", "note"}},
 	} {
 		t.Run(name, func(t *testing.T) {

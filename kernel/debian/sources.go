@@ -55,6 +55,10 @@ func Sources(etc, own, suite string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// components: firmware for real hardware stands apart since Debian 12. An
+// archive without that part is fine until a board asks for it.
+const components = "main non-free-firmware"
+
 // rewrite exchanges the release in one suite; "" if the suite is not Debian's.
 func rewrite(suite, own, to string) string {
 	for _, base := range []string{own, "stable", "oldstable"} {
@@ -84,7 +88,7 @@ func stanzas(b []byte, own, to string) string {
 		if len(suites) == 0 {
 			continue
 		}
-		fmt.Fprintf(&out, "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n", strings.Join(strings.Fields(fields["URIs"]), " "), strings.Join(suites, " "))
+		fmt.Fprintf(&out, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\n", strings.Join(strings.Fields(fields["URIs"]), " "), strings.Join(suites, " "), components)
 		// "Trusted: yes" is not kept: nothing is taken from an archive that nobody signed.
 		for _, keep := range []string{"Signed-By", "Check-Valid-Until"} {
 			if v, ok := fields[keep]; ok {
@@ -122,7 +126,7 @@ func oneLine(b []byte, own, to string) string {
 		if suite == "" {
 			continue
 		}
-		fmt.Fprintf(&out, "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n", words[0], suite)
+		fmt.Fprintf(&out, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\n", words[0], suite, components)
 		for _, o := range strings.Fields(options) {
 			if k, v, _ := strings.Cut(o, "="); strings.EqualFold(k, "signed-by") {
 				fmt.Fprintf(&out, "Signed-By: %s\n", strings.ReplaceAll(v, ",", " "))

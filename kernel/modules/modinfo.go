@@ -22,6 +22,9 @@ type Info struct {
 	Depends []string
 	Aliases []string
 	SoftPre []string // modules that should be loaded before it
+	// Firmware are the files below lib/firmware that it may ask for: all
+	// revisions that it knows, of which a machine needs one.
+	Firmware []string
 }
 
 // Norm is the one spelling of a module's name: the kernel uses "_" where file
@@ -64,6 +67,8 @@ func parseInfo(b []byte) Info {
 					i.Depends = append(i.Depends, Norm(d))
 				}
 			}
+		case "firmware":
+			i.Firmware = append(i.Firmware, value)
 		case "softdep":
 			i.SoftPre = append(i.SoftPre, softPre(value)...)
 		}

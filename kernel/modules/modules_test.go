@@ -146,3 +146,19 @@ func FuzzReadInfo(f *testing.F) {
 		}
 	})
 }
+
+// TestEverySetHasReasons: a set is a table that people read.
+func TestEverySetHasReasons(t *testing.T) {
+	names := map[string]bool{}
+	for _, s := range Sets() {
+		if names[s.Name] {
+			t.Errorf("set %s stands twice", s.Name)
+		}
+		names[s.Name] = true
+		for _, w := range s.Wants {
+			if w.Why == "" || Norm(w.Name) == "" {
+				t.Errorf("set %s: %+v", s.Name, w)
+			}
+		}
+	}
+}

@@ -33,8 +33,9 @@ func Sets() []Set {
 		}},
 		{"kvm", []Want{
 			// The processor's modalias chooses one of the two, and it brings kvm.
-			{Name: "kvm_amd", Why: "guests on AMD processors"},
-			{Name: "kvm_intel", Why: "guests on Intel processors"},
+			// Optional: other architectures have it inside.
+			{Name: "kvm_amd", Optional: true, Why: "guests on AMD processors"},
+			{Name: "kvm_intel", Optional: true, Why: "guests on Intel processors"},
 			{Name: "vhost_vsock", Why: "the guest's report to the agent, second driver"},
 			{Name: "vhost_net", Optional: true, Why: "faster taps"},
 		}},
@@ -70,8 +71,9 @@ func Sets() []Set {
 			{Name: "nvme", Optional: true, Why: "NVMe disks"},
 		}},
 		{"sata", []Want{
-			{Name: "sd_mod", Optional: true, Why: "SCSI and SATA disks"},
-			{Name: "sr_mod", Optional: true, Why: "an ISO as the boot medium"},
+			// Loaded by name: these disks show up while drivers are looked for no more.
+			{Name: "sd_mod", Load: true, Optional: true, Why: "SCSI and SATA disks"},
+			{Name: "sr_mod", Load: true, Optional: true, Why: "an ISO as the boot medium"},
 			{Name: "isofs", Optional: true, Why: "an ISO as the boot medium"},
 			{Name: "ahci", Optional: true, Why: "SATA disks"},
 		}},
@@ -93,26 +95,12 @@ func Sets() []Set {
 			{Name: "i8042", Optional: true, Wait: true, Why: "a keyboard"},
 			{Name: "rtc_cmos", Optional: true, Why: "the clock"},
 			{Name: "qemu_fw_cfg", Optional: true, Wait: true, Why: "a virtual machine's settings"},
+			{Name: "tpm_tis", Load: true, Optional: true, Why: "measured boot"},
+			{Name: "tpm_crb", Load: true, Optional: true, Why: "measured boot"},
+			{Name: "efi_pstore", Late: true, Optional: true, Why: "the last words before a crash"},
 			{Name: "ramoops", Optional: true, Why: "the last words before a crash"},
 		}},
-		{"nic", []Want{
-			{Name: "e1000", Optional: true, Why: "Intel network cards"},
-			{Name: "e1000e", Optional: true, Why: "Intel network cards"},
-			{Name: "igb", Optional: true, Why: "Intel network cards"},
-			{Name: "igc", Optional: true, Why: "Intel network cards"},
-			{Name: "ixgbe", Optional: true, Why: "Intel network cards"},
-			{Name: "i40e", Optional: true, Why: "Intel network cards"},
-			{Name: "ice", Optional: true, Why: "Intel network cards"},
-			{Name: "ixgbevf", Optional: true, Why: "Intel network cards of a cloud"},
-			{Name: "tg3", Optional: true, Why: "Broadcom network cards"},
-			{Name: "bnxt_en", Optional: true, Why: "Broadcom network cards"},
-			{Name: "r8169", Optional: true, Why: "Realtek network cards"},
-			{Name: "mlx4_en", Optional: true, Why: "Mellanox network cards"},
-			{Name: "mlx5_core", Optional: true, Why: "Mellanox network cards"},
-			{Name: "ena", Optional: true, Why: "Amazon's network cards"},
-			{Name: "gve", Optional: true, Why: "Google's network cards"},
-			{Name: "vmxnet3", Optional: true, Why: "VMware's network cards"},
-		}},
+		nic(), raid(), usb(), hyperv(), vmware(), xen(),
 		GuestSet(),
 	}
 }
@@ -138,8 +126,9 @@ func GuestSet() Set {
 		{Name: "erofs", Load: true, Why: "the Zero-Image"},
 		{Name: "overlay", Load: true, Why: "files of the spec over the image"},
 		{Name: "ext4", Load: true, Why: "volumes"},
-		{Name: "pvpanic", Load: true, Why: "a panic that the agent hears of"},
-		{Name: "pvpanic_pci", Load: true, Why: "a panic that the agent hears of"},
+		// Optional: Debian's arm64 kernels have neither.
+		{Name: "pvpanic", Load: true, Optional: true, Why: "a panic that the agent hears of"},
+		{Name: "pvpanic_pci", Load: true, Optional: true, Why: "a panic that the agent hears of"},
 		{Name: "virtio_rng", Load: true, Why: "entropy"},
 		{Name: "button", Load: true, Optional: true, Why: "the power button"},
 	}}

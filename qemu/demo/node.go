@@ -19,7 +19,7 @@ const gatewayPort = 8000
 
 // Limits of waiting: emulated machines are slow, hung ones are slower.
 const (
-	bootLimit = 3 * time.Minute
+	bootLimit = 6 * time.Minute
 	runLimit  = 5 * time.Minute
 	pageLimit = 30 * time.Second
 	// nodeGoodbye is more than what zos node run gives the node's guests.

@@ -149,9 +149,11 @@ func diskFrom(t *testing.T, built []byte, uki image.UKI, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if uki.Stub, _, err = parts.Stub(context.Background()); err != nil {
+	efi, err := parts.EFI(context.Background())
+	if err != nil {
 		t.Fatal(err)
 	}
+	uki.Stub = efi.Stub
 	b, err := uki.Build()
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +161,7 @@ func diskFrom(t *testing.T, built []byte, uki image.UKI, name string) {
 	if len(b) <= len(built) {
 		t.Fatalf("the changed UKI is not larger: %d and %d bytes", len(b), len(built))
 	}
-	if err := (image.Disk{ESPMiB: 64, UKI: b}).Write(name); err != nil {
+	if err := (image.Disk{ESPMiB: 64, Boot: image.Boot{Arch: "amd64", Version: image.Version, Loader: efi.Loader, UKI: b}}).Write(name); err != nil {
 		t.Fatal(err)
 	}
 }

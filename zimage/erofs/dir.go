@@ -4,16 +4,26 @@ package erofs
 
 import (
 	"encoding/binary"
-	"sort"
+	"slices"
+	"strings"
 )
 
 const direntSize = 12
 
-// dirent is one name in a directory. The inode is known by its place in the
-// walk until every inode has its address.
+// dirent is one name in a directory.
 type dirent struct {
-	name  string
-	inode *inode
+	name string
+	node *Node
+}
+
+// runs gives a directory's entries as they are stored, "." and ".." among
+// them.
+func (n *Node) runs(parent *Node) [][]dirent {
+	entries := append(make([]dirent, 0, len(n.Children)+2), dirent{".", n}, dirent{"..", parent})
+	for name, child := range n.Children {
+		entries = append(entries, dirent{name, child})
+	}
+	return dirBlocks(entries)
 }
 
 // fileType is the d_type of a directory entry.
@@ -34,7 +44,7 @@ func fileType(mode uint32) byte {
 // that each fill at most one block. The kernel searches blocks, and entries
 // within a block, by bisection: everything is sorted by name.
 func dirBlocks(entries []dirent) [][]dirent {
-	sort.Slice(entries, func(i, j int) bool { return entries[i].name < entries[j].name })
+	slices.SortFunc(entries, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
 	var out [][]dirent
 	start, used := 0, 0
 	for i, e := range entries {
@@ -64,9 +74,9 @@ func encodeRun(run []dirent) []byte {
 	names := direntSize * len(run)
 	out := make([]byte, 0, BlockSize)
 	for _, e := range run {
-		out = binary.LittleEndian.AppendUint64(out, e.inode.nid())
+		out = binary.LittleEndian.AppendUint64(out, uint64(e.node.slot))
 		out = binary.LittleEndian.AppendUint16(out, uint16(names))
-		out = append(out, fileType(e.inode.node.Mode), 0)
+		out = append(out, fileType(e.node.Mode), 0)
 		names += len(e.name)
 	}
 	for _, e := range run {

@@ -7,7 +7,7 @@
 // signed document and anybody must be able to make it again, so nothing here
 // depends on the clock, on the machine, or on the order in which a tree was
 // built. The choices that make it so, and that together are the layout of
-// zimage.Format 1:
+// zimage.Format 2:
 //
 //   - Block 0 holds the superblock and nothing else. UUID, volume name and
 //     build time are zero; the superblock checksum is set.

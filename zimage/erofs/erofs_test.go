@@ -18,8 +18,9 @@ func dirOf(children map[string]*Node) *Node {
 	return &Node{Mode: TypeDir | 0o755, Children: children}
 }
 
-func data(n int, fill byte) *io.SectionReader {
-	return io.NewSectionReader(bytes.NewReader(bytes.Repeat([]byte{fill}, n)), 0, int64(n))
+// file is a regular file of equal bytes.
+func file(n int, fill byte) *Node {
+	return &Node{Mode: TypeRegular, Data: bytes.NewReader(bytes.Repeat([]byte{fill}, n)), Size: int64(n)}
 }
 
 func write(t *testing.T, root *Node) ([]byte, Layout) {
@@ -61,6 +62,8 @@ func TestRefused(t *testing.T) {
 		"symlink to nothing":   dirOf(map[string]*Node{"a": {Mode: TypeSymlink}}),
 		"long symlink":         dirOf(map[string]*Node{"a": {Mode: TypeSymlink, Target: strings.Repeat("t", 4096)}}),
 		"negative time":        dirOf(map[string]*Node{"a": {Mode: TypeRegular, MTime: -1}}),
+		"file without bytes":   dirOf(map[string]*Node{"a": {Mode: TypeRegular, Size: 1}}),
+		"negative size":        dirOf(map[string]*Node{"a": {Mode: TypeRegular, Size: -1}}),
 		"file with children":   dirOf(map[string]*Node{"a": {Mode: TypeRegular, Children: map[string]*Node{}}}),
 		"attribute elsewhere":  dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: map[string]string{"system.x": ""}}}),
 		"attribute, no name":   dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: map[string]string{"user.": ""}}}),
@@ -86,12 +89,12 @@ func (f *full) Write(b []byte) (int, error) {
 }
 
 func TestFailures(t *testing.T) {
-	root := dirOf(map[string]*Node{"a": {Mode: TypeRegular, Data: data(5<<20, 1)}})
+	root := dirOf(map[string]*Node{"a": file(5<<20, 1)})
 	if _, err := Write(&full{left: 3 << 20}, root); !errors.Is(err, errFull) {
 		t.Errorf("full disk: %v", err)
 	}
 	// The spool is shorter than the file was.
-	root.Children["a"].Data = io.NewSectionReader(bytes.NewReader(make([]byte, 100)), 0, 200000)
+	root.Children["a"].Data, root.Children["a"].Size = bytes.NewReader(make([]byte, 100)), 200000
 	if _, err := Write(io.Discard, root); !errors.Is(err, errShort) {
 		t.Errorf("short file: %v", err)
 	}
@@ -103,7 +106,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	for range 5 {
 		root := dirOf(map[string]*Node{})
 		for i := range 300 {
-			root.Children[fmt.Sprint(i)] = &Node{Mode: TypeRegular, Data: data(i*7, byte(i)), Xattrs: map[string]string{"user.b": "1", "user.a": "2", "user.c": ""}}
+			n := file(i*7, byte(i))
+			n.Xattrs = map[string]string{"user.b": "1", "user.a": "2", "user.c": ""}
+			root.Children[fmt.Sprint(i)] = n
 		}
 		b, _ := write(t, root)
 		if first == nil {
@@ -118,9 +123,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 // TestLayout holds what cutting relies on.
 func TestLayout(t *testing.T) {
 	_, l := write(t, dirOf(map[string]*Node{
-		"inline": {Mode: TypeRegular, Data: data(100, 1)},
-		"tail":   {Mode: TypeRegular, Data: data(BlockSize+100, 2)},
-		"large":  {Mode: TypeRegular, Data: data(InlineBelow+100, 3)},
+		"inline": file(100, 1),
+		"tail":   file(BlockSize+100, 2),
+		"large":  file(InlineBelow+100, 3),
 		"empty":  {Mode: TypeRegular},
 	}))
 	want := Layout{Size: 2*BlockSize + 17*BlockSize + BlockSize, Meta: 2 * BlockSize,
@@ -146,11 +151,13 @@ func TestManyInodes(t *testing.T) {
 		t.Skip("SKIP TestManyInodes: no fsck.erofs (package erofs-utils)")
 	}
 	root := dirOf(map[string]*Node{})
-	shared := &Node{Mode: TypeRegular, Data: data(9, 1)}
+	shared := file(9, 1)
 	for i := range 300 {
 		d := dirOf(map[string]*Node{"shared": shared})
 		for j := range 100 {
-			d.Children[fmt.Sprintf("%0*d", 1+j*2, j)] = &Node{Mode: TypeRegular, UID: uint32(j), Data: data(j*50, byte(j))}
+			n := file(j*50, byte(j))
+			n.UID = uint32(j)
+			d.Children[fmt.Sprintf("%0*d", 1+j*2, j)] = n
 		}
 		root.Children[fmt.Sprint(i)] = d
 	}

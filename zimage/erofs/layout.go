@@ -15,7 +15,7 @@ const BlockSize = 4096
 
 const (
 	inodeSize = 64
-	slot      = 32 // an inode's number is its offset divided by this
+	slotSize  = 32 // an inode's number is its offset divided by this
 
 	layoutPlain  = 0 // all bytes in blocks
 	layoutInline = 2 // the last partial block stands behind the inode
@@ -24,63 +24,55 @@ const (
 // maxDepth bounds the recursion over a tree.
 const maxDepth = 1024
 
-// inode is a Node with its place in the image.
-type inode struct {
-	node   *Node
-	number uint32 // 1, 2, 3 … in the order of the records
-	links  uint32
-	xattrs []byte
-	runs   [][]dirent // directory
-	size   int64
-	inline int64 // bytes behind the record; the rest is in blocks
-	off    int64 // of the record
-	block  int64 // first block; 0 when there is none
+// Image is a laid-out tree. The tree must not change any more.
+type Image struct {
+	order   []*Node         // of the records
+	parents map[*Node]*Node // of directories
+	meta    int64           // blocks of superblock, records and directories
+	total   int64           // blocks of everything
 }
-
-func (in *inode) nid() uint64 { return uint64(in.off / slot) }
 
 // record is the length of inode, attributes and inline bytes.
-func (in *inode) record() int64 { return inodeSize + int64(len(in.xattrs)) + in.inline }
+func (n *Node) record() int64 { return inodeSize + 4*int64(n.xattrs) + int64(n.inline) }
 
 // blocks is how many blocks the inode's bytes take.
-func (in *inode) blocks() int64 { return (in.size - in.inline + BlockSize - 1) / BlockSize }
+func (n *Node) blocks() int64 { return (n.size() - int64(n.inline) + BlockSize - 1) / BlockSize }
 
-// image is a laid-out tree.
-type image struct {
-	inodes []*inode
-	byNode map[*Node]*inode
-	meta   int64 // blocks of superblock, records and directories
-	total  int64 // blocks of everything
-}
+// start is the offset of the record.
+func (n *Node) start() int64 { return int64(n.slot) * slotSize }
 
-func plan(root *Node) (*image, error) {
+// Plan lays a tree out. It needs memory for a pointer per inode.
+func Plan(root *Node) (*Image, error) {
 	if root == nil || !root.IsDir() {
 		return nil, fmt.Errorf("%w: the root is not a directory", ErrTree)
 	}
-	im := &image{byNode: map[*Node]*inode{}}
-	if _, err := im.walk("/", root, nil, 0); err != nil {
+	im := &Image{parents: map[*Node]*Node{}}
+	if err := im.walk("/", root, root, 0); err != nil {
 		return nil, err
 	}
 	off := int64(BlockSize)
-	for _, in := range im.inodes {
-		if n := in.record(); off%BlockSize+n > BlockSize && n <= BlockSize {
+	for _, n := range im.order {
+		if size := n.record(); off%BlockSize+size > BlockSize && size <= BlockSize {
 			off = align(off, BlockSize)
 		}
-		in.off = off
-		off = align(off+in.record(), slot)
+		if off/slotSize > math.MaxUint32 {
+			return nil, fmt.Errorf("%w: %d bytes of inodes", ErrTree, off)
+		}
+		n.slot = uint32(off / slotSize)
+		off = align(off+n.record(), slotSize)
 	}
 	next := align(off, BlockSize) / BlockSize
-	place := func(dirs bool) {
-		for _, in := range im.inodes {
-			if n := in.blocks(); n > 0 && in.node.IsDir() == dirs {
-				in.block = next
-				next += n
+	assign := func(dirs bool) {
+		for _, n := range im.order {
+			if blocks := n.blocks(); blocks > 0 && n.IsDir() == dirs {
+				n.block = uint32(next)
+				next += blocks
 			}
 		}
 	}
-	place(true)
+	assign(true)
 	im.meta = next
-	place(false)
+	assign(false)
 	im.total = next
 	if im.total > math.MaxUint32 {
 		return nil, fmt.Errorf("%w: %d blocks", ErrTree, im.total)
@@ -89,64 +81,78 @@ func plan(root *Node) (*image, error) {
 }
 
 // walk numbers the tree depth first.
-func (im *image) walk(name string, n *Node, parent *inode, depth int) (*inode, error) {
-	if in := im.byNode[n]; in != nil {
+func (im *Image) walk(name string, n, parent *Node, depth int) error {
+	if n.image == im {
 		if n.IsDir() {
-			return nil, fmt.Errorf("%q: %w: a directory stands in two places", name, ErrTree)
+			return fmt.Errorf("%q: %w: a directory stands in two places", name, ErrTree)
 		}
-		if in.links++; in.links == 0 {
-			return nil, fmt.Errorf("%q: %w: too many links", name, ErrTree)
+		if n.links++; n.links == 0 {
+			return fmt.Errorf("%q: %w: too many links", name, ErrTree)
 		}
-		return in, nil
+		return nil
 	}
 	if depth > maxDepth {
-		return nil, fmt.Errorf("%w: directories deeper than %d", ErrTree, maxDepth)
+		return fmt.Errorf("%w: directories deeper than %d", ErrTree, maxDepth)
 	}
 	if err := n.check(name); err != nil {
-		return nil, err
+		return err
 	}
 	xattrs, err := encodeXattrs(n.Xattrs)
 	if err != nil {
-		return nil, fmt.Errorf("%q: %w", name, err)
+		return fmt.Errorf("%q: %w", name, err)
 	}
-	in := &inode{node: n, number: uint32(len(im.inodes) + 1), links: 1, xattrs: xattrs, size: n.size()}
-	im.byNode[n] = in
-	im.inodes = append(im.inodes, in)
+	if len(im.order) == math.MaxUint32 {
+		return fmt.Errorf("%w: too many inodes", ErrTree)
+	}
+	n.place = place{number: uint32(len(im.order) + 1), links: 1, xattrs: uint16(len(xattrs) / 4), image: im}
+	im.order = append(im.order, n)
 	if n.IsDir() {
-		if parent == nil {
-			parent = in
-		}
-		in.links = 2
-		entries := []dirent{{".", in}, {"..", parent}}
+		im.parents[n] = parent
+		n.links = 2
 		for _, child := range n.names() {
-			c, err := im.walk(path.Join(name, child), n.Children[child], in, depth+1)
-			if err != nil {
-				return nil, err
+			c := n.Children[child]
+			if err := im.walk(path.Join(name, child), c, n, depth+1); err != nil {
+				return err
 			}
-			if c.node.IsDir() {
-				in.links++
+			if c.IsDir() {
+				n.links++
 			}
-			entries = append(entries, dirent{child, c})
 		}
-		in.runs = dirBlocks(entries)
-		in.size = dirSize(in.runs)
+		n.Size = dirSize(n.runs(parent))
 	}
-	in.inline = in.tail()
-	return in, nil
+	n.inline = n.tail()
+	return nil
 }
 
 // tail says how many bytes stand inline: the last partial block where it
 // fits behind the inode. Large files stay whole blocks, see InlineBelow.
-func (in *inode) tail() int64 {
-	n := in.size % BlockSize
-	large := in.node.Mode&TypeMask == TypeRegular && in.size >= InlineBelow
-	if large || inodeSize+int64(len(in.xattrs))+n > BlockSize {
+func (n *Node) tail() uint16 {
+	size := n.size()
+	tail := size % BlockSize
+	large := n.Mode&TypeMask == TypeRegular && size >= InlineBelow
+	if large || inodeSize+4*int64(n.xattrs)+tail > BlockSize {
 		return 0
 	}
-	return n
+	return uint16(tail)
 }
 
 func align(n, to int64) int64 { return (n + to - 1) / to * to }
 
 // errShort tells a file that changed under the writer from a failing disk.
 var errShort = errors.New("file data ended early")
+
+// Extents tells where the bytes of a file lie: what stands inline, with the
+// inode, and its whole blocks.
+func (im *Image) Extents(n *Node) []Extent {
+	var out []Extent
+	if n.image != im {
+		return nil
+	}
+	if n.inline > 0 {
+		out = append(out, Extent{n.start() + inodeSize + 4*int64(n.xattrs), int64(n.inline)})
+	}
+	if n.block != 0 {
+		out = append(out, Extent{int64(n.block) * BlockSize, n.size() - int64(n.inline)})
+	}
+	return out
+}

@@ -33,26 +33,42 @@ var ErrTree = errors.New("not a tree that EROFS can hold")
 
 // Node is one inode. A node that stands in several directories, or under
 // several names, is one inode with as many links; directories stand once.
+//
+// An image has as many of them in memory as it has inodes, so a Node also
+// holds its own place in it: of two plans of one tree only the later counts.
 type Node struct {
 	Mode     uint32 // type and permissions, as st_mode
 	UID, GID uint32
+	place
 	MTime    int64             // seconds, not negative
 	Xattrs   map[string]string // full name, such as "user.a", to value
 	Children map[string]*Node  // directory
 	Target   string            // symlink
-	Data     *io.SectionReader // regular file; nil is empty
+	Data     io.ReaderAt       // regular file that is not empty: its bytes
+	Off      int64             // are these of Data, from here
+	Size     int64             // on; of a directory Plan sets it
+}
+
+// place is where an inode stands in the image that is being made.
+type place struct {
+	number uint32 // 1, 2, 3 … in the order of the records
+	links  uint32
+	slot   uint32 // of the record: its offset divided by slotSize
+	block  uint32 // first block; 0 when there is none
+	inline uint16 // bytes behind the record; the rest is in blocks
+	xattrs uint16 // length of the attributes, in units of four bytes
+	image  *Image // whose the fields above are
 }
 
 // IsDir tells whether n is a directory.
 func (n *Node) IsDir() bool { return n.Mode&TypeMask == TypeDir }
 
-// size is the length of what the inode holds, apart from directories.
+// size is the length of what the inode holds. That of a directory is known
+// when it has been laid out.
 func (n *Node) size() int64 {
 	switch n.Mode & TypeMask {
-	case TypeRegular:
-		if n.Data != nil {
-			return n.Data.Size()
-		}
+	case TypeRegular, TypeDir:
+		return n.Size
 	case TypeSymlink:
 		return int64(len(n.Target))
 	}
@@ -72,7 +88,11 @@ func (n *Node) check(path string) error {
 		return bad("children of what is not a directory")
 	}
 	switch n.Mode & TypeMask {
-	case TypeDir, TypeRegular, TypeFIFO:
+	case TypeDir, TypeFIFO:
+	case TypeRegular:
+		if n.Size < 0 || n.Off < 0 || n.Size > 0 && n.Data == nil {
+			return bad("a file without its bytes")
+		}
 	case TypeSymlink:
 		if n.Target == "" || len(n.Target) > MaxTarget || strings.ContainsRune(n.Target, 0) {
 			return bad("symlink target is empty, too long, or has a NUL")

@@ -28,91 +28,110 @@ type Layout struct {
 	Files []Extent // in the order of the image, without gap between the blocks
 }
 
-// Write writes the image of a tree. It reads each file once, in the order of
-// the image, and needs memory only for the inodes.
+// Write lays out a tree and writes its image.
 func Write(w io.Writer, root *Node) (Layout, error) {
-	im, err := plan(root)
+	im, err := Plan(root)
 	if err != nil {
 		return Layout{}, err
 	}
+	return im.Layout(), im.Write(w)
+}
+
+// Layout tells where things will be.
+func (im *Image) Layout() Layout {
+	l := Layout{Size: im.total * BlockSize, Meta: im.meta * BlockSize}
+	for _, n := range im.order {
+		if n.block != 0 && !n.IsDir() {
+			l.Files = append(l.Files, Extent{int64(n.block) * BlockSize, n.size() - int64(n.inline)})
+		}
+	}
+	return l
+}
+
+// Write writes the image. It reads each file once, in the order of the image.
+func (im *Image) Write(w io.Writer) error {
 	out := &counter{w: bufio.NewWriterSize(w, 1<<20), buf: make([]byte, 256<<10)}
 	out.write(im.superblock())
-	for _, in := range im.inodes {
-		out.pad(in.off)
-		if err := im.writeRecord(out, in); err != nil {
-			return Layout{}, err
+	for _, n := range im.order {
+		out.pad(n.start())
+		if err := im.writeRecord(out, n); err != nil {
+			return err
 		}
 	}
-	l := Layout{Size: im.total * BlockSize, Meta: im.meta * BlockSize}
-	for _, in := range im.inodes {
-		if in.block == 0 || !in.node.IsDir() {
+	for _, n := range im.order {
+		if n.block == 0 || !n.IsDir() {
 			continue
 		}
-		for i := range in.blocks() {
-			out.pad((in.block + i) * BlockSize)
-			out.write(encodeRun(in.runs[i]))
+		runs := n.runs(im.parents[n])
+		for i := range n.blocks() {
+			out.pad((int64(n.block) + i) * BlockSize)
+			out.write(encodeRun(runs[i]))
 		}
 	}
-	for _, in := range im.inodes {
-		if in.block == 0 || in.node.IsDir() {
+	for _, n := range im.order {
+		if n.block == 0 || n.IsDir() {
 			continue
 		}
-		out.pad(in.block * BlockSize)
-		if err := in.writeData(out, 0, in.size-in.inline); err != nil {
-			return Layout{}, err
+		out.pad(int64(n.block) * BlockSize)
+		if err := n.writeData(out, 0, n.size()-int64(n.inline)); err != nil {
+			return err
 		}
-		l.Files = append(l.Files, Extent{in.block * BlockSize, in.size - in.inline})
 	}
-	out.pad(l.Size)
+	out.pad(im.total * BlockSize)
 	if out.err == nil {
 		out.err = out.w.Flush()
 	}
 	if out.err != nil {
-		return Layout{}, fmt.Errorf("write image: %w", out.err)
+		return fmt.Errorf("write image: %w", out.err)
 	}
-	return l, nil
+	return nil
 }
 
 // writeRecord writes inode, attributes and inline bytes.
-func (im *image) writeRecord(out *counter, in *inode) error {
+func (im *Image) writeRecord(out *counter, n *Node) error {
+	xattrs, err := encodeXattrs(n.Xattrs)
+	if err != nil {
+		return err
+	}
 	b := make([]byte, inodeSize)
 	le := binary.LittleEndian
 	layout := uint16(layoutPlain)
-	if in.inline > 0 {
+	if n.inline > 0 {
 		layout = layoutInline
 	}
 	le.PutUint16(b[0:], layout<<1|1) // bit 0: the extended form
-	if len(in.xattrs) > 0 {
-		le.PutUint16(b[2:], uint16((len(in.xattrs)-xattrHeader)/4+1))
+	if len(xattrs) > 0 {
+		le.PutUint16(b[2:], uint16((len(xattrs)-xattrHeader)/4+1))
 	}
-	le.PutUint16(b[4:], uint16(in.node.Mode))
-	le.PutUint64(b[8:], uint64(in.size))
-	le.PutUint32(b[16:], uint32(in.block))
-	le.PutUint32(b[20:], in.number)
-	le.PutUint32(b[24:], in.node.UID)
-	le.PutUint32(b[28:], in.node.GID)
-	le.PutUint64(b[32:], uint64(in.node.MTime))
-	le.PutUint32(b[44:], in.links)
+	le.PutUint16(b[4:], uint16(n.Mode))
+	le.PutUint64(b[8:], uint64(n.size()))
+	le.PutUint32(b[16:], n.block)
+	le.PutUint32(b[20:], n.number)
+	le.PutUint32(b[24:], n.UID)
+	le.PutUint32(b[28:], n.GID)
+	le.PutUint64(b[32:], uint64(n.MTime))
+	le.PutUint32(b[44:], n.links)
 	out.write(b)
-	out.write(in.xattrs)
-	if in.inline == 0 {
+	out.write(xattrs)
+	if n.inline == 0 {
 		return nil
 	}
-	if in.node.IsDir() {
-		out.write(encodeRun(in.runs[len(in.runs)-1]))
+	if n.IsDir() {
+		runs := n.runs(im.parents[n])
+		out.write(encodeRun(runs[len(runs)-1]))
 		return nil
 	}
-	return in.writeData(out, in.size-in.inline, in.inline)
+	return n.writeData(out, n.size()-int64(n.inline), int64(n.inline))
 }
 
 // writeData writes a part of a file or symlink.
-func (in *inode) writeData(out *counter, off, n int64) error {
-	if in.node.Mode&TypeMask == TypeSymlink {
-		out.write([]byte(in.node.Target[off : off+n]))
+func (n *Node) writeData(out *counter, off, size int64) error {
+	if n.Mode&TypeMask == TypeSymlink {
+		out.write([]byte(n.Target[off : off+size]))
 		return nil
 	}
-	got, err := io.CopyBuffer(out, io.NewSectionReader(in.node.Data, off, n), out.buf)
-	if err == nil && got != n {
+	got, err := io.CopyBuffer(out, io.NewSectionReader(n.Data, n.Off+off, size), out.buf)
+	if err == nil && got != size {
 		err = errShort
 	}
 	if err != nil {
@@ -123,15 +142,15 @@ func (in *inode) writeData(out *counter, off, n int64) error {
 
 // superblock fills block 0. The checksum covers the block from the
 // superblock on, with the field itself zero.
-func (im *image) superblock() []byte {
+func (im *Image) superblock() []byte {
 	b := make([]byte, BlockSize)
 	s := b[superOffset:]
 	le := binary.LittleEndian
 	le.PutUint32(s[0:], superMagic)
 	le.PutUint32(s[8:], compatSum|compatMTime)
 	s[12] = blockSizeBits
-	le.PutUint16(s[14:], uint16(im.inodes[0].nid()))
-	le.PutUint64(s[16:], uint64(len(im.inodes)))
+	le.PutUint16(s[14:], uint16(im.order[0].slot))
+	le.PutUint64(s[16:], uint64(len(im.order)))
 	le.PutUint32(s[36:], uint32(im.total))
 	// Linux's crc32c has no final inversion.
 	le.PutUint32(s[4:], ^crc32.Checksum(s, crc32.MakeTable(crc32.Castagnoli)))

@@ -4,10 +4,12 @@ package flat
 
 import (
 	"archive/tar"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/zos-node/zos/zimage/erofs"
@@ -26,9 +28,10 @@ type Limits struct {
 	Names   int64 // bytes of names, link targets and attributes, which stay in memory
 }
 
-// DefaultLimits are far above what images have in practice.
+// DefaultLimits are above what images have in practice, and low enough that
+// none needs more than 256 MiB of memory.
 func DefaultLimits() Limits {
-	return Limits{Entries: 1 << 20, Bytes: 32 << 30, Names: 256 << 20}
+	return Limits{Entries: 1 << 19, Bytes: 32 << 30, Names: 64 << 20}
 }
 
 // Spool is where file contents wait; an *os.File is one.
@@ -39,13 +42,26 @@ type Spool interface {
 
 // Tree is an image being merged. Add the layers from the lowest up.
 type Tree struct {
-	root   *erofs.Node
-	parent map[*erofs.Node]*erofs.Node // of directories
-	fresh  map[entry]bool              // what the layer being added has put there
-	spool  Spool
-	spent  int64 // bytes in the spool
-	buf    []byte
-	left   Limits
+	root    *erofs.Node
+	parent  map[*erofs.Node]*erofs.Node // of directories
+	fresh   map[entry]bool              // what the layer being added has put there
+	spool   Spool
+	out     *bufio.Writer // to the spool
+	read    *window       // from the spool
+	spent   int64         // bytes in the spool
+	bound   int64         // of spent
+	ends    []int64       // spent, at the end of each layer
+	buf     []byte
+	left    Limits
+	dropped []Dropped
+}
+
+// Dropped is a device node of a layer that is not in the image.
+type Dropped struct {
+	Name  string `json:"name"` // as the layer spells it
+	Kind  string `json:"kind"` // "char" or "block"
+	Major int64  `json:"major"`
+	Minor int64  `json:"minor"`
 }
 
 // entry is one name in one directory. Layers replace and hide names, not
@@ -57,7 +73,10 @@ type entry struct {
 
 // put gives a name in a directory a new meaning.
 func (t *Tree) put(dir *erofs.Node, name string, n *erofs.Node) {
-	t.fresh[entry{dir, name}] = true
+	name = strings.Clone(name) // does not hold the path that it was cut from
+	if t.fresh != nil {
+		t.fresh[entry{dir, name}] = true
+	}
 	dir.Children[name] = n
 	if n.IsDir() {
 		t.parent[n] = dir
@@ -68,7 +87,8 @@ func (t *Tree) put(dir *erofs.Node, name string, n *erofs.Node) {
 func New(spool Spool, limits Limits) *Tree {
 	root := newDir()
 	return &Tree{
-		root: root, spool: spool, left: limits, buf: make([]byte, 256<<10),
+		root: root, spool: spool, out: bufio.NewWriterSize(struct{ io.Writer }{spool}, 1<<20), read: &window{of: spool}, bound: limits.Bytes,
+		left: limits, buf: make([]byte, 256<<10),
 		parent: map[*erofs.Node]*erofs.Node{root: root},
 	}
 }
@@ -80,13 +100,36 @@ func newDir() *erofs.Node {
 // Root is the merged tree.
 func (t *Tree) Root() *erofs.Node { return t.root }
 
+// LayerOf tells which layer, counted from 0, brought the content of a file
+// that is not empty.
+func (t *Tree) LayerOf(f *erofs.Node) int {
+	i, _ := slices.BinarySearch(t.ends, f.Off+1)
+	return i
+}
+
+// Dropped lists the device nodes that stood in the layers, in their order.
+func (t *Tree) Dropped() []Dropped { return t.dropped }
+
+// Bound allows so many bytes of file contents in all layers, from now on, if
+// that is less than the limits do. It is for who knows what the layers weigh:
+// a sparse file is any number of bytes from a few.
+func (t *Tree) Bound(bytes int64) { t.bound = bytes }
+
 // Layer adds one uncompressed layer. After an error the tree is of no use.
 func (t *Tree) Layer(r io.Reader) error {
-	t.fresh = map[entry]bool{}
+	if len(t.root.Children) > 0 {
+		t.fresh = map[entry]bool{}
+		defer func() { t.fresh = nil }()
+	}
+	t.read.b = nil
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
+			if err := t.out.Flush(); err != nil {
+				return fmt.Errorf("write spool: %w", err)
+			}
+			t.ends = append(t.ends, t.spent)
 			return nil
 		}
 		if err != nil {
@@ -123,6 +166,13 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 	}
 	switch h.Typeflag {
 	case tar.TypeChar, tar.TypeBlock:
+		kind := map[byte]string{tar.TypeChar: "char", tar.TypeBlock: "block"}[h.Typeflag]
+		t.dropped = append(t.dropped, Dropped{h.Name, kind, h.Devmajor, h.Devminor})
+		dir, err := t.dir(dirs)
+		if err != nil {
+			return err
+		}
+		delete(dir.Children, name)
 		return nil
 	case tar.TypeLink:
 		return t.link(dirs, name, h.Linkname)
@@ -133,20 +183,22 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 	}
 	old := dir.Children[name]
 	if h.Typeflag == tar.TypeDir && old != nil && old.IsDir() {
-		t.fresh[entry{dir, name}] = true
+		if t.fresh != nil {
+			t.fresh[entry{dir, name}] = true
+		}
 		return t.attributes(old, h)
 	}
 	n := &erofs.Node{}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		n.Mode = erofs.TypeRegular
-		if n.Data, err = t.store(h, r); err != nil {
+		if err := t.store(n, h, r); err != nil {
 			return err
 		}
 	case tar.TypeDir:
 		n = newDir()
 	case tar.TypeSymlink:
-		n.Mode, n.Target = erofs.TypeSymlink, h.Linkname
+		n.Mode, n.Target = erofs.TypeSymlink, strings.Clone(h.Linkname)
 		if n.Target == "" || len(n.Target) > erofs.MaxTarget || strings.ContainsRune(n.Target, 0) {
 			return fmt.Errorf("%w: symlink target %q", ErrLayer, short(n.Target))
 		}
@@ -163,20 +215,20 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 }
 
 // store copies a file's content to the spool.
-func (t *Tree) store(h *tar.Header, r io.Reader) (*io.SectionReader, error) {
-	if t.left.Bytes -= h.Size; t.left.Bytes < 0 {
-		return nil, fmt.Errorf("%w: bytes of files", ErrLimit)
+func (t *Tree) store(f *erofs.Node, h *tar.Header, r io.Reader) error {
+	if t.left.Bytes -= h.Size; t.left.Bytes < 0 || t.spent+h.Size > t.bound {
+		return fmt.Errorf("%w: bytes of files: %d more than %d", ErrLimit, t.spent+h.Size, t.bound)
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{t.spool}, r, t.buf)
+	n, err := io.CopyBuffer(struct{ io.Writer }{t.out}, struct{ io.Reader }{r}, t.buf)
 	if err == nil && n != h.Size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: read file: %w", ErrLayer, err)
+		return fmt.Errorf("%w: read file: %w", ErrLayer, err)
 	}
-	s := io.NewSectionReader(t.spool, t.spent, n)
+	f.Data, f.Off, f.Size = t.read, t.spent, n
 	t.spent += n
-	return s, nil
+	return nil
 }
 
 // attributes sets owner, mode, time and extended attributes.

@@ -188,7 +188,7 @@ func (t *Tree) removeLower(dir *erofs.Node) {
 // content.
 func (t *Tree) hide(dir *erofs.Node, name string) {
 	n := dir.Children[name]
-	if n == nil {
+	if n == nil || t.fresh == nil {
 		return
 	}
 	if n.IsDir() {

@@ -9,8 +9,9 @@
 // levels stand from the top down, level 0 last. The salt is empty so that
 // the same data has the same root everywhere.
 //
-// A parallel reader hashes blocks in any order with Leaves and then asks for
-// the Tree; a writer in sequence uses a Hasher.
+// A reader of small data hashes blocks in any order with Leaves and then asks
+// for the Tree. A Builder does the same in a file, so that memory does not
+// grow with the data: the hashes alone are a 128th of it.
 package verity
 
 import (
@@ -86,43 +87,4 @@ func Tree(leaves []byte) (tree []byte, root [HashSize]byte, err error) {
 	}
 	copy(root[:], hashes)
 	return tree, root, nil
-}
-
-// Hasher is an io.Writer that collects the hashes of the blocks written.
-type Hasher struct {
-	part   []byte
-	leaves []byte
-}
-
-// Write takes any number of bytes; it never fails.
-func (h *Hasher) Write(b []byte) (int, error) {
-	n := len(b)
-	for len(b) > 0 {
-		if len(h.part) == 0 && len(b) >= BlockSize {
-			h.add(b[:BlockSize])
-			b = b[BlockSize:]
-			continue
-		}
-		take := min(BlockSize-len(h.part), len(b))
-		h.part = append(h.part, b[:take]...)
-		b = b[take:]
-		if len(h.part) == BlockSize {
-			h.add(h.part)
-			h.part = h.part[:0]
-		}
-	}
-	return n, nil
-}
-
-func (h *Hasher) add(block []byte) {
-	sum := sha256.Sum256(block)
-	h.leaves = append(h.leaves, sum[:]...)
-}
-
-// Tree builds the tree over everything written, which must be whole blocks.
-func (h *Hasher) Tree() (tree []byte, root [HashSize]byte, err error) {
-	if len(h.part) != 0 {
-		return nil, root, ErrSize
-	}
-	return Tree(h.leaves)
 }

@@ -26,7 +26,46 @@ func data(blocks int) []byte {
 // One block, one level, the borders of one and two levels, three levels.
 var sizes = []int{1, 2, 127, 128, 129, 128*128 - 1, 128 * 128, 128*128 + 1}
 
-func TestHasherEqualsTree(t *testing.T) {
+// built has a Builder make the tree, from pieces in a mixed order.
+func built(t *testing.T, d []byte) ([]byte, [HashSize]byte) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := NewBuilder(f, int64(len(d)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var offs []int
+	for i, step := 0, 1; i < len(d)/BlockSize; i, step = i+step, step*3%67+1 {
+		offs = append(offs, i*BlockSize)
+	}
+	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(offs)) {
+		end := len(d)
+		if i+1 < len(offs) {
+			end = offs[i+1]
+		}
+		if err := b.Add(int64(offs[i]), d[offs[i]:end]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := b.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := make([]byte, b.Size())
+	if _, err := f.ReadAt(tree, 0); err != nil && len(tree) > 0 {
+		t.Fatal(err)
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != b.Size() {
+		t.Fatalf("the file has %d bytes, want %d: %v", info.Size(), b.Size(), err)
+	}
+	return tree, root
+}
+
+func TestBuilderEqualsTree(t *testing.T) {
 	for _, blocks := range sizes {
 		d := data(blocks)
 		leaves := make([]byte, blocks*HashSize)
@@ -37,18 +76,9 @@ func TestHasherEqualsTree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var h Hasher
-		for i, step := 0, 1; i < len(d); i, step = i+step, step*3%65537+1 {
-			if _, err := h.Write(d[i:min(i+step, len(d))]); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got, root, err := h.Tree()
-		if err != nil {
-			t.Fatal(err)
-		}
+		got, root := built(t, d)
 		if root != wantRoot || !bytes.Equal(got, want) {
-			t.Errorf("%d blocks: writing in pieces gives another tree", blocks)
+			t.Errorf("%d blocks: built in a file it is another tree", blocks)
 		}
 		if int64(len(got)) != TreeSize(int64(len(d))) {
 			t.Errorf("%d blocks: tree has %d bytes, TreeSize says %d", blocks, len(got), TreeSize(int64(len(d))))
@@ -57,12 +87,16 @@ func TestHasherEqualsTree(t *testing.T) {
 }
 
 func TestPartOfABlock(t *testing.T) {
-	var h Hasher
-	if _, err := h.Write(make([]byte, BlockSize+1)); err != nil {
-		t.Fatal(err)
+	for _, size := range []int64{0, -BlockSize, BlockSize + 1} {
+		if _, err := NewBuilder(nil, size); !errors.Is(err, ErrSize) {
+			t.Errorf("tree over %d bytes: %v", size, err)
+		}
 	}
-	if _, _, err := h.Tree(); !errors.Is(err, ErrSize) {
-		t.Errorf("tree over part of a block: %v", err)
+	b := &Builder{data: 2 * BlockSize}
+	for off, blocks := range map[int64]int{1: BlockSize, 0: BlockSize + 1, -BlockSize: BlockSize, BlockSize: 2 * BlockSize} {
+		if err := b.Add(off, make([]byte, blocks)); !errors.Is(err, ErrSize) {
+			t.Errorf("%d bytes at %d: %v", blocks, off, err)
+		}
 	}
 	if _, _, err := Tree(nil); !errors.Is(err, ErrSize) {
 		t.Errorf("tree over nothing: %v", err)
@@ -80,14 +114,7 @@ func TestVeritysetup(t *testing.T) {
 	}
 	for _, blocks := range sizes[1:] { // one block has no tree, which the tool cannot check
 		d := data(blocks)
-		var h Hasher
-		if _, err := h.Write(d); err != nil {
-			t.Fatal(err)
-		}
-		tree, root, err := h.Tree()
-		if err != nil {
-			t.Fatal(err)
-		}
+		tree, root := built(t, d)
 		disk := filepath.Join(t.TempDir(), "disk")
 		for _, c := range []struct {
 			name string

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package uplink
+package dhcp4
 
 import (
 	"net"

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package uplink gives the node its way to the outside: it chooses a link,
-// gets an address by DHCPv4 or from the seed, puts address, route and name
-// servers in place, and keeps the lease for as long as the node lives.
+// Package dhcp4 is a DHCPv4 client that keeps its lease for as long as the
+// node lives: it renews at T1, asks every server at T2, and gives the address
+// up when the lease ends.
 //
-// The DHCP client is a state machine without clock, socket or goroutine
-// (Machine, after RFC 2131 section 4.4): time and packets go in, actions come
-// out. Client drives it on a real link.
-package uplink
+// It is a state machine without clock, socket or goroutine (Machine, after
+// RFC 2131 section 4.4): time and packets go in, actions come out. Client
+// drives it on a real link. Who uses the lease, and whether, is decided
+// elsewhere.
+package dhcp4
 
 import (
 	"encoding/binary"
@@ -49,6 +50,7 @@ type Lease struct {
 	Address  netip.Prefix
 	Router   netip.Addr // zero when there is none
 	DNS      []netip.Addr
+	NTP      []netip.Addr // RFC 2132 option 42
 	Server   netip.Addr
 	Start    time.Time
 	Duration time.Duration
@@ -222,7 +224,7 @@ func (m *Machine) common(typ dhcpv4.MessageType) []dhcpv4.Modifier {
 		dhcpv4.WithTransactionID(m.xid), dhcpv4.WithHwAddr(m.hw), dhcpv4.WithMessageType(typ),
 		dhcpv4.WithOption(dhcpv4.OptHostName(m.host)),
 		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, m.hw...))),
-		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,
+		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionNTPServers,
 			dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue),
 	}
 }
@@ -269,13 +271,19 @@ func leaseOf(p *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 			l.Router = r
 		}
 	}
-	for _, ip := range p.DNS() {
-		if a, ok := netip.AddrFromSlice(ip.To4()); ok {
-			l.DNS = append(l.DNS, a)
-		}
-	}
+	l.DNS, l.NTP = addresses(p.DNS()), addresses(p.NTPServers())
 	l.T1, l.T2 = times(l.Duration, p.IPAddressRenewalTime(0), p.IPAddressRebindingTime(0))
 	return l, nil
+}
+
+func addresses(ips []net.IP) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range ips {
+		if a, ok := netip.AddrFromSlice(ip.To4()); ok {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // times fills T1 and T2 with RFC 2131's defaults where the server's are absent

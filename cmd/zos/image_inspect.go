@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/oci"
+)
+
+// inspected is the result of zos image inspect.
+type inspected struct {
+	ID       string          `json:"id"`
+	Manifest zimage.Manifest `json:"manifest"`
+	Unique   amount          `json:"unique"` // chunks that are not the same as another one of the image
+	Shared   []sharedWith    `json:"shared"`
+	Map      *zimage.Map     `json:"map,omitempty"` // with --oci
+}
+
+type amount struct {
+	Chunks int   `json:"chunks"`
+	Bytes  int64 `json:"bytes"`
+}
+
+type sharedWith struct {
+	ID string `json:"id"`
+	amount
+}
+
+// largest is how many files are shown to people.
+const largest = 10
+
+func (a *app) imageInspect() *cobra.Command {
+	var store, platform, layers string
+	var with []string
+	cmd := &cobra.Command{
+		Use:   "inspect REF|ID --store DIR|URL",
+		Short: "show what a Zero-Image is made of",
+		Long: `Show the manifest of a Zero-Image by its id, or by the OCI reference that it was
+converted from, and how much of it is the same as other images (--with). With
+--oci the layers are read again, to show which files each has brought, and in
+which chunks they lie. With --json that is everything, file by file and chunk by
+chunk.`,
+		Example: `  zos image inspect oci:build/oci/web --store build/store
+  zos image inspect sha256:0123… --store build/store --with sha256:4567… --oci oci:build/oci/web`,
+		Args: exactly(1, "one image id or image reference"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, ctx, err := openImages(cmd.Context(), store)
+			if err != nil {
+				return imageError(err)
+			}
+			r := inspected{Shared: []sharedWith{}}
+			if r.ID, r.Manifest, err = from.open(ctx, args[0], platform); err != nil {
+				return imageError(err)
+			}
+			r.Unique.Chunks, r.Unique.Bytes = zimage.Unique(r.Manifest)
+			for _, ref := range with {
+				other := sharedWith{}
+				var m zimage.Manifest
+				if other.ID, m, err = from.open(ctx, ref, platform); err != nil {
+					return imageError(err)
+				}
+				other.Chunks, other.Bytes = zimage.Shared(r.Manifest, m)
+				r.Shared = append(r.Shared, other)
+			}
+			if layers != "" {
+				if r.Map, err = a.mapOf(ctx, layers, r.Manifest); err != nil {
+					return imageError(fmt.Errorf("%s is not what %s was made of: %w", layers, r.ID, err))
+				}
+			}
+			return a.print(r, func(w io.Writer) { printInspected(w, r) })
+		},
+	}
+	cmd.Flags().StringVar(&platform, "platform", "linux/amd64", "of a REF: linux/amd64 or linux/arm64")
+	cmd.Flags().StringVar(&layers, "oci", "", "read the layers of this OCI reference again, to show files and their chunks")
+	cmd.Flags().StringArrayVar(&with, "with", nil, "another image: show what both have (may be given more than once)")
+	storeFlag(cmd, &store, "folder of the store, or URL of a mirror")
+	return cmd
+}
+
+// open finds an image and reads its manifest.
+func (i *images) open(ctx context.Context, ref, platform string) (string, zimage.Manifest, error) {
+	id, err := i.find(ctx, ref, platform)
+	if err != nil {
+		return "", zimage.Manifest{}, err
+	}
+	m, err := i.manifest(ctx, id)
+	return id, m, err
+}
+
+func (a *app) mapOf(ctx context.Context, ref string, m zimage.Manifest) (out *zimage.Map, err error) {
+	src, err := oci.OpenSource(ref)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	got, err := zimage.MapImage(ctx, src, m, "", a.bytesDone("read "+ref))
+	return &got, err
+}
+
+func printInspected(w io.Writer, r inspected) {
+	printManifest(w, r.ID, r.Manifest)
+	fmt.Fprintf(w, "different    %d chunks, %s\n", r.Unique.Chunks, size(r.Unique.Bytes))
+	for _, s := range r.Shared {
+		fmt.Fprintf(w, "shared       %d chunks, %s with %s\n", s.Chunks, size(s.Bytes), s.ID)
+	}
+	if r.Map == nil {
+		return
+	}
+	for i, l := range r.Map.Layers {
+		fmt.Fprintf(w, "layer %-6d %s, %s: %d files of the image, %s\n", i, l.Digest, size(l.Size), l.Files, size(l.Bytes))
+	}
+	files := slices.SortedFunc(slices.Values(r.Map.Files), func(a, b zimage.MapFile) int {
+		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Path, b.Path))
+	})
+	for _, f := range files[:min(len(files), largest)] {
+		fmt.Fprintf(w, "file         %q of layer %d: %s in %d chunks, from chunk %d on\n", f.Path, f.Layer, size(f.Size), len(f.Chunks), f.Chunks[0])
+	}
+	if more := len(files) - largest; more > 0 {
+		fmt.Fprintf(w, "             and %d files more, see --json\n", more)
+	}
+}
+
+func printManifest(w io.Writer, id string, m zimage.Manifest) {
+	fmt.Fprintf(w, "image id     %s\nformat       %d\nOCI digest   %s (%s)\nverity root  %s\nSPDX         %s\ndisk         %s: %s data, %s hash tree\nchunks       %d\n",
+		id, m.Format, m.OCI.Manifest, m.OCI.Platform, m.Verity.Root, m.SBOM, size(m.DiskSize), size(m.DataSize), size(m.DiskSize-m.DataSize), len(m.Chunks))
+	fmt.Fprintf(w, "process      %q %q\nuser         %s\ndirectory    %s\nstop signal  %s\n",
+		m.Config.Entrypoint, m.Config.Cmd, m.Config.User, m.Config.WorkingDir, m.Config.StopSignal)
+	for _, e := range m.Config.Env {
+		fmt.Fprintf(w, "environment  %s\n", e)
+	}
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/image/flash"
+)
+
+func (a *app) nodeFlash() *cobra.Command {
+	var serial, seedFile string
+	var write bool
+	cmd := &cobra.Command{
+		Use:   "flash IMAGE DEVICE",
+		Short: "write a node image onto a disk, and read it back",
+		Long: "Show what would be written where; with --write, write it and read it back.\n\n" +
+			"DEVICE is a whole disk such as /dev/sdb (node.img; node-4k.img for disks with sectors of\n" +
+			"4096 bytes), or a file of a virtual disk's size. A disk that is in use is never written. One\n" +
+			"that is not empty is only written when --serial names its exact serial number, which the\n" +
+			"plan shows; everything on it is lost then.\n\n" +
+			"Exit codes: 0 done or planned, 1 writing or reading back failed, 2 wrong arguments,\n" +
+			"3 refused, and why, 4 no such image, disk or seed.",
+		Example: "  zos node flash build/images/pc-x86_64/node.img /dev/sdb\n" +
+			"  zos node flash build/images/pc-x86_64/node.img /dev/sdb --seed n1.json --serial S3Z8NB0K --write",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return coded(exitUsage, fmt.Errorf("want the image and the disk; see %s --help", cmd.CommandPath()))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			img := args[0]
+			if seedFile != "" {
+				seeded, done, err := seededCopy(img, seedFile)
+				if err != nil {
+					return err
+				}
+				defer done()
+				img = seeded
+			}
+			p, err := flash.Look(img, args[1], serial)
+			switch {
+			case errors.Is(err, os.ErrNotExist):
+				return coded(exitNotFound, err)
+			case errors.Is(err, image.ErrMedium):
+				return coded(exitRefused, err)
+			case err != nil:
+				return err
+			}
+			p.Image = args[0]
+			if !a.json {
+				printPlan(a.out, p, seedFile)
+			}
+			if p.Refused != "" {
+				return coded(exitRefused, fmt.Errorf("%w: %s", flash.ErrRefused, p.Refused))
+			}
+			p.Image = img
+			if write {
+				if err := p.Write(cmd.Context(), func(step string, done, total int64) { a.progress(step, int(done>>20), max(1, int(total>>20))) }); err != nil {
+					return err
+				}
+				a.progress("", 1, 1)
+			}
+			p.Image = args[0]
+			return a.print(map[string]any{"plan": p, "written": write}, func(w io.Writer) {
+				if write {
+					fmt.Fprintln(w, "written, and read back the same")
+				} else {
+					fmt.Fprintln(w, "nothing was written; the same command with --write does it")
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&serial, "serial", "", "serial number of the disk: needed when it is not empty")
+	cmd.Flags().StringVar(&seedFile, "seed", "", "seed that goes onto the boot partition, in place of the image's")
+	cmd.Flags().BoolVar(&write, "write", false, "write, instead of only showing the plan")
+	return cmd
+}
+
+func printPlan(w io.Writer, p flash.Plan, seedFile string) {
+	d := p.Device
+	fmt.Fprintf(w, "image   %s: zos %s, %d bytes\n", p.Image, p.Version, p.Size)
+	fmt.Fprintf(w, "disk    %s: %d bytes in sectors of %d, model %q, serial %q\n", d.Path, d.Size, d.Sector, harmless(d.Model), harmless(d.Serial))
+	fmt.Fprintf(w, "holds   %s\n", cmp.Or(d.Holds, "nothing"))
+	if seedFile != "" {
+		fmt.Fprintf(w, "seed    %s\n", seedFile)
+	}
+}
+
+// readSeed refuses what the node would refuse.
+func readSeed(file string) ([]byte, *seed.Seed, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, coded(exitNotFound, fmt.Errorf("seed: %w", err))
+	}
+	s, err := seed.Decode(b)
+	if err != nil {
+		return nil, nil, coded(exitRefused, fmt.Errorf("%s: %w", file, err))
+	}
+	return b, s, nil
+}
+
+// seededCopy is a temporary image with another seed; done removes it.
+func seededCopy(img, seedFile string) (name string, done func(), err error) {
+	b, _, err := readSeed(seedFile)
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := os.MkdirTemp("", "zos-flash-")
+	if err != nil {
+		return "", nil, err
+	}
+	done = func() { _ = os.RemoveAll(dir) } // a seed holds a secret; the system cleans up what is left
+	name = filepath.Join(dir, filepath.Base(img))
+	if err := image.Rewrite(img, name, func(boot *image.Boot) { boot.Seed = b }); err != nil {
+		done()
+		if errors.Is(err, os.ErrNotExist) {
+			return "", nil, coded(exitNotFound, err)
+		}
+		return "", nil, coded(exitRefused, err)
+	}
+	return name, done, nil
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/image/secureboot"
+)
+
+// smallImage is a disk image with a UKI of nothing.
+func smallImage(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "node.img")
+	b := image.Boot{Arch: "amd64", Version: "1", Loader: []byte("loader"), UKI: []byte("uki")}
+	if err := (image.Disk{Boot: b, ESPMiB: 64}).Write(name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestMediaCommands(t *testing.T) {
+	dir := t.TempDir()
+	img, voucher, s := smallImage(t), voucherFile(t), filepath.Join(dir, "seed.json")
+	p := func(n string) string { return filepath.Join(dir, n) }
+	disk := func(name string, size int64, content string) string {
+		if err := os.WriteFile(p(name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(p(name), size); err != nil {
+			t.Fatal(err)
+		}
+		return p(name)
+	}
+	empty, full, small := disk("empty", 100<<20, ""), disk("full", 100<<20, "precious"), disk("small", 10<<20, "")
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"node", "seed", "--name", "n1", "--ledger", "http://192.0.2.1:1", "--voucher", voucher, "-o", s}, exitOK, "n1"},
+		{[]string{"node", "flash", img, empty}, exitOK, "nothing was written"},
+		{[]string{"node", "flash", img, small}, exitRefused, "the image needs"},
+		{[]string{"node", "flash", img, full, "--write"}, exitRefused, "not empty (data)"},
+		{[]string{"node", "flash", img, full, "--write", "--serial", "X"}, exitRefused, "does not tell"},
+		{[]string{"node", "flash", s, empty}, exitRefused, "not a node image"},
+		{[]string{"node", "flash", img, p("none")}, exitNotFound, "none"},
+		{[]string{"node", "flash", img}, exitUsage, "the image and the disk"},
+		{[]string{"node", "flash", img, empty, "--seed", img}, exitRefused, "seed"},
+		{[]string{"node", "flash", img, empty, "--seed", s, "--write"}, exitOK, "read back the same"},
+		{[]string{"node", "flash", img, empty, "--write"}, exitRefused, "GPT"},
+		{[]string{"node", "seeds", img, s, "--names", "edge-098..edge-102", "-o", p("fleet")}, exitOK, "5 made"},
+		{[]string{"node", "seeds", img, s, "--form", "usb", "-o", p("usb")}, exitOK, "1 made"},
+		{[]string{"node", "seeds", img, s, "--form", "smbios", "-o", p("smbios")}, exitOK, "1 made"},
+		{[]string{"node", "seeds", img, s, s, "-o", p("twice")}, exitRefused, "two seeds"},
+		{[]string{"node", "seeds", img, s, "--form", "fax", "-o", p("fax")}, exitUsage, "smbios"},
+		{[]string{"node", "seeds", img, s, "--names", "a..b", "-o", p("bad")}, exitUsage, "edge-001"},
+		{[]string{"node", "keys", p("keys"), "--name", "example"}, exitOK, "PK, KEK and db of example"},
+		{[]string{"node", "keys", p("keys")}, exitRefused, "not overwritten"},
+		{[]string{"node", "keys", p("keys2"), "--also", s}, exitRefused, "--also"},
+		{[]string{"node", "build", "--keys", p("none"), "--root", voucher, "-o", dir}, exitNotFound, "zos node keys"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(context.Background(), c.args, &stdout, &stderr)
+		if both := stdout.String() + stderr.String(); code != c.code || !strings.Contains(both, c.says) {
+			t.Errorf("%v: exit %d, want %d and %q:\n%s", c.args, code, c.code, c.says, both)
+		}
+	}
+	if b, err := os.ReadFile(full); err != nil || string(b[:8]) != "precious" {
+		t.Errorf("a refused disk was written: %v", err)
+	}
+	for name, node := range map[string]string{empty: "n1", p("fleet/edge-098.img"): "edge-098", p("fleet/edge-102.img"): "edge-102"} {
+		m, err := image.Open(name)
+		if err != nil || !strings.Contains(string(m.Seed), `"name":"`+node+`"`) {
+			t.Errorf("%s: %v: %.80s", name, err, m.Seed)
+		}
+	}
+	if b, err := os.ReadFile(p("smbios/n1.smbios")); err != nil || !strings.HasPrefix(string(b), "zos.seed=") {
+		t.Errorf("%v: %.20s", err, b)
+	}
+	if _, err := secureboot.Open(p("keys")); err != nil {
+		t.Error(err)
+	}
+}

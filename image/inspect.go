@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/u-root/mkuimage/cpio"
+
+	"github.com/zos-node/zos/image/measure"
+	"github.com/zos-node/zos/image/secureboot"
+)
+
+// maxInitramfs bounds what an image may unpack to.
+const maxInitramfs = 1 << 30
+
+// Report is what an image holds, found out from its bytes alone.
+type Report struct {
+	Kind     string   `json:"kind"`
+	Release  string   `json:"release"` // os-release text
+	Cmdline  string   `json:"cmdline"`
+	Kernel   string   `json:"kernel"`
+	UKI      Item     `json:"uki"`
+	PCR11    string   `json:"pcr11"` // what a TPM's register 11 (SHA-256) will hold
+	Signed   bool     `json:"signed"`
+	Enrols   []string `json:"enrols"` // keys that the medium enrols in setup mode
+	Seeded   bool     `json:"seeded"`
+	Parts    []Part   `json:"parts"`
+	Problems []string `json:"problems"` // where the list inside the image and its bytes differ
+}
+
+// Inspect takes a medium apart and compares every file with the list that the
+// image carries. The list is the image's own word: whoever signed the image
+// signed it too; the bytes are checked.
+func Inspect(m *Medium) (*Report, error) {
+	u, err := ReadUKI(m.UKI)
+	if err != nil {
+		return nil, err
+	}
+	register, err := measure.UKI(m.UKI)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{
+		Kind: m.Kind, Release: string(u.OSRel), Cmdline: u.Cmdline, Kernel: u.Uname, UKI: item(m.UKI), PCR11: hex.EncodeToString(register[:]),
+		Seeded: m.Seed != nil, Enrols: []string{}, Problems: []string{},
+	}
+	if r.Signed, err = secureboot.Signed(m.UKI); err != nil {
+		return nil, err
+	}
+	for k := range m.Keys {
+		r.Enrols = append(r.Enrols, k)
+	}
+	slices.Sort(r.Enrols)
+	if u.PCRKey != nil {
+		if err := register.Verify(u.PCRSig, u.PCRKey); err != nil {
+			r.Problems = append(r.Problems, err.Error())
+		}
+	}
+	have, list, err := unpack(u.Initrd)
+	if err != nil {
+		return nil, err
+	}
+	have = append(have, part(partKernel, u.Linux, Origin{}))
+	code, err := stubCode(m.UKI)
+	if err != nil {
+		return nil, err
+	}
+	have = append(have, part(partStub, code, Origin{}))
+	if m.Loader != nil {
+		l, err := loaderPart(m.Loader, Origin{})
+		if err != nil {
+			return nil, err
+		}
+		have = append(have, l)
+	}
+	r.compare(have, list, m.Kind)
+	return r, nil
+}
+
+func (r *Report) compare(have, list []Part, kind string) {
+	want := map[string]Part{}
+	for _, p := range list {
+		want[p.Path] = p
+	}
+	for _, p := range have {
+		w, listed := want[p.Path]
+		delete(want, p.Path)
+		switch {
+		case !listed && p.Path != partsPath:
+			r.Problems = append(r.Problems, p.Path+": not on the image's own list")
+		case listed && (w.SHA256 != p.SHA256 || w.Size != p.Size):
+			r.Problems = append(r.Problems, fmt.Sprintf("%s: has SHA-256 %s, the list says %s", p.Path, p.SHA256, w.SHA256))
+		}
+		p.Origin = w.Origin
+		r.Parts = append(r.Parts, p)
+	}
+	if kind == KindUKI {
+		delete(want, partLoader)
+	}
+	for path := range want {
+		r.Problems = append(r.Problems, path+": on the list, but not there")
+	}
+	slices.Sort(r.Problems)
+	slices.SortFunc(r.Parts, func(a, b Part) int { return strings.Compare(a.Path, b.Path) })
+}
+
+// unpack lists the regular files of an initramfs, and what its list says.
+func unpack(initrd []byte) (have, list []Part, err error) {
+	dec, err := zstd.NewReader(bytes.NewReader(initrd), zstd.WithDecoderMaxMemory(maxInitramfs))
+	if err != nil {
+		return nil, nil, fmt.Errorf("initramfs: %w", err)
+	}
+	defer dec.Close()
+	plain, err := io.ReadAll(io.LimitReader(dec, maxInitramfs))
+	if err != nil {
+		return nil, nil, fmt.Errorf("initramfs: %w", err)
+	}
+	err = cpio.ForEachRecord(cpio.Newc.Reader(bytes.NewReader(plain)), func(rec cpio.Record) error {
+		if rec.Mode&cpio.S_IFMT != cpio.S_IFREG {
+			return nil
+		}
+		content, err := io.ReadAll(io.NewSectionReader(rec.ReaderAt, 0, int64(rec.FileSize)))
+		if err != nil {
+			return fmt.Errorf("%s: %w", rec.Name, err)
+		}
+		p := part("/"+rec.Name, content, Origin{})
+		have = append(have, p)
+		if p.Path == partsPath {
+			if err := json.Unmarshal(content, &list); err != nil {
+				return fmt.Errorf("%s: %w", partsPath, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("initramfs: %w", err)
+	}
+	if list == nil {
+		return nil, nil, fmt.Errorf("initramfs: %w: no %s", ErrMedium, partsPath)
+	}
+	return have, list, nil
+}
+
+// stubCode is what every UKI shares with the stub that it was built on.
+func stubCode(b []byte) ([]byte, error) {
+	f, err := pe.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStub, err)
+	}
+	s := f.Section(".text")
+	if s == nil {
+		return nil, fmt.Errorf("%w: no .text", ErrStub)
+	}
+	code, err := s.Data()
+	if err != nil || len(code) == 0 {
+		return nil, errors.Join(ErrStub, err)
+	}
+	return code, nil
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package trust looks at what vouches for this boot: the firmware's Secure
+// Boot state and the TPM's record of it. It changes nothing. A node without
+// one of them works; what it then cannot promise is said on the console, in
+// words that an operator can act on.
+package trust
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Where the kernel shows both.
+const (
+	EFIVars = "/sys/firmware/efi/efivars"
+	TPM     = "/sys/class/tpm/tpm0"
+)
+
+const (
+	globalGUID = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+	attributes = 4 // bytes before a variable's data
+	digestLen  = 32
+	// UKIRegister holds what systemd's stub measured of the UKI.
+	UKIRegister = 11
+)
+
+// Secure Boot as the firmware says.
+const (
+	On    = "on"
+	Off   = "off"
+	Setup = "setup mode" // no platform key: anybody may enrol theirs
+	None  = "none"       // no UEFI variables
+)
+
+// State is what was found.
+type State struct {
+	SecureBoot string
+	TPM        bool
+	// PCR11 is the SHA-256 register with the UKI's measurement, in
+	// hexadecimal; "" when it holds nothing that could vouch for anything.
+	PCR11   string
+	Problem string // why a TPM that exists does not count
+}
+
+// Look reads both.
+func Look(efivars, tpm string) State {
+	s := State{SecureBoot: secureBoot(efivars)}
+	if _, err := os.Stat(tpm); err != nil {
+		return s
+	}
+	s.TPM = true
+	b, err := os.ReadFile(filepath.Join(tpm, fmt.Sprintf("pcr-sha256/%d", UKIRegister)))
+	if err != nil {
+		s.Problem = "no SHA-256 registers: " + err.Error()
+		return s
+	}
+	text := strings.ToLower(strings.TrimSpace(string(b)))
+	raw, err := hex.DecodeString(text)
+	switch {
+	case err != nil || len(raw) != digestLen:
+		s.Problem = fmt.Sprintf("register %d reads %q", UKIRegister, text)
+	case all(raw, 0):
+		s.Problem = fmt.Sprintf("register %d is zero: the image was not measured", UKIRegister)
+	case all(raw, 0xff):
+		s.Problem = fmt.Sprintf("register %d is all ones: the TPM does not work", UKIRegister)
+	default:
+		s.PCR11 = text
+	}
+	return s
+}
+
+func all(b []byte, v byte) bool {
+	for _, c := range b {
+		if c != v {
+			return false
+		}
+	}
+	return true
+}
+
+func secureBoot(dir string) string {
+	flag := func(name string) int {
+		b, err := os.ReadFile(filepath.Join(dir, name+globalGUID))
+		if err != nil || len(b) != attributes+1 {
+			return -1
+		}
+		return int(b[attributes])
+	}
+	switch on, setup := flag("SecureBoot"), flag("SetupMode"); {
+	case on == 1:
+		return On
+	case setup == 1:
+		return Setup
+	case on == 0:
+		return Off
+	}
+	return None
+}
+
+// Lacks lists what this boot cannot promise, and what to do about it.
+func (s State) Lacks() []string {
+	var out []string
+	switch s.SecureBoot {
+	case Setup:
+		out = append(out, "firmware is in setup mode: it starts any program; boot a medium that enrols your keys")
+	case Off:
+		out = append(out, "Secure Boot is off: the firmware starts any program; switch it on in the firmware's menu")
+	case None:
+		out = append(out, "no UEFI variables: nothing says which programs this firmware starts")
+	}
+	switch {
+	case !s.TPM:
+		out = append(out, "no TPM: nobody else can check what this node booted, and nothing can be sealed to it")
+	case s.Problem != "":
+		out = append(out, "TPM: "+s.Problem)
+	}
+	return out
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trust
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestLook(t *testing.T) {
+	good := strings.Repeat("AB", 32)
+	for name, c := range map[string]struct {
+		vars  map[string]string
+		pcr   string // "-": a TPM without the register; "": no TPM
+		want  State
+		lacks []string
+	}{
+		"all there":   {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x01", "SetupMode": "\x06\x00\x00\x00\x00"}, good + "\n", State{On, true, strings.ToLower(good), ""}, nil},
+		"setup mode":  {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x00", "SetupMode": "\x06\x00\x00\x00\x01"}, good, State{Setup, true, strings.ToLower(good), ""}, []string{"setup mode"}},
+		"off, no TPM": {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x00", "SetupMode": "\x06\x00\x00\x00\x00"}, "", State{Off, false, "", ""}, []string{"is off", "no TPM"}},
+		"nothing":     {nil, "", State{None, false, "", ""}, []string{"no UEFI", "no TPM"}},
+		"short":       {map[string]string{"SecureBoot": "\x06\x00"}, "", State{None, false, "", ""}, []string{"no UEFI", "no TPM"}},
+		"zero":        {nil, strings.Repeat("0", 64), State{None, true, "", "register 11 is zero: the image was not measured"}, []string{"no UEFI", "zero"}},
+		"ones":        {nil, strings.Repeat("F", 64), State{None, true, "", "register 11 is all ones: the TPM does not work"}, []string{"no UEFI", "all ones"}},
+		"nonsense":    {nil, "xyz", State{None, true, "", `register 11 reads "xyz"`}, []string{"no UEFI", "xyz"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			vars, tpm := t.TempDir(), filepath.Join(t.TempDir(), "tpm0")
+			for n, b := range c.vars {
+				if err := os.WriteFile(filepath.Join(vars, n+globalGUID), []byte(b), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.pcr != "" {
+				if err := os.MkdirAll(filepath.Join(tpm, "pcr-sha256"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(tpm, "pcr-sha256/11"), []byte(c.pcr), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := Look(vars, tpm)
+			if got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+			lacks := got.Lacks()
+			if len(lacks) != len(c.lacks) {
+				t.Fatalf("lacks %q, want %q", lacks, c.lacks)
+			}
+			for i := range lacks {
+				if !strings.Contains(lacks[i], c.lacks[i]) {
+					t.Errorf("lacks %q, want %q", lacks[i], c.lacks[i])
+				}
+			}
+		})
+	}
+	if s := Look(t.TempDir(), t.TempDir()); !s.TPM || !strings.Contains(s.Problem, "no SHA-256") {
+		t.Errorf("a TPM without registers: %+v", s)
+	}
+}

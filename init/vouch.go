@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/zos-node/zos/init/disks"
+	"github.com/zos-node/zos/init/trust"
+)
+
+// vouch says what vouches for this boot, and what does not.
+func (n *node) vouch() {
+	s := trust.Look(trust.EFIVars, trust.TPM)
+	n.log.Info("boot trust", "secureBoot", s.SecureBoot, "tpm", s.TPM, "pcr11", s.PCR11)
+	for _, l := range s.Lacks() {
+		n.log.Warn("this node cannot promise all", "lacks", l)
+	}
+}
+
+// twins refuses to guess which of two look-alike disks is the node's.
+func (n *node) twins() error {
+	return fault("DISKS", "the node's own disk", "one disk with this image",
+		"Remove one of the disks named above, or write another image onto it: the stick that the node was installed from, most often.", disks.Check(disks.Sys, disks.Dev))
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/zos-node/zos/kernel/debian"
+)
+
+// Wanted is what the lock has to hold for a board.
+type Wanted struct {
+	Arch     string
+	Kernels  []string // metapackages
+	Firmware []string // packages
+}
+
+// Relock resolves all packages anew, at one moment, and replaces the lock
+// file: those of the boards, and those that the old lock has for others. What
+// is in the archive is what Debian's signed lists say.
+func Relock(ctx context.Context, cache, file string, boards []Wanted, log *slog.Logger) (debian.Lock, error) {
+	old, err := debian.ReadLock(file)
+	if err != nil {
+		return nil, err
+	}
+	fresh := file + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	open := func(arch string) (*Source, error) {
+		return Open(Options{Cache: cache, Lock: fresh, WorkLock: fresh, Arch: arch, Log: log})
+	}
+	for _, b := range boards {
+		s, err := open(b.Arch)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range b.Kernels {
+			if _, err := s.Linux(ctx, k); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := s.EFI(ctx); err != nil {
+			return nil, err
+		}
+		if _, err := s.Firmware(ctx, b.Firmware, nil); err != nil {
+			return nil, err
+		}
+		if b.Arch == "amd64" {
+			if _, err := s.DebianQEMU(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	s, err := open("amd64")
+	if err != nil {
+		return nil, err
+	}
+	var rest []string
+	for wanted := range old {
+		if _, ok := s.lock[wanted]; !ok && !strings.Contains(wanted, ":") {
+			rest = append(rest, wanted)
+		}
+	}
+	slices.Sort(rest)
+	for _, wanted := range rest {
+		if _, _, err := s.Package(ctx, wanted, nil); err != nil {
+			return nil, fmt.Errorf("lock: %s, which the old lock has: %w", wanted, err)
+		}
+	}
+	if err := os.Rename(fresh, file); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return s.Used(), nil
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command imagebench measures what zos makes of images against the tools that
+// people use for it today, in one run on one machine: `make bench BENCH=image`.
+//
+// The images are assembled from Debian's packages, with layers as other
+// builders make them (gzip). Each row is measured in rounds, ours and theirs
+// in turn, as whole processes, so that a ratio means something on a machine
+// whose speed drifts. Nobody is given a warm-up that the other does not get.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// results is build/bench-image.json.
+type results struct {
+	At      string   `json:"at"`
+	Machine string   `json:"machine"`
+	Images  []made   `json:"images"`
+	Rows    []row    `json:"rows"`
+	Growth  []growth `json:"growth"`
+	Notes   []string `json:"notes"` // what was not measured, and why
+}
+
+// row is one thing of ours against what it is compared with, for one image.
+type row struct {
+	What      string  `json:"what"`
+	Than      string  `json:"than"`
+	Image     string  `json:"image"`
+	OursMs    []int64 `json:"oursMs,omitempty"`
+	TheirsMs  []int64 `json:"theirsMs,omitempty"`
+	OursKiB   int64   `json:"oursKiB,omitempty"` // peak resident, the most of all rounds
+	TheirsKiB int64   `json:"theirsKiB,omitempty"`
+	Ours      int64   `json:"oursBytes,omitempty"`
+	Theirs    int64   `json:"theirsBytes,omitempty"`
+	// Ratio is how many times as fast ours is, by the medians, or for bytes
+	// ours by theirs.
+	Ratio float64 `json:"ratio"`
+	Goal  string  `json:"goal"`
+	Holds bool    `json:"holds"`
+}
+
+type bench struct {
+	zos, self, dir string
+	rounds         int
+	res            results
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) == 4 && os.Args[1] == tarTask {
+		if err := tarToImage(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "imagebench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == launchTask {
+		os.Exit(launch(os.Args[2:]))
+	}
+	out := flag.String("o", "build/bench-image.json", "where to write the results")
+	dir := flag.String("dir", "build/bench-image", "folder for images and work")
+	cache := flag.String("cache", "build/cache/debian", "folder for packages")
+	zos := flag.String("zos", "build/bin/zos", "the program to measure")
+	rounds := flag.Int("rounds", 3, "how often each pair is measured")
+	only := flag.String("images", "", "names of images, with commas between; all without it")
+	largest := flag.Int64("growth", 4<<30, "bytes of the largest image of the growth series")
+	flag.Parse()
+	self, err := os.Executable()
+	if err == nil {
+		b := &bench{zos: *zos, self: self, dir: *dir, rounds: *rounds}
+		err = b.run(ctx, *cache, *only, *largest, *out)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "imagebench:", err)
+		os.Exit(1)
+	}
+}
+
+func (b *bench) run(ctx context.Context, cache, only string, largest int64, out string) error {
+	b.res.At, b.res.Machine = time.Now().UTC().Format(time.RFC3339), fmt.Sprintf("%d processors, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return fmt.Errorf("work folder: %w", err)
+	}
+	for _, r := range recipes {
+		if only != "" && !slices.Contains(strings.Split(only, ","), r.name) {
+			continue
+		}
+		fmt.Printf("== %s: packages\n", r.name)
+		m, err := b.assemble(ctx, cache, r)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", r.name, err)
+		}
+		b.res.Images = append(b.res.Images, m)
+		fmt.Printf("   %d packages, %d files, %d MiB unpacked\n", m.Packages, m.Files, m.Bytes>>20)
+		for _, measure := range []func(context.Context, made) error{b.convert, b.fromTar, b.change} {
+			if err := measure(ctx, m); err != nil {
+				return fmt.Errorf("image %s: %w", r.name, err)
+			}
+			if err := b.write(out); err != nil {
+				return err
+			}
+		}
+	}
+	if err := b.grow(ctx, largest); err != nil {
+		return err
+	}
+	b.res.Notes = append(b.res.Notes, "cold start over a shaped link, and reads in the guest: not measured by this program yet")
+	return b.write(out)
+}
+
+func (b *bench) write(out string) error {
+	text, err := json.MarshalIndent(b.res, "", "  ")
+	if err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	if err := os.WriteFile(out, append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	return nil
+}
+
+// note says once what was not measured.
+func (b *bench) note(text string) {
+	if !slices.Contains(b.res.Notes, text) {
+		b.res.Notes = append(b.res.Notes, text)
+		fmt.Println("   SKIP " + text)
+	}
+}
+
+func (b *bench) add(r row) {
+	b.res.Rows = append(b.res.Rows, r)
+	if r.Ours > 0 {
+		fmt.Printf("   %s: %d bytes against %d: %.4f (goal %s)\n", r.What, r.Ours, r.Theirs, r.Ratio, r.Goal)
+		return
+	}
+	fmt.Printf("   %s: %v ms against %v ms: %.2f times as fast (goal %s); %d MiB against %d MiB\n", r.What, r.OursMs, r.TheirsMs, r.Ratio, r.Goal, r.OursKiB>>10, r.TheirsKiB>>10)
+}
+
+func (b *bench) path(parts ...string) string {
+	return filepath.Join(append([]string{b.dir}, parts...)...)
+}
+
+func median(v []int64) int64 {
+	s := slices.Sorted(slices.Values(v))
+	return s[len(s)/2]
+}
+
+// clear removes what a round left.
+func clearAll(paths ...string) error {
+	var err error
+	for _, p := range paths {
+		err = errors.Join(err, os.RemoveAll(p))
+	}
+	return err
+}

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/zos-node/zos/zimage/erofs"
+	"github.com/zos-node/zos/zimage/flat"
+)
+
+// process is a command that was run: how long, and the most memory that it,
+// or one of its children, had.
+type process struct {
+	took time.Duration
+	kib  int64
+	out  []byte
+}
+
+// launchTask has this program start another and tell its memory. A child's
+// peak counts what its parent had at the fork, so the parent must be small.
+const launchTask = "launch"
+
+// launch runs a command and writes its peak to descriptor 3.
+func launch(argv []string) int {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err := cmd.Run()
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		fmt.Fprintln(os.NewFile(3, "peak"), usage.Maxrss)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// measured is run, with the peak of memory.
+func (b *bench) measured(ctx context.Context, argv ...string) (p process, err error) {
+	peak, err := os.CreateTemp(b.dir, "peak-")
+	if err != nil {
+		return process{}, err
+	}
+	defer func() { err = errors.Join(err, peak.Close(), os.Remove(peak.Name())) }()
+	if p, err = runWith(ctx, peak, append([]string{b.self, launchTask}, argv...)...); err != nil {
+		return process{}, err
+	}
+	text, err := os.ReadFile(peak.Name())
+	if err != nil {
+		return process{}, err
+	}
+	p.kib, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return p, err
+}
+
+func run(ctx context.Context, argv ...string) (process, error) { return runWith(ctx, nil, argv...) }
+
+func runWith(ctx context.Context, extra *os.File, argv ...string) (process, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if extra != nil {
+		cmd.ExtraFiles = []*os.File{extra}
+	}
+	start := time.Now()
+	err := cmd.Run()
+	took := time.Since(start)
+	if err != nil {
+		return process{}, fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, tail(errs.String()+out.String()))
+	}
+	return process{took: took, out: out.Bytes()}, nil
+}
+
+func tail(s string) string {
+	if len(s) > 500 {
+		return "…" + s[len(s)-500:]
+	}
+	return s
+}
+
+// inTurn measures ours and theirs in rounds. Each side is a list of commands
+// whose times add up; clean runs before each, and what others have written
+// until then is brought to the disk, so that it is not charged to anybody.
+func (b *bench) inTurn(ctx context.Context, r row, clean func() error, ours, theirs [][]string) (row, error) {
+	side := func(commands [][]string) (ms, kib int64, err error) {
+		if err := clean(); err != nil {
+			return 0, 0, err
+		}
+		syscall.Sync()
+		for _, argv := range commands {
+			p, err := b.measured(ctx, argv...)
+			if err != nil {
+				return 0, 0, err
+			}
+			ms += p.took.Milliseconds()
+			kib = max(kib, p.kib)
+		}
+		return ms, kib, nil
+	}
+	for range b.rounds {
+		ms, kib, err := side(ours)
+		if err != nil {
+			return r, err
+		}
+		r.OursMs, r.OursKiB = append(r.OursMs, ms), max(r.OursKiB, kib)
+		if ms, kib, err = side(theirs); err != nil {
+			return r, err
+		}
+		r.TheirsMs, r.TheirsKiB = append(r.TheirsMs, ms), max(r.TheirsKiB, kib)
+	}
+	r.Ratio = float64(median(r.TheirsMs)) / float64(max(median(r.OursMs), 1))
+	return r, clean()
+}
+
+// convert measures an OCI layout to an image with its tree. Ours also cuts,
+// compresses and stores the chunks, and brings them to the disk, which theirs is
+// made to do as well.
+func (b *bench) convert(ctx context.Context, m made) error {
+	for _, tool := range []string{"umoci", "mkfs.erofs", "veritysetup"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			b.note("OCI layout to image: no " + tool)
+			return nil
+		}
+	}
+	store, bundle, disk, hashes := b.path("work", "store"), b.path("work", "bundle"), b.path("work", "disk"), b.path("work", "hashes")
+	clean := func() error {
+		return errors.Join(clearAll(b.path("work")), os.MkdirAll(b.path("work"), 0o755))
+	}
+	r, err := b.inTurn(ctx, row{What: "OCI layout to image with hash tree", Than: "umoci unpack + mkfs.erofs + veritysetup format + sync -f", Image: m.Name, Goal: ">= 1.5, <= 256 MiB"},
+		clean,
+		[][]string{{b.zos, "image", "convert", "oci:" + m.layout, "--store", store}},
+		[][]string{
+			{"umoci", "unpack", "--image", m.layout + ":latest", bundle},
+			{"mkfs.erofs", "-T0", disk, filepath.Join(bundle, "rootfs")},
+			{"veritysetup", "format", "--salt=-", disk, hashes},
+			{"sync", "-f", b.path("work")},
+		})
+	if err != nil {
+		return err
+	}
+	r.Holds = r.Ratio >= 1.5 && r.OursKiB <= 256<<10
+	b.add(r)
+	return nil
+}
+
+// tarTask is what this program does when it is to be measured itself.
+const tarTask = "tar-to-image"
+
+// tarToImage makes an image of a plain tar, with what zos converts with.
+func tarToImage(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close() // was only read
+	spool, err := os.CreateTemp(filepath.Dir(to), "spool-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, spool.Close(), os.Remove(spool.Name())) }()
+	tree := flat.New(spool, flat.DefaultLimits())
+	if err := tree.Layer(in); err != nil {
+		return err
+	}
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = erofs.Write(out, tree.Root())
+	return errors.Join(err, out.Close())
+}
+
+// fromTar measures the image alone, from a plain tar.
+func (b *bench) fromTar(ctx context.Context, m made) error {
+	mkfs, err := b.mkfs(ctx)
+	if err != nil {
+		b.note("image from a tar: " + err.Error())
+		return nil
+	}
+	ours, theirs := b.path("work", "ours"), b.path("work", "theirs")
+	clean := func() error {
+		return errors.Join(clearAll(b.path("work")), os.MkdirAll(b.path("work"), 0o755))
+	}
+	r, err := b.inTurn(ctx, row{What: "image alone from a tar", Than: "mkfs.erofs --tar", Image: m.Name, Goal: ">= 1.0"},
+		clean, [][]string{{b.self, tarTask, m.tar, ours}}, [][]string{append(mkfs, "--tar=f", theirs, m.tar)})
+	if err != nil {
+		return err
+	}
+	r.Holds = r.Ratio >= 1.0
+	b.add(r)
+	return nil
+}
+
+// mkfs finds an mkfs.erofs that reads tar: the machine's, or that of the
+// newer Debian, unpacked into a folder of its own.
+func (b *bench) mkfs(ctx context.Context) ([]string, error) {
+	if p, err := run(ctx, "mkfs.erofs", "--help"); err == nil && bytes.Contains(p.out, []byte("--tar")) {
+		return []string{"mkfs.erofs"}, nil
+	}
+	root := b.path("tools")
+	lib := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
+	argv := []string{filepath.Join(lib, "ld-linux-x86-64.so.2"), "--library-path", lib, filepath.Join(root, "usr/bin/mkfs.erofs")}
+	if _, err := os.Stat(argv[3]); err == nil {
+		return argv, nil
+	}
+	debs, err := fetch(ctx, "build/cache/debian", []string{"erofs-utils"})
+	if err != nil {
+		return nil, err
+	}
+	for _, deb := range debs {
+		if _, err := run(ctx, "dpkg-deb", "-x", deb, root); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := os.Stat(argv[0]); err != nil {
+		return nil, fmt.Errorf("mkfs.erofs of the newer Debian: %w", err)
+	}
+	return argv, nil
+}
+
+// change measures what is sent when one file of 1 MiB is another.
+func (b *bench) change(ctx context.Context, m made) error {
+	if m.Bytes < 500<<20 {
+		return nil // the goal is for an image of this size
+	}
+	work := b.path("work")
+	if err := clearAll(work); err != nil {
+		return err
+	}
+	next := filepath.Join(work, "oci")
+	if err := os.CopyFS(next, os.DirFS(m.layout)); err != nil {
+		return err
+	}
+	var index struct{ Manifests []struct{ Digest string } }
+	var man struct {
+		Config struct{ Digest string }
+		Layers []struct {
+			Digest string
+			Size   int64
+		}
+	}
+	var cfg struct {
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	read := func(name string, v any) error {
+		text, err := os.ReadFile(filepath.Join(next, name))
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(text, v)
+	}
+	blob := func(digest string) string { return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:") }
+	if err := read("index.json", &index); err != nil {
+		return err
+	}
+	if err := read(blob(index.Manifests[0].Digest), &man); err != nil {
+		return err
+	}
+	if err := read(blob(man.Config.Digest), &cfg); err != nil {
+		return err
+	}
+	last, err := b.changing(next, len(man.Layers), 2, nil)
+	if err != nil {
+		return err
+	}
+	layers := []layer{}
+	for i, l := range man.Layers[:len(man.Layers)-1] {
+		layers = append(layers, known(l.Digest, cfg.RootFS.DiffIDs[i], l.Size))
+	}
+	if err := writeLayout(next, append(layers, last)); err != nil {
+		return err
+	}
+	store, mirror := filepath.Join(work, "store"), filepath.Join(work, "mirror")
+	var sent int64
+	for _, layout := range []string{m.layout, next} {
+		p, err := run(ctx, b.zos, "image", "convert", "oci:"+layout, "--store", store, "--json")
+		if err != nil {
+			return err
+		}
+		var made struct{ ID string }
+		if err := json.Unmarshal(p.out, &made); err != nil {
+			return err
+		}
+		if p, err = run(ctx, b.zos, "image", "publish", made.ID, "--store", store, "--to", mirror, "--json"); err != nil {
+			return err
+		}
+		var r struct{ Total struct{ SentBytes int64 } }
+		if err := json.Unmarshal(p.out, &r); err != nil {
+			return err
+		}
+		sent = r.Total.SentBytes
+	}
+	r := row{What: "bytes sent for a changed file of 1 MiB", Than: "the layers of the image", Image: m.Name, Ours: sent, Theirs: m.Wire, Goal: "<= 0.01"}
+	r.Ratio = float64(r.Ours) / float64(r.Theirs)
+	r.Holds = r.Ratio <= 0.01
+	b.add(r)
+	return clearAll(work)
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package media
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/image/secureboot"
+	"github.com/zos-node/zos/qemu"
+)
+
+var at = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// keyFolder makes one operator's keys, as zos node keys does.
+func keyFolder(t *testing.T) (*secureboot.Keys, *secureboot.Signer) {
+	t.Helper()
+	k, err := secureboot.Generate("rig", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "keys")
+	if err := k.Write(dir, at); err != nil {
+		t.Fatal(err)
+	}
+	s, err := secureboot.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, s
+}
+
+// refusals are what firmware and systemd-boot say of a program that they do
+// not start.
+const refusals = `(?i)access denied|security violation|failed to start|error loading|bad signature`
+
+// TestSecureBoot: firmware in setup mode takes the keys of the image's own boot
+// partition without a key press and enforces them from then on; it starts the
+// signed image, with what a TPM measured as the build predicted, and neither an
+// altered one nor one of somebody else; words from outside do not get in.
+func TestSecureBoot(t *testing.T) {
+	if _, _, err := qemu.Firmware("amd64", true); err != nil {
+		t.Skipf("SKIP Secure Boot: %v", err)
+	}
+	k, signer := keyFolder(t)
+	r := request(t, "vm-x86_64", t.TempDir())
+	r.Keys = signer
+	res, err := image.Build(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(r.Out, image.MediumDisk)
+	vars := filepath.Join(t.TempDir(), "vars.fd")
+	options := func(disk string) qemu.Options {
+		return qemu.Options{Disk: disk, UEFI: &qemu.UEFI{Bus: "virtio", Secure: true, Keep: vars}}
+	}
+
+	t.Run("enrolment", func(t *testing.T) {
+		m := start(t, options(disk))
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		// It starts the machine again when it is done, which ends the emulator.
+		if err := m.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(vars)
+		if err != nil {
+			t.Fatal(err)
+		}
+		have, err := qemu.ReadVars(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, list := range k.Lists() {
+			if got, _ := have.Find(name); !bytes.Equal(got, list) {
+				t.Errorf("the firmware's %s has %d bytes, want our list of %d", name, len(got), len(list))
+			}
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	t.Run("the signed image", func(t *testing.T) {
+		o := options(disk)
+		o.UEFI.TPM = startTPM(t)
+		m := start(t, o)
+		said := says(t, m, `msg="boot trust" .*secureBoot=(\S+).* pcr11=(\S+)|ZOS STOPPED`)
+		if said[1] != "on" {
+			t.Errorf("Secure Boot is %q, want on", said[1])
+		}
+		if o.UEFI.TPM != "" && said[2] != res.PCR11 {
+			t.Errorf("register 11 is %s, predicted %s", said[2], res.PCR11)
+		}
+	})
+	t.Run("words from outside", func(t *testing.T) {
+		whole(t)
+		o := options(disk)
+		o.SMBIOS = []string{"io.systemd.stub.kernel-cmdline-extra=rdinit=/bin/agent"}
+		m := start(t, o)
+		if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|program started|Kernel panic`); said[1] != "CMDLINE" {
+			t.Errorf("refused %q", said[1])
+		}
+	})
+	for name, change := range map[string]func([]byte) []byte{
+		"an altered image": func(uki []byte) []byte {
+			bad := bytes.Clone(uki)
+			bad[len(bad)/2] ^= 1
+			return bad
+		},
+		"somebody else's image": func([]byte) []byte {
+			foreign, err := foreignUKI(t, r.Out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return foreign
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name != "an altered image" {
+				whole(t)
+			}
+			bad := filepath.Join(t.TempDir(), "bad.img")
+			if err := image.Rewrite(disk, bad, func(b *image.Boot) { b.UKI = change(b.UKI) }); err != nil {
+				t.Fatal(err)
+			}
+			m := start(t, options(bad))
+			if said := says(t, m, refusals+`|program started|ZOS STOPPED`); !regexp.MustCompile(refusals).MatchString(said[0]) {
+				t.Errorf("it was started: %s", said[0])
+			}
+		})
+	}
+}
+
+// whole leaves a case out of make test.
+func whole(t *testing.T) {
+	t.Helper()
+	if !all() {
+		t.Skip("SKIP here, part of make test-boot")
+	}
+}
+
+// foreignUKI is the same program, signed by other keys.
+func foreignUKI(t *testing.T, dir string) ([]byte, error) {
+	_, other := keyFolder(t)
+	b, err := os.ReadFile(filepath.Join(dir, image.MediumUKI))
+	if err != nil {
+		return nil, err
+	}
+	u, err := image.ReadUKI(b)
+	if err != nil {
+		return nil, err
+	}
+	if u.Stub, err = stub(t); err != nil {
+		return nil, err
+	}
+	if b, err = u.Build(); err != nil {
+		return nil, err
+	}
+	return other.DB.Sign(b)
+}
+
+func stub(t *testing.T) ([]byte, error) {
+	e, err := request(t, "vm-x86_64", t.TempDir()).Parts.EFI(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return e.Stub, nil
+}
+
+var warnTPM sync.Once
+
+// startTPM returns swtpm's socket, or nothing where there is no swtpm.
+func startTPM(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("swtpm"); err != nil {
+		warnTPM.Do(func() { t.Logf("SKIP TPM: %v", err) })
+		return ""
+	}
+	tpm, err := qemu.StartTPM(context.Background(), filepath.Join(t.TempDir(), "tpm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tpm.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return tpm.Socket
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zimage
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/zos-node/zos/zimage/flat"
+)
+
+// childEnv tells a copy of this test program what to do instead of testing.
+const childEnv = "ZOS_ZIMAGE_CHILD"
+
+func TestMain(m *testing.M) {
+	if task := os.Getenv(childEnv); task != "" {
+		os.Exit(child(task))
+	}
+	os.Exit(m.Run())
+}
+
+// child converts an image and says what came out and what memory it took.
+func child(task string) int {
+	fail := func(err error) int {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	syscall.Umask(map[string]int{"umask": 0o077}[task])
+	s := stream(crowd)
+	if task != "crowd" {
+		s = stream(func(w *tar.Writer) error {
+			for i := range 300 {
+				b := noise(i*997, byte(i))
+				h := file(fmt.Sprintf("d%d/f%d", i%7, i), b).with(func(h *tar.Header) { h.ModTime = time.Unix(int64(i), 500).In(time.Local) })
+				if err := errors.Join(w.WriteHeader(&h.Header), second(w.Write(b))); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	src, err := s.source()
+	if err != nil {
+		return fail(err)
+	}
+	dir := os.Getenv("TMPDIR")
+	r, err := Converter{Temp: dir}.Convert(context.Background(), src, "linux/amd64")
+	if err != nil {
+		return fail(err)
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return fail(err)
+	}
+	peak := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+	if peak == nil {
+		return fail(errors.New("no VmHWM"))
+	}
+	fmt.Println(r.ID, string(peak[1]), time.Now().Format("-07:00"))
+	return 0
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// stream writes a layer, the same one each time.
+type stream func(w *tar.Writer) error
+
+// crowd is a directory of 100,000 files and a file of 300 MiB.
+func crowd(w *tar.Writer) error {
+	for i := range 100_000 {
+		h := file(fmt.Sprintf("usr/share/crowd/file-%06d", i), nil)
+		if err := w.WriteHeader(&h.Header); err != nil {
+			return err
+		}
+	}
+	big := tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 300 << 20}
+	if err := w.WriteHeader(&big); err != nil {
+		return err
+	}
+	b := noise(1<<20, 1)
+	for range 300 {
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// generated is an image with one layer, which lies nowhere.
+type generated struct {
+	*memory
+	layer  stream
+	digest string
+}
+
+func (s stream) open() io.ReadCloser {
+	r, w := io.Pipe()
+	go func() {
+		t := tar.NewWriter(w)
+		w.CloseWithError(errors.Join(s(t), t.Close())) // always nil
+	}()
+	return r
+}
+
+func (s stream) source() (*generated, error) {
+	h := sha256.New()
+	r := s.open()
+	n, err := io.Copy(h, r)
+	if err != nil {
+		return nil, err
+	}
+	digest := "sha256:" + hex.EncodeToString(h.Sum(nil))
+	m := &memory{blobs: map[string][]byte{}}
+	cfg := m.put([]byte(`{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":["` + digest + `"]}}`))
+	m.manifest = fmt.Appendf(nil, `{"config":{"digest":%q,"size":%d},"layers":[{"digest":%q,"size":%d}]}`, cfg["digest"], cfg["size"], digest, n)
+	return &generated{m, s, digest}, r.Close()
+}
+
+func (g *generated) Blob(ctx context.Context, digest string) (io.ReadCloser, error) {
+	if digest == g.digest {
+		return g.layer.open(), nil
+	}
+	return g.memory.Blob(ctx, digest)
+}
+
+// inChild runs a conversion in a process of its own.
+func inChild(t *testing.T, task string, env ...string) (id string, peakKiB int, zone string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), append(env, childEnv+"="+task, "TMPDIR="+t.TempDir())...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", task, err)
+	}
+	words := strings.Fields(string(out))
+	if len(words) != 3 {
+		t.Fatalf("%s says %q", task, out)
+	}
+	if peakKiB, err = strconv.Atoi(words[1]); err != nil {
+		t.Fatal(err)
+	}
+	return words[0], peakKiB, words[2]
+}
+
+// TestSameEverywhere: what a machine is like does not show in the image.
+func TestSameEverywhere(t *testing.T) {
+	want, _, zone := inChild(t, "plain", "TZ=UTC")
+	if zone != "+00:00" {
+		t.Fatalf("zone %s", zone)
+	}
+	for _, c := range []struct {
+		task string
+		env  []string
+		zone string
+	}{
+		{"one processor", []string{"GOMAXPROCS=1", "TZ=UTC"}, "+00:00"},
+		{"many processors", []string{"GOMAXPROCS=16", "TZ=UTC"}, "+00:00"},
+		{"time zone", []string{"TZ=XXX-9"}, ""}, // what Go does not know is UTC
+		{"locale", []string{"LC_ALL=tr_TR.UTF-8", "LANG=de_DE", "TZ=UTC"}, "+00:00"},
+		{"umask", []string{"TZ=UTC"}, "+00:00"},
+		{"memory is short", []string{"GOMEMLIMIT=10MiB", "GOGC=5", "TZ=UTC"}, "+00:00"},
+	} {
+		got, _, zone := inChild(t, c.task, c.env...)
+		if got != want {
+			t.Errorf("%s: %s, want %s", c.task, got, want)
+		}
+		if c.zone != "" && zone != c.zone {
+			t.Errorf("%s: the zone is %s", c.task, zone)
+		}
+	}
+}
+
+// TestMemoryDoesNotGrowWithSize: the limit of 256 MiB is for four times as
+// many files (make bench BENCH=image measures that); contents cost nothing.
+func TestMemoryDoesNotGrowWithSize(t *testing.T) {
+	_, peak, _ := inChild(t, "crowd")
+	t.Logf("100,000 files in one directory and 300 MiB in another: %d MiB", peak>>10)
+	if peak > 128<<10 {
+		t.Errorf("took %d MiB of memory, want 128 at most", peak>>10)
+	}
+}
+
+// TestOrderOfLayers: layers that add up to the same tree give the same root.
+func TestOrderOfLayers(t *testing.T) {
+	a := []item{folder("a"), file("a/x", noise(70000, 1)), file("both", []byte("same"))}
+	b := []item{folder("b"), file("b/y", noise(5000, 2)), file("both", []byte("same"))}
+	var whole []item
+	whole = append(append(whole, b...), a...)
+	var roots []string
+	for _, layers := range [][][]item{{a, b}, {b, a}, {whole}, {a, b, a}} {
+		_, m, _ := converted(t, ociImage(t, layers...))
+		roots = append(roots, m.Verity.Root)
+	}
+	for _, r := range roots {
+		if r != roots[0] {
+			t.Errorf("roots differ: %v", roots)
+		}
+	}
+}
+
+// TestBombs: little that unpacks to much is refused, before much was written.
+func TestBombs(t *testing.T) {
+	const big = freeBytes + 64<<20
+	zeros := func(w io.Writer, size int64) error {
+		b := make([]byte, 1<<20)
+		for left := size; left > 0; left -= int64(len(b)) {
+			if _, err := w.Write(b[:min(left, int64(len(b)))]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	layer := stream(func(w *tar.Writer) error {
+		return errors.Join(w.WriteHeader(&tar.Header{Name: "a", Typeflag: tar.TypeReg, Size: big}), zeros(w, big))
+	})
+	for _, c := range []struct {
+		name string
+		make func(t *testing.T) []byte
+		want error
+	}{
+		{"zstd", func(t *testing.T) []byte {
+			var b bytes.Buffer
+			z, err := zstd.NewWriter(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := layer.open()
+			if _, err := io.Copy(z, r); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(z.Close(), r.Close()); err != nil {
+				t.Fatal(err)
+			}
+			return b.Bytes()
+		}, ErrSource},
+		{"sparse", func(*testing.T) []byte {
+			return join(pax("GNU.sparse.size", fmt.Sprint(int64(big)), "GNU.sparse.numblocks", "1", "GNU.sparse.map", "0,512", "GNU.sparse.name", "a"),
+				block{name: "a", mode: "644", kind: '0', magic: ustar, size: octal(512)}.bytes(), make([]byte, 512+1024))
+		}, flat.ErrLimit},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := c.make(t)
+			m := &memory{blobs: map[string][]byte{}}
+			// The diff id is not right either; that is found later.
+			cfg := mustJSON(t, map[string]any{"architecture": "amd64", "os": "linux", "rootfs": map[string]any{"diff_ids": []string{digestOf(b)}}})
+			m.manifest = mustJSON(t, map[string]any{"config": m.put(cfg), "layers": []any{m.put(b)}})
+			dir := t.TempDir()
+			_, err := Converter{Temp: dir}.Convert(t.Context(), m, "linux/amd64")
+			if !errors.Is(err, c.want) {
+				t.Errorf("%d bytes that unpack to %d: %v", len(b), int64(big), err)
+			}
+		})
+	}
+}
+
+// TestDropped: device nodes are not in the image, and the result says so.
+func TestDropped(t *testing.T) {
+	r, err := Converter{Store: openTestStore(t)}.Convert(t.Context(), ociImage(t, []item{
+		file("a", nil),
+		{tar.Header{Name: "dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}, nil},
+		{tar.Header{Name: "./dev/sda", Typeflag: tar.TypeBlock, Devmajor: 8}, nil},
+	}), "linux/amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []flat.Dropped{{Name: "dev/null", Kind: "char", Major: 1, Minor: 3}, {Name: "./dev/sda", Kind: "block", Major: 8}}
+	if fmt.Sprint(r.Dropped) != fmt.Sprint(want) {
+		t.Errorf("dropped %v, want %v", r.Dropped, want)
+	}
+}
+
+// TestDeriveLeavesNothing: without a store the id is the same, and no file
+// stays.
+func TestDeriveLeavesNothing(t *testing.T) {
+	_, m, id := converted(t, sample(t))
+	dir := t.TempDir()
+	r, err := Converter{Temp: dir}.Convert(t.Context(), sample(t), "linux/amd64")
+	if err != nil || r.ID != id || r.Manifest.Verity != m.Verity {
+		t.Errorf("derived %s %v, want %s", r.ID, err, id)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package publish brings an image from a store to where nodes can get it,
+// and sends only what is not there yet.
+//
+// Names are hashes, so a name that is there has the right content, or one
+// that nodes refuse: a file is never sent over another. The order is chunks,
+// then the manifest, then the hint: whoever finds a manifest finds all of its
+// chunks. A publication that broke off is simply made again; it goes on where
+// it stopped.
+//
+// A Bucket is where it goes: Folder for a folder that a web server serves,
+// and package zimage/s3 for a server that speaks S3.
+package publish

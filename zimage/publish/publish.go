@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zos-node/zos/zimage"
+)
+
+// Bucket is a place for files. Several goroutines use it at once.
+type Bucket interface {
+	// Size gives the length of a file; fs.ErrNotExist means that there is none.
+	Size(ctx context.Context, name string) (int64, error)
+	// Put makes a file appear, whole, and on disk.
+	Put(ctx context.Context, o zimage.Object) error
+}
+
+// ErrTemporary is in an error after which the same request may succeed.
+var ErrTemporary = errors.New("temporary")
+
+const (
+	parallel     = 8
+	attempts     = 5
+	firstBackoff = 200 * time.Millisecond
+)
+
+// Report says what was sent.
+type Report struct {
+	Sent      int64 `json:"sent"` // files
+	SentBytes int64 `json:"sentBytes"`
+	Had       int64 `json:"had"` // files that were there
+	HadBytes  int64 `json:"hadBytes"`
+}
+
+type publication struct {
+	to Bucket
+
+	mu          sync.Mutex
+	report      Report
+	done, total int64
+	progress    func(done, total int64)
+}
+
+// Image publishes an image. progress, which may be nil, hears of the disk's
+// bytes that are there, of how many in all.
+func Image(ctx context.Context, from *zimage.Store, id string, to Bucket, progress func(done, total int64)) (Report, error) {
+	m, last, err := from.ImageObjects(id)
+	if err != nil {
+		return Report{}, err
+	}
+	p := &publication{to: to, progress: progress, total: m.DiskSize}
+	g, work := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	seen := map[string]bool{}
+	for _, c := range m.Chunks {
+		if seen[c.ID] {
+			p.advance(c.Size)
+			continue
+		}
+		seen[c.ID] = true
+		if work.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			defer p.advance(c.Size)
+			return p.missing(work, zimage.ChunkObjectName(c), func() (zimage.Object, error) { return from.ChunkObject(c) })
+		})
+	}
+	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
+		return p.report, fmt.Errorf("publish %s: %w", id, err)
+	}
+	for i, o := range last {
+		// A hint's content may change, with the format: it is always sent.
+		if i < len(last)-1 {
+			err = p.missing(ctx, o.Name, func() (zimage.Object, error) { return o, nil })
+		} else {
+			err = p.send(ctx, o)
+		}
+		if err != nil {
+			return p.report, fmt.Errorf("publish %s: %w", id, err)
+		}
+	}
+	return p.report, nil
+}
+
+// Blob publishes a kernel or initramfs.
+func Blob(ctx context.Context, from *zimage.Store, digest string, to Bucket) (r Report, err error) {
+	o, done, err := from.BlobObject(digest)
+	if err != nil {
+		return Report{}, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	p := &publication{to: to}
+	err = p.missing(ctx, o.Name, func() (zimage.Object, error) { return o, nil })
+	return p.report, err
+}
+
+// missing sends a file that is not there.
+func (p *publication) missing(ctx context.Context, name string, open func() (zimage.Object, error)) error {
+	var size int64
+	err := retry(ctx, func() (err error) { size, err = p.to.Size(ctx, name); return err })
+	switch {
+	case err == nil:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.report.Had++
+		p.report.HadBytes += size
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	o, err := open()
+	if err != nil {
+		return err
+	}
+	return p.send(ctx, o)
+}
+
+func (p *publication) send(ctx context.Context, o zimage.Object) error {
+	err := retry(ctx, func() error {
+		if _, err := o.Body.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		return p.to.Put(ctx, o)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.Name, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report.Sent++
+	p.report.SentBytes += o.Size
+	return nil
+}
+
+func (p *publication) advance(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done += n
+	if p.progress != nil {
+		p.progress(p.done, p.total)
+	}
+}
+
+// retry asks again, with growing pauses, after an error that says that it is
+// worth it.
+func retry(ctx context.Context, do func() error) error {
+	for i, wait := 1, firstBackoff; ; i, wait = i+1, 2*wait {
+		err := do()
+		if err == nil || i == attempts || !errors.Is(err, ErrTemporary) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		}
+	}
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package publish
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/zimagetest"
+)
+
+// recorder is a folder that remembers what was asked, and fails on demand.
+type recorder struct {
+	Folder
+	mu    sync.Mutex
+	puts  []string
+	fail  error
+	after int // requests until it fails; once
+}
+
+func (r *recorder) trip() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.after--; r.after == 0 {
+		return r.fail
+	}
+	return nil
+}
+
+func (r *recorder) Size(ctx context.Context, name string) (int64, error) {
+	if err := r.trip(); err != nil {
+		return 0, err
+	}
+	return r.Folder.Size(ctx, name)
+}
+
+func (r *recorder) Put(ctx context.Context, o zimage.Object) error {
+	if err := r.trip(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.puts = append(r.puts, o.Name)
+	r.mu.Unlock()
+	return r.Folder.Put(ctx, o)
+}
+
+func convert(t *testing.T, s *zimage.Store, files map[string]int) (zimage.Manifest, string) {
+	t.Helper()
+	m, id, err := zimage.Convert(t.Context(), zimagetest.Image(t, files), "linux/amd64", s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, id
+}
+
+func openStore(t *testing.T, dir string) *zimage.Store {
+	t.Helper()
+	s, err := zimage.OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestOnlyWhatIsMissing(t *testing.T) {
+	from, to := openStore(t, t.TempDir()), &recorder{Folder: Folder(t.TempDir())}
+	m, id := convert(t, from, map[string]int{"big": 2 << 20, "small": 5000})
+	var done, total int64
+	r, err := Image(t.Context(), from, id, to, func(d, of int64) { done, total = d, of })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int(r.Sent) != len(m.Chunks)+3 || r.Had != 0 || done != total || done != m.DiskSize {
+		t.Errorf("first: %+v, %d of %d bytes", r, done, total)
+	}
+	if last := to.puts[len(to.puts)-2:]; !strings.HasPrefix(last[0], "manifests/") || !strings.HasPrefix(last[1], "by-oci/") {
+		t.Errorf("last came %q", last)
+	}
+	if _, err := openStore(t, string(to.Folder)).Verify(t.Context(), id, nil); err != nil {
+		t.Errorf("what was published: %v", err)
+	}
+	if r, err := Image(t.Context(), from, id, to, nil); err != nil || r.Sent != 1 {
+		t.Errorf("again: %+v %v", r, err)
+	}
+	// An image with one file more shares the big one.
+	_, other := convert(t, from, map[string]int{"big": 2 << 20, "small": 5000, "more": 100 << 10})
+	r, err = Image(t.Context(), from, other, to, nil)
+	if err != nil || r.Had < 8 || r.SentBytes > 400<<10 {
+		t.Errorf("an image that shares a file: %+v %v", r, err)
+	}
+}
+
+func TestGoesOnWhereItBroke(t *testing.T) {
+	from := openStore(t, t.TempDir())
+	_, id := convert(t, from, map[string]int{"big": 3 << 20})
+	to := &recorder{Folder: Folder(t.TempDir()), after: 13, fail: errors.New("gone")}
+	if _, err := Image(t.Context(), from, id, to, nil); !errors.Is(err, to.fail) {
+		t.Fatalf("got %v", err)
+	}
+	if slices.ContainsFunc(to.puts, func(name string) bool { return strings.HasPrefix(name, "manifests/") }) {
+		t.Error("a manifest without its chunks")
+	}
+	sent := len(to.puts)
+	r, err := Image(t.Context(), from, id, to, nil)
+	if err != nil || int(r.Had) != sent || sent == 0 {
+		t.Errorf("went on: %+v %v, %d were there", r, err, sent)
+	}
+	// What may pass is asked again.
+	to = &recorder{Folder: Folder(t.TempDir()), after: 5, fail: ErrTemporary}
+	if _, err := Image(t.Context(), from, id, to, nil); err != nil {
+		t.Errorf("a temporary failure: %v", err)
+	}
+}
+
+func TestWhatIsWrongHereIsNotSent(t *testing.T) {
+	dir := t.TempDir()
+	from := openStore(t, dir)
+	m, id := convert(t, from, map[string]int{"big": 1 << 20})
+	name := filepath.Join(dir, zimage.ChunkObjectName(m.Chunks[2]))
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	to := &recorder{Folder: Folder(t.TempDir())}
+	if _, err := Image(t.Context(), from, id, to, nil); !errors.Is(err, zimage.ErrMismatch) {
+		t.Errorf("an altered chunk: %v", err)
+	}
+	if slices.Contains(to.puts, zimage.ChunkObjectName(m.Chunks[2])) {
+		t.Error("it was sent")
+	}
+	if _, err := Image(t.Context(), from, "sha256:"+strings.Repeat("0", 64), to, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an image that is not there: %v", err)
+	}
+}
+
+func TestBlob(t *testing.T) {
+	from := openStore(t, t.TempDir())
+	file := filepath.Join(t.TempDir(), "kernel")
+	if err := os.WriteFile(file, make([]byte, 100000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := from.AddBlob(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := Folder(t.TempDir())
+	for sent := int64(1); sent >= 0; sent-- {
+		if r, err := Blob(t.Context(), from, digest, to); err != nil || r.Sent != sent {
+			t.Errorf("%+v %v", r, err)
+		}
+	}
+	// An empty file is what a power cut leaves: it is written anew.
+	if err := os.Truncate(filepath.Join(string(to), "blobs", digest[7:]), 0); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Blob(t.Context(), from, digest, to); err != nil || r.Sent != 1 {
+		t.Errorf("%+v %v", r, err)
+	}
+}
