@@ -249,6 +249,12 @@ func (b *bench) commits(t *testing.T, n int) {
 	}
 	a50, a99, aRate := drive(t, entries, func(i int, tx []byte) error { return bares[i%n].submit(tx) })
 	for _, x := range bares {
+		if err := x.node.Switch().Stop(); err != nil { // as Engine.Close does
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(5 * peerQuery)
+	for _, x := range bares {
 		if err := x.node.Stop(); err != nil {
 			t.Fatal(err)
 		}
