@@ -86,13 +86,18 @@ func TestBench(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for _, n := range []int{1, 4} {
-		b.commits(t, n)
+	for _, part := range []struct {
+		name    string
+		measure func(t *testing.T)
+	}{
+		{"one", func(t *testing.T) { b.commits(t, 1) }}, {"four", func(t *testing.T) { b.commits(t, 4) }},
+		{"client", b.client}, {"reads", b.reads}, {"size", b.size}, {"claims", b.simulated},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			b.t = t
+			part.measure(t)
+		})
 	}
-	b.client(t)
-	b.reads(t)
-	b.size(t)
-	b.simulated(t)
 }
 
 // noop is CometBFT's anchor: an app that does nothing, with the same settings.

@@ -123,7 +123,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	cache := ledger.NewCache()
 	state.UseCache(cache)
 	e.app = &app{
-		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, state: state, durable: durable,
+		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, log: o.Log, state: state, durable: durable,
 		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
 	}
 	if err := e.app.cosign.sign(writer.Head(), o.now()); err != nil {

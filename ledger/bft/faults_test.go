@@ -239,7 +239,8 @@ func TestFaults(t *testing.T) {
 			c.put(i, c.entry())
 		}
 		twin.kill(t)
-		return "a fifth process", fmt.Sprintf("%d receipts, no fork", n)
+		proofs := strings.Count(c.srv[0].err.String(), "voted for two blocks at once")
+		return fmt.Sprintf("a fifth process, %d double votes proven", proofs), fmt.Sprintf("%d receipts, no fork", n)
 	})
 	run("a flood of invalid submissions", func(t *testing.T) (string, string) {
 		refused, other := 0, 0
