@@ -175,9 +175,16 @@ func HashEntry(raw []byte) string {
 }
 
 // id identifies what was said, whoever signed it and however it is wrapped:
-// saying the same thing again adds nothing.
+// saying the same thing again adds nothing. What a node says it says of itself,
+// so there the signer is part of it: two nodes may claim in the same words.
 func (e *Entry) id() [sha256.Size]byte {
-	return sha256.Sum256(sign.PAE(e.Type, e.Envelope.Payload))
+	said := sign.PAE(e.Type, e.Envelope.Payload)
+	if _, node := e.ActedOn(); node && e.Type != TypeEnrol {
+		for _, s := range e.Envelope.Signatures {
+			said = append(said, s.KeyID...)
+		}
+	}
+	return sha256.Sum256(said)
 }
 
 // blockLeaf is the last leaf of a block. It carries no signature; the

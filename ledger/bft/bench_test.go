@@ -393,12 +393,12 @@ func (b *bench) reads(t *testing.T) {
 	}
 	ours := measure(s.URL)
 	row := benchRow{What: "static reads, checkpoint and full tile", Value: ours, Unit: "requests/s", Goal: ">= 0.8 x"}
-	nginx := os.Getenv("NGINX")
+	nginx := os.Getenv("ZOS_NGINX")
 	if nginx == "" {
 		nginx, _ = exec.LookPath("nginx")
 	}
 	if nginx == "" {
-		row.Note = "nginx is not installed (NGINX=/path/to/nginx names one): not compared"
+		row.Note = "nginx is not installed (ZOS_NGINX=/path/to/nginx names one): not compared"
 		b.add(row)
 		return
 	}
