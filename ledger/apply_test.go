@@ -193,11 +193,14 @@ func TestSameAgainAddsNothing(t *testing.T) {
 	if !ok || refused.Index != i || len(out.Leaves) != 0 || l.State().Size() != size {
 		t.Errorf("outcome is %+v", out)
 	}
-	// Other wrapping, more signatures: still the same that was said.
-	again := l.Sign(ledger.TypeDeployment, l.Spec("shop", 1, nil), "security2", "author", "security1", "operator")
+	// Signed again, in another order: still the same that the same people said.
+	again := l.Sign(ledger.TypeDeployment, l.Spec("shop", 1, nil), "security2", "author", "security1")
 	if refused, ok := l.Block(again).Refused[0].(*ledger.Refused); !ok || refused.Index != i {
 		t.Errorf("refusal is %v", refused)
 	}
+	// One more signer is somebody who has not said it yet: the rules answer.
+	more := l.Sign(ledger.TypeDeployment, l.Spec("shop", 1, nil), "security2", "author", "security1", "operator")
+	wants(t, l.Refuse(more), "payload.metadata.version", "has version 1")
 	wants(t, l.Refuse(append([]byte(" "), l.Register("x", 1, nil)...)), "canonical form")
 }
 

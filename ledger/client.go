@@ -319,7 +319,7 @@ func agree(trusted, under trust, v view) (trust, error) {
 	if err != nil {
 		return trust{}, err
 	}
-	if a.id() != b.id() {
+	if !a.says(b) {
 		return trust{}, fmt.Errorf("root version %d on the log is not the trusted one: this is another ledger, or the wrong --root", trusted.root.Version)
 	}
 	if newest.Version != under.root.Version {

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec"
@@ -174,17 +175,31 @@ func HashEntry(raw []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// id identifies what was said, whoever signed it and however it is wrapped:
-// saying the same thing again adds nothing. What a node says it says of itself,
-// so there the signer is part of it: two nodes may claim in the same words.
+// id identifies what was said and who said it, in whatever order and with
+// whatever bytes of signature: the same people saying the same thing again add
+// nothing. Other people saying it is another entry, which the rules judge: two
+// nodes may well report the same, and what too few signed does not become
+// theirs because enough others have signed it before.
+//
+// The key ids are those of the keys inside the signatures; decoding held them
+// against each other.
 func (e *Entry) id() [sha256.Size]byte {
-	said := sign.PAE(e.Type, e.Envelope.Payload)
-	if _, node := e.ActedOn(); node && e.Type != TypeEnrol {
-		for _, s := range e.Envelope.Signatures {
-			said = append(said, s.KeyID...)
-		}
+	ids := make([]string, 0, len(e.Envelope.Signatures))
+	for _, s := range e.Envelope.Signatures {
+		ids = append(ids, s.KeyID)
 	}
-	return sha256.Sum256(said)
+	slices.Sort(ids)
+	h := sha256.New()
+	for _, part := range append(ids, string(sign.PAE(e.Type, e.Envelope.Payload))) {
+		fmt.Fprintf(h, "%d ", len(part))
+		h.Write([]byte(part))
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// says whether two entries have the same content, whoever signed them.
+func (e *Entry) says(other *Entry) bool {
+	return e.Type == other.Type && bytes.Equal(e.Envelope.Payload, other.Envelope.Payload)
 }
 
 // blockLeaf is the last leaf of a block. It carries no signature; the

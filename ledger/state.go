@@ -178,11 +178,11 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 	if e == nil {
 		return nil, nil, wrong
 	}
-	if i, ok := s.seen[e.id()]; ok {
-		return nil, nil, &Refused{Reason: fmt.Sprintf("the same is on the ledger already, as entry %d", i), Index: i}
-	}
 	if wrong != nil {
 		return nil, nil, wrong
+	}
+	if i, ok := s.seen[e.id()]; ok {
+		return nil, nil, &Refused{Reason: fmt.Sprintf("the same is on the ledger already, as entry %d", i), Index: i}
 	}
 	var err error
 	if keys, err = s.valid(e, keys); err != nil {
