@@ -28,7 +28,7 @@ fuzz: setup
 # What breaks a ledger of several validators on purpose: takes up to 30 min and
 # prints a table.
 test-ledger: setup
-	@go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
+	@bash -o pipefail -c "go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
 
 # BENCH=image measures conversion and transport against other tools instead,
 # BENCH=ledger the ledger and its anchors.
@@ -37,7 +37,8 @@ ifeq ($(BENCH),image)
 	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
 	@build/bin/imagebench -o build/bench-image.json
 else ifeq ($(BENCH),ledger)
-	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'
+	@mkdir -p build
+	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json bash -o pipefail -c "go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
 else
 	@build/bin/demo --bench build/bench.json
 endif

@@ -23,7 +23,7 @@ type opened struct {
 }
 
 // cacheSize is how many entries each of the two generations holds.
-const cacheSize = 8192
+const cacheSize = 2048
 
 // NewCache makes an empty cache. A nil Cache remembers nothing.
 func NewCache() *Cache { return &Cache{now: map[sum]opened{}} }

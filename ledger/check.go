@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/zos-node/zos/ledger/tiles"
@@ -17,16 +18,19 @@ import (
 	"github.com/zos-node/zos/spec/strict"
 )
 
+var (
+	dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	word     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+	digest   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	labelKey = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,62}[a-zA-Z0-9])?$`)
+)
+
 const (
-	dnsLabel  = `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`
-	word      = `^[a-z][a-z0-9-]{0,62}$`
-	digest    = `^sha256:[0-9a-f]{64}$`
-	labelKey  = `^[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,62}[a-zA-Z0-9])?$`
 	maxText   = 8 << 10
 	maxNumber = 1 << 40
 )
 
-func match(pattern, s string) bool { return regexp.MustCompile(pattern).MatchString(s) }
+func match(pattern *regexp.Regexp, s string) bool { return pattern.MatchString(s) }
 
 // Checkpoints is the part of a root that says which checkpoints are to be believed.
 func (r *Root) Checkpoints() tiles.Policy {
@@ -188,7 +192,7 @@ func checkEnrol(p *Enrol) error {
 	if _, err := sign.Fingerprint(p.Key); err != nil {
 		return refusal("key", err)
 	}
-	if !match(`^ssh-ed25519 `, p.Key) {
+	if !strings.HasPrefix(p.Key, "ssh-ed25519 ") {
 		return refuse("key", "is no ssh-ed25519 key")
 	}
 	if p.Voucher.PayloadType != TypeVoucher {

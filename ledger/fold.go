@@ -18,12 +18,7 @@ type Fold struct {
 }
 
 // NewFold folds into s, which it changes.
-func NewFold(s *State) *Fold {
-	if s.cache == nil {
-		s.cache = NewCache() // signatures of a block are checked on all processors
-	}
-	return &Fold{state: s}
-}
+func NewFold(s *State) *Fold { return &Fold{state: s} }
 
 // Genesis makes the first leaves of a log: its root of trust and a block leaf.
 func Genesis(rootEnvelope []byte, timeMs int64) ([][]byte, error) {
@@ -58,6 +53,12 @@ func (f *Fold) Add(leaf []byte) error {
 		return fmt.Errorf("entry %d: block height %d does not follow %d", at, b.Height, f.state.Height())
 	}
 	first := f.state.Size()
+	if f.state.cache == nil && len(f.pending) > 1 {
+		// Signatures of a block are checked on all processors, and what was
+		// found is kept no longer than that.
+		f.state.cache = NewCache()
+		defer func() { f.state.cache = nil }()
+	}
 	out := f.state.Apply(b.Height, b.TimeMs, f.pending)
 	for i := range f.pending {
 		if err := out.Refused[i]; err != nil {

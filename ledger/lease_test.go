@@ -228,3 +228,16 @@ func TestMatchReasons(t *testing.T) {
 		t.Errorf("reasons are\n%q, want\n%q", got, want)
 	}
 }
+
+// Two nodes say the same words of themselves: each is heard.
+func TestTwoNodesInTheSameWords(t *testing.T) {
+	l := ledgertest.New(t)
+	nodes, id := ranked(t, l, 2, func(d *spec.Deployment) { d.Placement.Replicas = 2 })
+	l.Must(nodes[0].Entry(ledger.TypeCapacity, nodes[0].Capacity(8192)), nodes[1].Entry(ledger.TypeCapacity, nodes[1].Capacity(8192)))
+	l.Must(nodes[0].Claim(id), nodes[1].Claim(id))
+	s := l.State()
+	if c := s.Claims(id); len(c) != 2 || c[0].Node == c[1].Node {
+		t.Errorf("claims are %+v", c)
+	}
+	wants(t, l.Refuse(l.Leaves[len(l.Leaves)-2]), "the same is on the ledger already")
+}

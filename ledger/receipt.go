@@ -92,6 +92,9 @@ func parseProof(s string) (index int64, proof tlog.RecordProof, signed []byte, e
 		}
 		proof = append(proof, tlog.Hash(b))
 	}
+	if again := (EntryProof{Index: index, Proof: proof}).Format([]byte(checkpoint)); again != s {
+		return 0, nil, nil, errors.New("is not in its canonical spelling")
+	}
 	return index, proof, []byte(checkpoint), nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -44,6 +45,8 @@ type app struct {
 	fail   func(error)
 	admit  func(peer string) error // who may connect on the mesh
 	tell   func()                  // that there is a new statement of ours
+	log    *slog.Logger
+	double atomic.Int64 // proofs that a validator voted for two blocks at once
 
 	mu        sync.RWMutex
 	state     *ledger.State // with the block that is being committed
@@ -193,6 +196,11 @@ func (a *app) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 		if !isTick(tx) {
 			entries, place = append(entries, tx), append(place, i+1)
 		}
+	}
+	for _, m := range r.Misbehavior {
+		a.double.Add(1)
+		a.log.Error("a validator is proven to have voted for two blocks at once: its key is in two places, or it is dishonest", "part", "ledger",
+			"consensus", hex.EncodeToString(m.Validator.Address), "height", m.Height)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

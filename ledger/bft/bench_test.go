@@ -86,13 +86,18 @@ func TestBench(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for _, n := range []int{1, 4} {
-		b.commits(t, n)
+	for _, part := range []struct {
+		name    string
+		measure func(t *testing.T)
+	}{
+		{"one", func(t *testing.T) { b.commits(t, 1) }}, {"four", func(t *testing.T) { b.commits(t, 4) }},
+		{"client", b.client}, {"reads", b.reads}, {"size", b.size}, {"claims", b.simulated},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			b.t = t
+			part.measure(t)
+		})
 	}
-	b.client(t)
-	b.reads(t)
-	b.size(t)
-	b.simulated(t)
 }
 
 // noop is CometBFT's anchor: an app that does nothing, with the same settings.
@@ -232,8 +237,9 @@ func (b *bench) commits(t *testing.T, n int) {
 		meshes = append(meshes, m)
 	}
 	envelope := g.log.Sign(ledger.TypeRoot, root, "root")
+	begin := time.Now().UnixMilli() - 1000
 	for i := range n {
-		if err := writeGenesis(dirs[i], envelope, time.Now().UnixMilli()-1000); err != nil {
+		if err := writeGenesis(dirs[i], envelope, begin); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -247,6 +253,12 @@ func (b *bench) commits(t *testing.T, n int) {
 		t.Fatal(err)
 	}
 	a50, a99, aRate := drive(t, entries, func(i int, tx []byte) error { return bares[i%n].submit(tx) })
+	for _, x := range bares {
+		if err := x.node.Switch().Stop(); err != nil { // as Engine.Close does
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(5 * peerQuery)
 	for _, x := range bares {
 		if err := x.node.Stop(); err != nil {
 			t.Fatal(err)
@@ -381,12 +393,12 @@ func (b *bench) reads(t *testing.T) {
 	}
 	ours := measure(s.URL)
 	row := benchRow{What: "static reads, checkpoint and full tile", Value: ours, Unit: "requests/s", Goal: ">= 0.8 x"}
-	nginx := os.Getenv("NGINX")
+	nginx := os.Getenv("ZOS_NGINX")
 	if nginx == "" {
 		nginx, _ = exec.LookPath("nginx")
 	}
 	if nginx == "" {
-		row.Note = "nginx is not installed (NGINX=/path/to/nginx names one): not compared"
+		row.Note = "nginx is not installed (ZOS_NGINX=/path/to/nginx names one): not compared"
 		b.add(row)
 		return
 	}
@@ -446,5 +458,7 @@ func (b *bench) size(t *testing.T) {
 	}
 	plain := build("package main\n\nimport \"net/http\"\n\nfunc main() { resp, err := http.Get(\"https://x\"); println(resp, err) }\n")
 	with := build("package main\n\nimport (\n\t\"context\"\n\t\"net/http\"\n\n\t\"github.com/zos-node/zos/ledger\"\n)\n\nfunc main() {\n\tresp, err := http.Get(\"https://x\")\n\tprintln(resp, err)\n\tc, err := ledger.OpenClient(ledger.ClientConfig{})\n\tprintln(err, c.Sync(context.Background()))\n}\n")
+	agent := build("package main\n\nimport (\n\t\"log/slog\"\n\t\"net/http\"\n\t\"os\"\n\n\t\"github.com/zos-node/zos/sign\"\n\t\"github.com/zos-node/zos/spec\"\n)\n\nfunc main() {\n\tslog.New(slog.NewTextHandler(os.Stderr, nil)).Info(\"x\")\n\tresp, err := http.Get(\"https://x\")\n\tprintln(resp, err)\n\td, err := spec.Decode(nil)\n\te, err2 := sign.DecodeEnvelope(nil)\n\tk, err3 := e.Keys()\n\tprintln(d, err, err2, len(k), err3)\n}\n")
+	b.add(benchRow{What: "client's share of the agent, which has slog, spec and sign", Value: with - agent, Unit: "MB", Anchor: agent, Goal: "<= 1 MB", Met: yes(with-agent <= 1), Note: "anchor: net/http, log/slog, spec and sign"})
 	b.add(benchRow{What: "client's share of a program", Value: with - plain, Unit: "MB", Anchor: plain, Goal: "<= 1 MB", Met: yes(with-plain <= 1), Note: "anchor: net/http alone; with spec and sign, which the agent has anyway"})
 }

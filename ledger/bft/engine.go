@@ -123,7 +123,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	cache := ledger.NewCache()
 	state.UseCache(cache)
 	e.app = &app{
-		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, state: state, durable: durable,
+		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, log: o.Log, state: state, durable: durable,
 		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
 	}
 	if err := e.app.cosign.sign(writer.Head(), o.now()); err != nil {
@@ -214,6 +214,7 @@ func settings(dir string, mesh Mesh) *config.Config {
 		cfg.P2P.AddrBookStrict, cfg.P2P.AllowDuplicateIP = false, true
 	}
 	cfg.P2P.FlushThrottleTimeout = 10 * time.Millisecond
+	cfg.Consensus.PeerQueryMaj23SleepDuration = peerQuery
 	cfg.Consensus.PeerGossipSleepDuration = 10 * time.Millisecond
 	cfg.Consensus.CreateEmptyBlocks = false
 	cfg.Consensus.TimeoutCommit = 0
@@ -230,6 +231,10 @@ func settings(dir string, mesh Mesh) *config.Config {
 	cfg.Instrumentation.Prometheus = false
 	return cfg
 }
+
+// peerQuery is how often CometBFT asks a peer for votes that it may lack. A
+// routine that does so takes up to four times as long to notice its end.
+const peerQuery = 250 * time.Millisecond
 
 // maxPeers is how many other validators there can be.
 const maxPeers = 32
@@ -409,6 +414,14 @@ func (e *Engine) State() *ledger.State {
 func (e *Engine) Close() error {
 	close(e.stop)
 	e.loops.Wait()
+	if len(e.peers.Load().Peers) > 0 {
+		// CometBFT closes its databases while its routines for peers still read
+		// them, and panics. So these end first.
+		if err := e.node.Switch().Stop(); err != nil {
+			return fmt.Errorf("leave the mesh: %w", err)
+		}
+		time.Sleep(5 * peerQuery)
+	}
 	if err := e.node.Stop(); err != nil {
 		return fmt.Errorf("stop consensus: %w", err)
 	}

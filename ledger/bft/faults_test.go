@@ -204,10 +204,9 @@ func TestFaults(t *testing.T) {
 		for i := range 6 {
 			slowest = max(slowest, c.put(i%3, c.entry()))
 		}
-		said := strings.Contains(c.srv[0].err.String(), "no statement")
-		if !said {
-			t.Error("nobody noticed the rubbish")
-		}
+		waitFor(t, "somebody to notice the rubbish", func() bool {
+			return strings.Contains(c.srv[0].err.String(), "says what is no statement")
+		})
 		restart(t, 3, "", "")
 		return "in the log of validator 1", "goes on, slowest of 6 " + ms(slowest)
 	})
@@ -239,7 +238,8 @@ func TestFaults(t *testing.T) {
 			c.put(i, c.entry())
 		}
 		twin.kill(t)
-		return "a fifth process", fmt.Sprintf("%d receipts, no fork", n)
+		proofs := strings.Count(c.srv[0].err.String(), "voted for two blocks at once")
+		return fmt.Sprintf("a fifth process, %d double votes proven", proofs), fmt.Sprintf("%d receipts, no fork", n)
 	})
 	run("a flood of invalid submissions", func(t *testing.T) (string, string) {
 		refused, other := 0, 0

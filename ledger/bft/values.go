@@ -43,6 +43,7 @@ func (e *Engine) Values() []metrics.Value {
 		{Name: "validators_present", Help: "Validators that were heard from within 10 s.", Read: present(func(p presence) int { return len(p.names) })},
 		{Name: "validators_missing", Help: "Validators that were not.", Read: present(func(p presence) int { return len(p.missing) })},
 		{Name: "validators_needed", Help: "Validators that are needed to go on.", Read: present(func(p presence) int { return p.quorum })},
+		{Name: "double_votes", Help: "Proofs that a validator voted for two blocks at once, since the start.", Read: func() float64 { return float64(e.app.double.Load()) }},
 		{Name: "mempool_transactions", Help: "Transactions that wait to be ordered.", Read: func() float64 { return float64(e.node.Mempool().Size()) }},
 		{Name: "healthy", Help: "1 while entries can be ordered and published.", Read: func() float64 {
 			if e.Health() != nil {
