@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -118,7 +119,8 @@ func seedList(files []string, names string) ([]seed.Seed, error) {
 		if len(all) != 1 {
 			return nil, coded(exitUsage, fmt.Errorf("--names takes one seed, not %d", len(all)))
 		}
-		if all[0].Network.Address != "" {
+		static := func(n seed.Network) bool { return n.IPv4.Address != "" || n.IPv6.Address != "" }
+		if slices.ContainsFunc(all[0].Networks, static) {
 			return nil, coded(exitRefused, fmt.Errorf("--names: the seed has a static address, which a hundred nodes cannot share"))
 		}
 		list, err := nameRange(names)
