@@ -64,17 +64,29 @@ func TestConsoleDeadline(t *testing.T) {
 	}
 }
 
+// TestEmulatorFault: an ordinary oops of the node's kernel, or of a module of
+// it, is a failure of ours, and so is everything under KVM.
 func TestEmulatorFault(t *testing.T) {
-	for text, want := range map[string]bool{
-		"[    3.7] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n":                     true,
-		"[    3.7] Kernel panic - not syncing: Fatal exception in interrupt\n":    true,
-		"[    3.7] Kernel panic - not syncing: Attempted to kill init!\n":         false,
-		"panic: runtime error: invalid memory address or nil pointer dereference": false,
+	for _, c := range []struct {
+		accel, console string
+		want           bool
+	}{
+		{"tcg", "[    3.7] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n", true},
+		{"tcg", "[    3.7][  T112] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[    3.8] Kernel panic - not syncing: Fatal exception in interrupt\n", true},
+		{"kvm", "[    3.7] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n", false},
+		{"tcg", "[    9.1] BUG: kernel NULL pointer dereference, address: 0000000000000010\n[    9.1] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n" +
+			"[    9.1] RIP: 0010:erofs_read_superblock+0x1f/0x300 [erofs]\n[    9.2] Kernel panic - not syncing: Fatal exception\n", false},
+		{"tcg", "[    3.7] Kernel panic - not syncing: Attempted to kill init!\n", false},
+		{"tcg", "time=x level=INFO msg=guest machine=app line=\"[    3.7] Oops: int3: 0000 [#1]\"\n", false},
+		{"tcg", "panic: runtime error: invalid memory address or nil pointer dereference\n", false},
 	} {
-		m := &Machine{Console: newConsole()}
-		m.Console.add([]byte(text))
-		if got := m.EmulatorFault(); got != want {
-			t.Errorf("%q: %v", text, got)
+		m := &Machine{Console: newConsole(), accel: c.accel}
+		m.Console.add([]byte(c.console))
+		if got := m.EmulatorFault(); got != c.want {
+			t.Errorf("%s, %q: %v", c.accel, c.console, got)
+		}
+		if got := IsEmulatorFault(c.accel, c.console); got != c.want {
+			t.Errorf("%s, whole text %q: %v", c.accel, c.console, got)
 		}
 	}
 }

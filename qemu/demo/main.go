@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/term"
@@ -67,7 +68,8 @@ func run(ctx context.Context) int {
 	return 0
 }
 
-// emulatorBroke looks at what the node said last.
+// emulatorBroke looks at what the node said last, and at what it ran on.
 func (c *chain) emulatorBroke() bool {
-	return c.consolePath != "" && qemu.IsEmulatorFault(tailFile(c.consolePath, 200))
+	name, _, _ := strings.Cut(firstMatch(c.consolePath, acceleratorSaid), " ")
+	return c.consolePath != "" && qemu.IsEmulatorFault(name, tailFile(c.consolePath, 200))
 }

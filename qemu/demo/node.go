@@ -41,7 +41,10 @@ type historyInfo struct {
 	} `json:"items"`
 }
 
-var following = regexp.MustCompile(`msg="following the ledger"`)
+var (
+	following       = regexp.MustCompile(`msg="following the ledger"`)
+	acceleratorSaid = regexp.MustCompile(`^accelerator: (.*)`) // first line of zos node run
+)
 
 // boot starts the node image, from its disk, and waits until its agent
 // follows the ledger.
@@ -57,7 +60,7 @@ func (c *chain) boot(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	c.node.goodbye = nodeGoodbye
-	c.accel = firstMatch(c.consolePath, regexp.MustCompile(`^accelerator: (.*)`))
+	c.accel = firstMatch(c.consolePath, acceleratorSaid)
 	return []string{"accelerator: " + c.accel, "console: " + c.consolePath}, nil
 }
 
