@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -97,7 +96,7 @@ func exportKey(path string) (ed25519.PrivateKey, error) {
 	if path == "" {
 		return nil, coded(exitUsage, errors.New("--export needs --export-key, which signs the statements"))
 	}
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "a key", maxKeyFile)
 	if err != nil {
 		return nil, fileError(fmt.Errorf("key: %w", err))
 	}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/flat"
-	"github.com/zos-node/zos/zimage/oci"
 	"github.com/zos-node/zos/zimage/sbom"
 )
 
@@ -128,7 +127,7 @@ func convertRef(ctx context.Context, c zimage.Converter, ref, platform string) (
 	if os.Getenv("GOMEMLIMIT") == "" {
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(convertMemory * 7 / 8))
 	}
-	src, err := oci.OpenSource(ref)
+	src, err := openSource(ref)
 	if err != nil {
 		return zimage.Result{}, err
 	}
@@ -259,6 +258,9 @@ func (a *app) imageBlob() *cobra.Command {
 		Example: `  zos image blob build/guest/vmlinuz --store build/store`,
 		Args:    exactly(1, "one file"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := regularOrAbsent(args[0], "what guests start with"); err != nil {
+				return err
+			}
 			s, err := zimage.OpenStore(store)
 			if err != nil {
 				return imageError(err)

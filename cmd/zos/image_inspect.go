@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/zimage"
-	"github.com/zos-node/zos/zimage/oci"
 )
 
 // inspected is the result of zos image inspect.
@@ -97,7 +96,7 @@ func (i *images) open(ctx context.Context, ref, platform string) (string, zimage
 }
 
 func (a *app) mapOf(ctx context.Context, ref string, m zimage.Manifest) (out *zimage.Map, err error) {
-	src, err := oci.OpenSource(ref)
+	src, err := openSource(ref)
 	if err != nil {
 		return nil, err
 	}

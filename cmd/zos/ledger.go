@@ -69,7 +69,7 @@ func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
 	if _, err := trustRoot(f.root); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(f.root)
+	b, err := readFile(f.root, "a trust root", ledger.MaxEntry+1)
 	if err != nil {
 		return nil, fileError(fmt.Errorf("trust root: %w", err))
 	}
@@ -79,6 +79,11 @@ func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
 // there refuses what is no address of a ledger and folders that hold none:
 // slips of the keyboard, which say nothing about a ledger.
 func (f *ledgerFlags) there() error {
+	if f.state != "" {
+		if err := regularOrAbsent(f.state, "the state of the last look"); err != nil {
+			return fmt.Errorf("--state: %w", err)
+		}
+	}
 	if len(f.ledgers) == 0 {
 		return coded(exitUsage, errors.New("--ledger names no ledger: want its URL or folder"))
 	}

@@ -201,7 +201,7 @@ func demoFolder(ctx context.Context, dir string, i int, made []bft.Description, 
 	for _, d := range made {
 		m.Add(d.Peer)
 	}
-	envelope, err := os.ReadFile(filepath.Join(demoDir(dir, 1), "root.json"))
+	envelope, err := readFile(filepath.Join(demoDir(dir, 1), "root.json"), "a trust root", ledger.MaxEntry+1)
 	if err != nil {
 		return fmt.Errorf("trust root: %w", err)
 	}
@@ -315,7 +315,7 @@ func (s *demoServer) end() error {
 
 // demoInvite makes all servers validators, if they are not.
 func (a *app) demoInvite(ctx context.Context, o demoOptions, all []*demoServer, rootKey sign.Signer) error {
-	envelope, err := os.ReadFile(filepath.Join(demoDir(o.dir, 1), "root.json"))
+	envelope, err := readFile(filepath.Join(demoDir(o.dir, 1), "root.json"), "a trust root", ledger.MaxEntry+1)
 	if err != nil {
 		return fmt.Errorf("trust root: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -168,7 +167,7 @@ func parseRole(text string) (name string, r sign.Role, err error) {
 		return "", r, coded(exitUsage, fmt.Errorf("--role %q: threshold %q is no number", text, rest[colon+1:]))
 	}
 	for _, path := range strings.Split(rest[:colon], ",") {
-		b, err := os.ReadFile(path)
+		b, err := readFile(path, "a public key", maxKeyFile)
 		if err != nil {
 			return "", r, fileError(fmt.Errorf("--role %s: %w", name, err))
 		}

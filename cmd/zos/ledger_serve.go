@@ -130,7 +130,15 @@ func (o *serveOptions) open() (net.Listener, error) {
 	if o.cert == "" {
 		return l, nil
 	}
-	pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+	cert, err := readFile(o.cert, "a certificate chain", maxKeyFile)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("--tls-cert: %w", err), l.Close())
+	}
+	key, err := readFile(o.key, "a key", maxKeyFile)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("--tls-key: %w", err), l.Close())
+	}
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("certificate: %w", err), l.Close())
 	}

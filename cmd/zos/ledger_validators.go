@@ -79,14 +79,26 @@ Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reach
 	return cmd
 }
 
+// description reads the public description of a server.
+func description(path string) (bft.Description, error) {
+	if _, err := readFile(path, "a validator.json", ledger.MaxEntry); err != nil {
+		return bft.Description{}, fmt.Errorf("validator: %w", err)
+	}
+	d, err := bft.ReadDescription(path)
+	if err != nil {
+		return d, fileError(err)
+	}
+	return d, nil
+}
+
 // peerAddress reads a peer from a description, or takes it as it is.
 func peerAddress(p string) (string, error) {
 	if strings.Contains(p, "@") {
 		return p, nil
 	}
-	d, err := bft.ReadDescription(p)
+	d, err := description(p)
 	if err != nil {
-		return "", fileError(err)
+		return "", err
 	}
 	if d.Peer == "" {
 		return "", coded(exitRefused, fmt.Errorf("%s: has no address on the mesh; make that server with --mesh", p))
@@ -169,9 +181,9 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var more []ledger.Validator
 			for _, path := range args {
-				d, err := bft.ReadDescription(path)
+				d, err := description(path)
 				if err != nil {
-					return fileError(err)
+					return err
 				}
 				more = append(more, d.Validator)
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/sign"
 )
 
@@ -72,11 +73,8 @@ func (a *app) nodeBuild() *cobra.Command {
 			}
 			var s []byte
 			if seedFile != "" {
-				if s, err = os.ReadFile(seedFile); err != nil {
-					return coded(exitNotFound, err)
-				}
-				if _, err := seed.Decode(s); err != nil {
-					return coded(exitRefused, err)
+				if s, _, err = readSeed(seedFile); err != nil {
+					return err
 				}
 			}
 			var keys *secureboot.Signer
@@ -122,9 +120,9 @@ func readRoot(name string) ([]byte, error) {
 	if name == "" {
 		return nil, coded(exitUsage, fmt.Errorf("--root: name the trust root that goes into the image"))
 	}
-	b, err := os.ReadFile(name)
+	b, err := readFile(name, "a trust root", ledger.MaxEntry+1)
 	if err != nil {
-		return nil, coded(exitNotFound, err)
+		return nil, fileError(err)
 	}
 	if _, err := sign.DecodeEnvelope(b); err != nil {
 		return nil, coded(exitRefused, fmt.Errorf("%s: %w", name, err))
@@ -199,9 +197,9 @@ func (a *app) nodeSeed() *cobra.Command {
 			"  zos node seed --name n2 --ledger http://192.0.2.1:8470 --voucher voucher.json --address 192.0.2.20/24 --gateway 192.0.2.1 -o seed.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := os.ReadFile(voucher)
+			b, err := readFile(voucher, "a voucher", sign.MaxEnvelope+1)
 			if err != nil {
-				return coded(exitNotFound, fmt.Errorf("--voucher: %w", err))
+				return fileError(fmt.Errorf("--voucher: %w", err))
 			}
 			env, err := sign.DecodeEnvelope(b)
 			if err != nil {
@@ -210,9 +208,9 @@ func (a *app) nodeSeed() *cobra.Command {
 			if voucherKey == "" {
 				voucherKey = voucher + voucherKeyExt
 			}
-			secret, err := os.ReadFile(voucherKey)
+			secret, err := readFile(voucherKey, "the voucher's key", maxKeyFile)
 			if err != nil {
-				return coded(exitNotFound, fmt.Errorf("--voucher-key: %w", err))
+				return fileError(fmt.Errorf("--voucher-key: %w", err))
 			}
 			s.VoucherKey = string(secret)
 			s.APIVersion, s.Kind, s.Voucher, s.Network.Mode = "zos/v1", "Seed", *env, "dhcp"

@@ -99,9 +99,9 @@ func printPlan(w io.Writer, p flash.Plan, seedFile string) {
 
 // readSeed refuses what the node would refuse.
 func readSeed(file string) ([]byte, *seed.Seed, error) {
-	b, err := os.ReadFile(file)
+	b, err := readFile(file, "a seed", seed.MaxBytes)
 	if err != nil {
-		return nil, nil, coded(exitNotFound, fmt.Errorf("seed: %w", err))
+		return nil, nil, fileError(fmt.Errorf("seed: %w", err))
 	}
 	s, err := seed.Decode(b)
 	if err != nil {

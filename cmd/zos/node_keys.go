@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,9 +64,9 @@ func (a *app) nodeKeys() *cobra.Command {
 
 // readCertificate takes PEM or DER.
 func readCertificate(file string) (*x509.Certificate, error) {
-	b, err := os.ReadFile(file)
+	b, err := readFile(file, "a certificate", maxKeyFile)
 	if err != nil {
-		return nil, coded(exitNotFound, fmt.Errorf("--also: %w", err))
+		return nil, fileError(fmt.Errorf("--also: %w", err))
 	}
 	if p, _ := pem.Decode(b); p != nil {
 		b = p.Bytes

@@ -54,12 +54,9 @@ func (a *app) nodeRun() *cobra.Command {
 				o.Console = a.out
 			}
 			if seedFile != "" {
-				b, err := os.ReadFile(seedFile)
+				b, _, err := readSeed(seedFile)
 				if err != nil {
-					return coded(exitNotFound, err)
-				}
-				if _, err := seed.Decode(b); err != nil {
-					return coded(exitRefused, err)
+					return err
 				}
 				o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(b)}
 			}

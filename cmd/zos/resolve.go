@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -85,7 +84,7 @@ func (r *resolver) code() int {
 // File hashes a file.
 func (r *resolver) File(ref string) (digest string, err error) {
 	defer func() { r.cause = err }()
-	f, err := os.Open(r.path(ref))
+	f, err := openRegular(r.path(ref), "what the guest starts with")
 	if err != nil {
 		return "", err
 	}
@@ -149,6 +148,9 @@ func (r *resolver) Image(ref, platform string) (_ render.ResolvedImage, err erro
 func (r *resolver) manifestDigest(ref, platform string) (string, error) {
 	for _, kind := range []string{"oci:", "docker-archive:"} {
 		if path, ok := strings.CutPrefix(ref, kind); ok {
+			if err := regularArchive(kind + r.path(path)); err != nil {
+				return "", err
+			}
 			return oci.Resolve(r.ctx, kind+r.path(path), platform)
 		}
 	}

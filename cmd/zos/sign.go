@@ -152,7 +152,7 @@ func (a *app) sign(o signOptions, path string) error {
 
 // signer opens the key: a private key file, or through the ssh-agent.
 func (a *app) signer(path string) (sign.Signer, error) {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path, "a key", maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
@@ -214,7 +214,7 @@ func requiredRoles(env *sign.Envelope) []string {
 
 // trustRoot reads a trust root and checks that it is signed by its own policy.
 func trustRoot(path string) (*ledger.Root, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "a trust root", ledger.MaxEntry+1)
 	if err != nil {
 		return nil, fileError(fmt.Errorf("trust root: %w", err))
 	}
@@ -241,7 +241,7 @@ func documentKind(payloadType string) string {
 // readDocument reads an envelope, or puts a bare document into one that
 // nobody has signed. The payload is checked either way.
 func readDocument(path, kind string) (*sign.Envelope, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "a document or an envelope", sign.MaxEnvelope+1)
 	if err != nil {
 		return nil, fileError(err)
 	}

@@ -90,7 +90,7 @@ func (a *app) defaults() error {
 }
 
 func (a *app) render(ctx context.Context, app, out, store string) error {
-	in, err := os.ReadFile(app)
+	in, err := readFile(app, "an author's document", maxAuthored)
 	if err != nil {
 		return fileError(err)
 	}
@@ -132,7 +132,7 @@ found.`,
 }
 
 func (a *app) check(path string) error {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "a spec or an envelope", sign.MaxEnvelope+1)
 	if err != nil {
 		return fileError(err)
 	}

@@ -37,7 +37,7 @@ Exit codes: 0 on the ledger, 3 refused, 4 file not found, 5 ledger not reached.`
   zos submit shop.envelope --json | jq .index`,
 		Args: exactly(1, "the envelope to submit"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := os.ReadFile(args[0])
+			b, err := readFile(args[0], "an envelope", ledger.MaxEntry+1)
 			if err != nil {
 				return fileError(err)
 			}
@@ -184,7 +184,7 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
 		Example: `  zos ledger revoke bob.pub --key ~/.ssh/root --root root.json --reason "bob left"`,
 		Args:    exactly(1, "the public key file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := os.ReadFile(args[0])
+			b, err := readFile(args[0], "a public key", maxKeyFile)
 			if err != nil {
 				return fileError(fmt.Errorf("key: %w", err))
 			}

@@ -177,7 +177,7 @@ Exit codes: 0 all is well, 3 refused or policy not met, 4 file not found.`,
 }
 
 func (a *app) verify(path, rootPath string) error {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, "an envelope", sign.MaxEnvelope+1)
 	if err != nil {
 		return fileError(err)
 	}
