@@ -40,7 +40,7 @@ func (d Disk) Write(name string) error {
 	if int64(len(d.UKI)) > esp/2 {
 		return fmt.Errorf("disk image: a UKI of %d bytes is too large for a boot partition of %d MiB", len(d.UKI), esp/mib)
 	}
-	return create(name, "disk image", func(f *os.File) error {
+	return create(name, "disk image", d.mode(), func(f *os.File) error {
 		if err := f.Truncate(espStart + esp + tableRoom); err != nil {
 			return err
 		}
@@ -91,10 +91,22 @@ func writeTable(f *os.File, t *gpt.Table, size int64) error {
 	return nil
 }
 
-// create writes a file whole or not at all.
-func create(name, what string, fill func(*os.File) error) (err error) {
+// mode of a medium: a seed holds the private key of a voucher.
+func (b Boot) mode() os.FileMode {
+	if len(b.Seed) > 0 {
+		return 0o600
+	}
+	return 0o644
+}
+
+// create writes a file whole or not at all, with the mode from its first byte
+// on, whatever stood there before.
+func create(name, what string, mode os.FileMode, fill func(*os.File) error) (err error) {
 	tmp := name + ".part"
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}

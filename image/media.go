@@ -75,7 +75,7 @@ func (i ISO) Write(name string) error {
 	const sector = 512 // of the partition table; optical media have none
 	size := max(fat32.MinSize(sector), (int64(len(i.UKI)+len(i.Loader))+8*mib)&^(mib-1))
 	medium := iso.Image{Label: espLabel, Size: size}
-	return create(name, "ISO", func(f *os.File) error {
+	return create(name, "ISO", i.mode(), func(f *os.File) error {
 		if err := f.Truncate(medium.Total()); err != nil {
 			return err
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/google/renameio/v2"
+
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/oci"
 )
@@ -95,6 +97,40 @@ func readFile(path, want string, limit int64) (_ []byte, err error) {
 		return nil, coded(exitRefused, fmt.Errorf("%s has more than %d bytes, the most that %s has; was another file meant?", path, limit, want))
 	}
 	return b, nil
+}
+
+// writeFile writes a result whole or not at all. What is no regular file is
+// not replaced.
+func writeFile(path string, b []byte, mode fs.FileMode) error {
+	if err := regularOrAbsent(path, "what was written before, or nothing"); err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, b, mode)
+}
+
+// writeSecret writes what only its owner may read, whatever the mode of the
+// file that it takes the place of.
+func writeSecret(path string, b []byte) error {
+	return writePending(path, func(f *os.File) error {
+		_, err := f.Write(b)
+		return err
+	})
+}
+
+// writePending is writeSecret for what a function writes. renameio.WriteFile
+// would keep the mode of the file that stands there.
+func writePending(path string, fill func(*os.File) error) error {
+	if err := regularOrAbsent(path, "what was written before, or nothing"); err != nil {
+		return err
+	}
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	if err := fill(f.File); err != nil {
+		return errors.Join(err, f.Cleanup())
+	}
+	return f.CloseAtomicallyReplace()
 }
 
 // regularArchive looks at what a reference to an image names, if that is a file.

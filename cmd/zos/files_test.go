@@ -82,3 +82,52 @@ func TestTooLarge(t *testing.T) {
 		t.Errorf("a file without a size: %v", err)
 	}
 }
+
+// TestSecretsStaySecret: what holds a private key gets mode 0600 even where a
+// file that everybody reads stood, and a voucher is never written over.
+func TestSecretsStaySecret(t *testing.T) {
+	dir, voucher := t.TempDir(), voucherFile(t)
+	key := keyFile(t, dir, "op")
+	private := func(path string) {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm() != 0o600 || info.Size() == 0 {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+	seedFile := filepath.Join(dir, "seed.json")
+	if err := os.WriteFile(seedFile, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	zos(t, exitOK, "node", "seed", "--name", "n1", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", seedFile)
+	private(seedFile)
+	img := smallImage(t)
+	for how, ext := range map[string]string{"image": ".img", "usb": ".fat", "smbios": ".smbios"} {
+		for _, name := range []string{"n1" + ext, "n1" + ext + ".part"} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		zos(t, exitOK, "node", "seeds", img, seedFile, "--form", how, "-o", dir)
+		private(filepath.Join(dir, "n1"+ext))
+	}
+	made := filepath.Join(dir, "v.json")
+	again := []string{"ledger", "voucher", "--key", key, "-o", made}
+	zos(t, exitOK, again...)
+	private(made)
+	private(made + ".key")
+	before := get(t, made+".key")
+	_, errs := zos(t, exitRefused, again...)
+	contains(t, errs, "v.json exists", "name another file")
+	if err := os.Remove(made); err != nil {
+		t.Fatal(err)
+	}
+	_, errs = zos(t, exitRefused, again...)
+	contains(t, errs, "v.json.key exists")
+	if !bytes.Equal(before, get(t, made+".key")) {
+		t.Error("the key of a voucher was overwritten")
+	}
+	if _, errs := zos(t, exitRefused, "node", "seed", "--name", "n1", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", "/dev/null"); !strings.Contains(errs, "is a device") {
+		t.Errorf("-o /dev/null: %s", errs)
+	}
+}

@@ -141,7 +141,7 @@ func demoKey(dir, name string) (sign.Signer, error) {
 	if err := os.WriteFile(path+".pub", []byte(s.PublicKey()+"\n"), 0o644); err != nil {
 		return nil, fmt.Errorf("write key: %w", err)
 	}
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	if err := writeSecret(path, text); err != nil {
 		return nil, fmt.Errorf("write key: %w", err)
 	}
 	return s, nil

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/ledger"
@@ -259,7 +258,7 @@ func (a *app) rotate(ctx context.Context, o rotateOptions, change func(*ledger.L
 	if o.out == "" {
 		return a.submit(ctx, o.ledgerFlags, raw, fmt.Sprintf("trust root version %d (%d validators, %d of them needed)", root.Version, len(root.Log.Validators), root.Log.Quorum))
 	}
-	if err := renameio.WriteFile(o.out, raw, 0o644); err != nil {
+	if err := writeFile(o.out, raw, 0o644); err != nil {
 		return fmt.Errorf("write the trust root: %w", err)
 	}
 	return a.print(struct {

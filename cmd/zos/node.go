@@ -228,8 +228,8 @@ func (a *app) nodeSeed() *cobra.Command {
 				_, err := a.out.Write(text)
 				return err
 			}
-			if err := os.WriteFile(out, text, 0o600); err != nil {
-				return err
+			if err := writeSecret(out, text); err != nil {
+				return fmt.Errorf("write the seed: %w", err)
 			}
 			return a.print(map[string]any{"seed": out, "bytes": len(text)}, func(w io.Writer) {
 				fmt.Fprintf(w, "%s: node %s, network %s, %d ledger and %d mirror addresses\n", out, s.Name, s.Network.Mode, len(s.Ledger), len(s.Mirrors))

@@ -36,14 +36,10 @@ var forms = map[string]form{
 	}},
 	"usb": {"a small FAT volume with nothing but the seed, for a stick beside the node's own medium", ".fat", func(_, out string, text []byte) error {
 		v := fat32.Volume{Size: fat32.MinSize(512), Sector: 512, Label: "ZOSSEED", ID: 0x7a6f7301, Files: []fat32.File{{Path: "/" + seed.MediumPath, Content: text}}}
-		f, err := os.OpenFile(out, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
-		}
-		return errors.Join(f.Truncate(v.Size), v.Write(f), f.Close())
+		return writePending(out, func(f *os.File) error { return errors.Join(f.Truncate(v.Size), v.Write(f)) })
 	}},
 	"smbios": {"the SMBIOS OEM string (type 11) for a virtual machine's or a board's firmware", ".smbios", func(_, out string, text []byte) error {
-		return os.WriteFile(out, []byte(seed.SMBIOSPrefix+base64.StdEncoding.EncodeToString(text)), 0o600)
+		return writeSecret(out, []byte(seed.SMBIOSPrefix+base64.StdEncoding.EncodeToString(text)))
 	}},
 }
 
@@ -92,9 +88,6 @@ func (a *app) nodeSeeds() *cobra.Command {
 					if errors.Is(err, image.ErrMedium) {
 						return coded(exitRefused, err)
 					}
-					return err
-				}
-				if err := os.Chmod(name, 0o600); err != nil {
 					return err
 				}
 				made = append(made, name)

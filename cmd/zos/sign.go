@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -132,7 +131,7 @@ func (a *app) sign(o signOptions, path string) error {
 	if err != nil {
 		return coded(exitRefused, fmt.Errorf("%s: %w", path, err))
 	}
-	if err := renameio.WriteFile(o.out, out, 0o644); err != nil {
+	if err := writeFile(o.out, out, 0o644); err != nil {
 		return fmt.Errorf("write the envelope: %w", err)
 	}
 	r, err := examine(env, root)

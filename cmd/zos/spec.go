@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/sign"
@@ -102,7 +101,7 @@ func (a *app) render(ctx context.Context, app, out, store string) error {
 	if err != nil {
 		return coded(r.code(), fmt.Errorf("%s: %w", app, err))
 	}
-	if err := renameio.WriteFile(out, b, 0o644); err != nil {
+	if err := writeFile(out, b, 0o644); err != nil {
 		return fmt.Errorf("write the spec: %w", err)
 	}
 	s, err := summarise(b)

@@ -10,10 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/ledger"
@@ -242,6 +242,8 @@ in its seed can enrol with a key of its own; the labels become the node's, so
 that deployments can be placed by them. The ledger counts the uses. The voucher
 becomes public when it is used; its key is a secret.
 
+A voucher that exists is never overwritten.
+
 Exit codes: 0 made, 3 refused, 4 file not found.`,
 		Example: `  zos ledger voucher --key ~/.ssh/operator --root root.json --uses 4 --label site=lab -o voucher.json`,
 		Args:    cobra.NoArgs,
@@ -267,6 +269,11 @@ Exit codes: 0 made, 3 refused, 4 file not found.`,
 // voucher signs a voucher and writes it and its private key, once nothing can
 // be refused any more: a key that stands there already belongs to a voucher.
 func (a *app) voucher(v ledger.Voucher, private []byte, keys []string, rootPath, out string) error {
+	for _, path := range []string{out, out + voucherKeyExt} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return coded(exitRefused, errors.Join(fmt.Errorf("%s exists and is not overwritten: nodes may still have to enrol with it; name another file, or move it away", path), err))
+		}
+	}
 	if v.ID == "" {
 		b := make([]byte, 8)
 		if _, err := rand.Read(b); err != nil {
@@ -303,10 +310,10 @@ func (a *app) voucher(v ledger.Voucher, private []byte, keys []string, rootPath,
 		}
 	}
 	// The key goes first: a voucher without its key is of no use.
-	if err := renameio.WriteFile(out+voucherKeyExt, private, 0o600); err != nil {
+	if err := writeSecret(out+voucherKeyExt, private); err != nil {
 		return fmt.Errorf("write the voucher's key: %w", err)
 	}
-	if err := renameio.WriteFile(out, raw, 0o600); err != nil {
+	if err := writeSecret(out, raw); err != nil {
 		return fmt.Errorf("write the voucher: %w", err)
 	}
 	return a.print(struct {

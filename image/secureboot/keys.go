@@ -134,7 +134,10 @@ func (k *Keys) Write(dir string, at time.Time) error {
 			return fmt.Errorf("keys: %w", err)
 		}
 		_, err = f.Write(b)
-		return errors.Join(err, f.Close())
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("keys: %w", errors.Join(err, os.Remove(f.Name()))) // half a key is none
+		}
+		return nil
 	}
 	for name, p := range map[string]Pair{PK: k.PK, KEK: k.KEK, DB: k.DB} {
 		secret, err := x509.MarshalPKCS8PrivateKey(p.Key)

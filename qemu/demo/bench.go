@@ -157,7 +157,7 @@ func (b *bench) idleInitramfs(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(b.out, "seeded"), both, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(b.out, "seeded"), both, 0o600); err != nil {
 		return "", fmt.Errorf("the node's initramfs: %w", err)
 	}
 	return name, nil
