@@ -139,6 +139,9 @@ func ledgerAway(t *testing.T, w *world, n *node, id int64) {
 	m = n.Console.Mark()
 	w.gate.up()
 	n.says(t, m, `msg="following the ledger"|ledger is back`)
+	if err := w.client.Sync(deadline(t)); err != nil { // else it is what we knew before
+		t.Fatal(err)
+	}
 	if got := w.client.State().Status(w.client.State().Deployment(id)); got != ledger.Running {
 		t.Errorf("afterwards the deployment is %s", got)
 	}
