@@ -6,19 +6,15 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"testing"
 )
 
-// TestMain is also the zos that the demo starts as processes of their own.
+// TestMain is also the zos that the demo and tests start as processes of their
+// own.
 func TestMain(m *testing.M) {
-	if os.Getenv("ZOS_TEST_RUN") != "" && len(os.Args) > 1 && os.Args[1] == "ledger" {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-		stop()
-		os.Exit(code)
+	if os.Getenv("ZOS_TEST_RUN") != "" && len(os.Args) > 1 && (os.Args[1] == "ledger" || os.Args[1] == "node") {
+		main()
 	}
 	os.Exit(m.Run())
 }

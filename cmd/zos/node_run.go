@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,7 +96,7 @@ func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	bye, stop := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
 	defer stop()
 	// The second signal ends the waiting, and with it the machine.
-	bye, again := signal.NotifyContext(bye, os.Interrupt, syscall.SIGTERM)
+	bye, again := signal.NotifyContext(bye, endings()...)
 	defer again()
 	if err := m.PowerButton(bye); err != nil {
 		return err

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/qemu"
+)
+
+// TestNothingStays: however zos node run is ended, also by its terminal that
+// closes, no emulator and no folder is left.
+func TestNothingStays(t *testing.T) {
+	if _, err := exec.LookPath(qemu.Binary); err != nil {
+		t.Skipf("SKIP node run: no %s", qemu.Binary)
+	}
+	disk := file(t, "none.img", make([]byte, 1<<20)) // nothing boots from it
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			cmd := exec.Command(os.Args[0], "node", "run", disk, "--memory", "64")
+			cmd.Env = append(os.Environ(), "ZOS_TEST_RUN=1", "TMPDIR="+dir)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			gone := make(chan error, 1)
+			go func() { gone <- cmd.Wait() }()
+			for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+				if rigs, err := filepath.Glob(filepath.Join(dir, "zos-rig-*", "qmp")); err != nil || len(rigs) > 0 {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatal("no machine was started")
+				}
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-gone:
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
+					t.Errorf("%v\n%s", err, said.String())
+				}
+			case <-time.After(2 * time.Minute):
+				t.Fatalf("%s does not end it", sig)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
