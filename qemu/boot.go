@@ -31,7 +31,11 @@ func Boot(ctx context.Context, o Options, up *regexp.Regexp) (*Machine, error) {
 		if cerr := m.Close(); cerr != nil {
 			return nil, errors.Join(err, cerr)
 		}
-		if !again {
+		switch {
+		case again:
+		case errors.Is(err, ErrConsoleEnded):
+			return nil, fmt.Errorf("boot: the machine was off before the node was up; the end of its console:\n%s%w", m.Console.Tail(30), errors.Join(ErrConsoleEnded, m.err))
+		default:
 			return nil, fmt.Errorf("boot: %w", err)
 		}
 	}

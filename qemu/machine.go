@@ -68,8 +68,29 @@ var firmware = [][2]string{
 	{"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
 }
 
-// Start boots a machine. Close must be called.
+// ErrPortTaken says that a port of Options.Forward cannot be listened on.
+var ErrPortTaken = errors.New("the port cannot be listened on")
+
+// checkPorts finds what QEMU would only say on its way out.
+func checkPorts(forward map[int]int) error {
+	for _, host := range sortedPorts(forward) {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", host))
+		if err != nil {
+			return fmt.Errorf("forward 127.0.0.1:%d to the machine's port %d: %w: %w", host, forward[host], ErrPortTaken, err)
+		}
+		if err := l.Close(); err != nil {
+			return fmt.Errorf("probe port %d: %w", host, err)
+		}
+	}
+	return nil
+}
+
+// Start boots a machine. Close must be called. A port to forward that is taken
+// is ErrPortTaken.
 func Start(o Options) (*Machine, error) {
+	if err := checkPorts(o.Forward); err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "zos-rig-")
 	if err != nil {
 		return nil, fmt.Errorf("folder for the machine: %w", err)

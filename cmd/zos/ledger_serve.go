@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/bft"
@@ -91,6 +92,23 @@ func (a *app) logger(verbose bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }
 
+// lockFolder keeps a second server from a ledger's folder: it would clear away
+// what the first is writing, and fail later with words of the database. The
+// lock ends with the process.
+func lockFolder(dir string) (unlock func() error, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fileError(fmt.Errorf("ledger: %w", err))
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("another zos ledger serve uses %s; end it first, or follow it with zos ledger mirror into a folder of its own", dir)
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	return f.Close, nil
+}
+
 func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err error) {
 	if err := checkListen(o.listen); err != nil {
 		return err
@@ -102,6 +120,11 @@ func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err 
 	if _, err := os.Stat(filepath.Join(dir, "root.json")); err != nil {
 		return fileError(fmt.Errorf("%s is no ledger folder; make one with `zos ledger init`: %w", dir, err))
 	}
+	unlock, err := lockFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	l, err := o.open()
 	if err != nil {
 		return err

@@ -184,6 +184,8 @@ func TestLedgerCommands(t *testing.T) {
 	zos(t, exitOK, "ledger", "voucher", "--key", keys["operator"], "--root", root, "--uses", "2", "--label", "site=a", "-o", voucher)
 
 	url := serve(t, led)
+	_, e = zos(t, exitFailed, "ledger", "serve", led, "--listen", "127.0.0.1:0")
+	contains(t, e, "another zos ledger serve uses "+led)
 	sp := file(t, "shop.json", ledgertest.New(t).Spec("shop", 1, nil))
 	env := filepath.Join(dir, "shop.envelope")
 	zos(t, exitOK, "sign", "--key", keys["author"], "--role", "author", "--root", root, sp, "-o", env)

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -76,6 +77,9 @@ func (a *app) nodeRun() *cobra.Command {
 // runMachine boots and stays until the machine is off or Ctrl-C.
 func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	m, err := qemu.Boot(ctx, o, qemu.Up)
+	if errors.Is(err, qemu.ErrPortTaken) {
+		return fmt.Errorf("%w\nend what has the port (ss -ltnp shows it), or name another: --forward HOSTPORT:PORT", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -5,15 +5,29 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/zos-node/zos/qemu"
 )
+
+// TestForwardTaken: which port, and what to do, before anything is started.
+func TestForwardTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	_, errs := zos(t, exitFailed, "node", "run", file(t, "none.img", nil), "--forward", port+":80")
+	contains(t, errs, "127.0.0.1:"+port, "cannot be listened on", "--forward HOSTPORT:PORT")
+}
 
 // TestNothingStays: however zos node run is ended, also by its terminal that
 // closes, no emulator and no folder is left.
