@@ -196,6 +196,9 @@ func (m *Machine) start(o Options, args []string) error {
 	// The machine gets its own group: a Ctrl-C at the terminal is ours to
 	// handle, and it dies with us whatever happens.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// What QEMU lays aside for snapshot=on is removed with the rest, also when
+	// QEMU is ended before it has unlinked it.
+	m.cmd.Env = append(os.Environ(), "TMPDIR="+m.dir)
 	r, w := io.Pipe()
 	m.cmd.Stdout, m.cmd.Stderr = w, w
 	m.Started = time.Now()
