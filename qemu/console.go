@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // Line is one line of a console and when its end arrived.
@@ -31,7 +32,48 @@ type Console struct {
 
 func newConsole() *Console { return &Console{signal: make(chan struct{})} }
 
-var escapes = regexp.MustCompile("\x1b\\[[0-9;?=]*[A-Za-z]|\x1b[=>c]")
+// escapes are the control sequences of ECMA-48 that firmware and shells paint
+// with: CSI, OSC, and those of two or three characters.
+var escapes = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|\x1b[ -/]*[0-~]")
+
+// Plain takes out of a line what would steer the terminal that shows it.
+func Plain(line string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' {
+			return -1
+		}
+		return r
+	}, escapes.ReplaceAllString(line, ""))
+}
+
+// plainWriter writes whole lines, plain.
+type plainWriter struct {
+	w    io.Writer
+	part []byte
+}
+
+func (p *plainWriter) Write(b []byte) (int, error) {
+	p.part = append(p.part, b...)
+	for {
+		i := bytes.IndexByte(p.part, '\n')
+		if i < 0 {
+			return len(b), nil
+		}
+		line := p.part[:i]
+		p.part = p.part[i+1:]
+		if _, err := io.WriteString(p.w, Plain(string(line))+"\n"); err != nil {
+			return len(b), err
+		}
+	}
+}
+
+// flush writes what has no end.
+func (p *plainWriter) flush() {
+	if len(p.part) > 0 {
+		_, _ = io.WriteString(p.w, Plain(string(p.part))+"\n") // as a full disk before: the machine is off
+		p.part = nil
+	}
+}
 
 // copyFrom reads until r ends, and copies what it read to w.
 func (c *Console) copyFrom(r io.Reader, w io.Writer) {
@@ -64,8 +106,7 @@ func (c *Console) add(b []byte) {
 		if i < 0 {
 			break
 		}
-		text := escapes.ReplaceAllString(string(c.part[:i]), "")
-		c.lines = append(c.lines, Line{time.Now(), strings.Trim(text, "\r")})
+		c.lines = append(c.lines, Line{time.Now(), Plain(string(c.part[:i]))})
 		c.part = c.part[i+1:]
 	}
 	c.wake()
@@ -134,7 +175,7 @@ func (c *Console) Tail(n int) string {
 		fmt.Fprintf(&b, "  | %s\n", l.Text)
 	}
 	if len(c.part) > 0 {
-		fmt.Fprintf(&b, "  | %s\n", c.part)
+		fmt.Fprintf(&b, "  | %s\n", Plain(string(c.part)))
 	}
 	return b.String()
 }

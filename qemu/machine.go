@@ -39,7 +39,7 @@ type Options struct {
 	Forward map[int]int // port on 127.0.0.1 to port of the machine
 	Faults  bool        // give the machine the port "zos.fault" (test images only)
 	SMBIOS  []string    // OEM strings (type 11)
-	Log     string      // file for the console; "" keeps it in memory only
+	Log     string      // file for the console, without escape sequences; "" keeps it in memory only
 	Console io.Writer   // a copy of the console, or nil
 }
 
@@ -182,12 +182,14 @@ func sortedPorts(m map[int]int) []int {
 func (m *Machine) start(o Options, args []string) error {
 	var log io.Writer = io.Discard
 	var file *os.File
+	kept := &plainWriter{} // people look at it in a terminal
 	if o.Log != "" {
 		f, err := os.Create(o.Log)
 		if err != nil {
 			return fmt.Errorf("console log: %w", err)
 		}
-		file, log = f, f
+		file, kept.w = f, f
+		log = kept
 	}
 	if o.Console != nil {
 		log = io.MultiWriter(log, o.Console)
@@ -211,6 +213,7 @@ func (m *Machine) start(o Options, args []string) error {
 	go func() {
 		m.Console.copyFrom(r, log)
 		if file != nil {
+			kept.flush()
 			file.Close()
 		}
 	}()

@@ -56,6 +56,21 @@ func TestConsoleExpect(t *testing.T) {
 	}
 }
 
+// TestPlain: what goes to a log file cannot steer the terminal of its reader.
+func TestPlain(t *testing.T) {
+	var kept bytes.Buffer
+	p := &plainWriter{w: &kept}
+	for _, s := range []string{"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[0m\x1b[37m\x1b[40mBdsDxe\x1b", "[0m: loading\r\n", "\x1b]0;title\x07a\tb\x1b(B\x1b=\a\x9b\xc2\x9b2J\nno \x1bcend"} {
+		if _, err := io.WriteString(p, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.flush()
+	if want := "BdsDxe: loading\na\tb\ufffd2J\nno end\n"; kept.String() != want {
+		t.Errorf("%q, want %q", kept.String(), want)
+	}
+}
+
 func TestConsoleDeadline(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -171,7 +171,7 @@ func askPassphrase(path string) (secret []byte, err error) {
 		return nil, fmt.Errorf("there is no terminal to ask on: %w", err)
 	}
 	defer func() { err = errors.Join(err, tty.Close()) }()
-	if _, err := fmt.Fprintf(tty, "Passphrase of %s: ", path); err != nil {
+	if _, err := fmt.Fprintf(tty, "Passphrase of %s: ", harmless(path)); err != nil {
 		return nil, fmt.Errorf("ask on the terminal: %w", err)
 	}
 	secret, err = term.ReadPassword(int(tty.Fd()))

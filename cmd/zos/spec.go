@@ -175,7 +175,7 @@ func (s summary) write(w io.Writer, path string) {
 	line := func(head, format string, args ...any) {
 		fmt.Fprintf(w, "  %-10s %s\n", head, fmt.Sprintf(format, args...))
 	}
-	fmt.Fprintf(w, "%s\n", path)
+	fmt.Fprintf(w, "%s\n", harmless(path))
 	line("deployment", "%s, version %d", s.Name, s.Version)
 	line("digest", "%s  (%d bytes)", s.Digest, s.Bytes)
 	line("placement", "%d × %s%s; on partition: %s", d.Placement.Replicas, d.Placement.Arch, pairs(d.Placement.Labels), d.Placement.OnPartition)

@@ -281,6 +281,10 @@ func TestCheck(t *testing.T) {
 	if strings.ContainsAny(text, "\x1b\r") {
 		t.Errorf("control characters reach the terminal: %q", text)
 	}
+	painted := put(t, filepath.Join(dir, "\x1b[2J\rspec.json"), string(full))
+	if text, _ = cli(t, exitOK, "check", painted); strings.ContainsAny(text, "\x1b\r") {
+		t.Errorf("control characters of the file's name reach the terminal: %q", text)
+	}
 	for name, c := range map[string]struct{ old, new, want string }{
 		"absent":    {`"replicas":2,`, ``, "placement.replicas: is absent"},
 		"unknown":   {`"replicas":2`, `"replicas":2,"x":1`, "placement.x: is an unknown field"},

@@ -75,7 +75,7 @@ func (a *app) submit(ctx context.Context, f ledgerFlags, raw []byte, what string
 		return err
 	}
 	return a.print(r, func(w io.Writer) {
-		fmt.Fprintf(w, "%s is entry %d of the ledger, since %s\n", what, r.Index, clock(r.TimeMs))
+		fmt.Fprintf(w, "%s is entry %d of the ledger, since %s\n", harmless(what), r.Index, clock(r.TimeMs))
 		if r.Verified {
 			fmt.Fprintf(w, "the log was checked to have it there (size %d)\n", r.Size)
 		}

@@ -114,7 +114,7 @@ func judge(root *ledger.Root, kind string, keys, more []string) (*policy, error)
 
 // write shows the report to people.
 func (r report) write(w io.Writer, path string) {
-	fmt.Fprintf(w, "%s\n", path)
+	fmt.Fprintf(w, "%s\n", harmless(path))
 	what := documentKind(r.PayloadType)
 	if r.Name != "" {
 		what = fmt.Sprintf("%s %s, version %d", what, r.Name, r.Version)

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/zos-node/zos/qemu"
 )
 
 // command runs a program to its end and returns its standard output. Its
@@ -80,8 +82,9 @@ func startServer(ctx context.Context, log string, ready *regexp.Regexp, limit ti
 		scan := bufio.NewScanner(r)
 		scan.Buffer(nil, 1<<20)
 		for scan.Scan() {
-			fmt.Fprintln(f, scan.Text())
-			if m := ready.FindStringSubmatch(scan.Text()); m != nil {
+			line := qemu.Plain(scan.Text()) // people follow the log in a terminal
+			fmt.Fprintln(f, line)
+			if m := ready.FindStringSubmatch(line); m != nil {
 				select {
 				case matched <- m:
 				default:
