@@ -7,8 +7,13 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 )
+
+// lockGone is what zos node build says when the lock could not be kept to.
+const lockGone = "THE LOCK NO LONGER HOLDS"
 
 // summary says what was done, how long it took, and with what.
 func (c *chain) summary() {
@@ -36,6 +41,18 @@ func (c *chain) summary() {
 	fmt.Fprintf(w, "  hypervisor %s %s (%s)\n", h.Name, h.Version, h.Source)
 	if c.accel != "" {
 		fmt.Fprintf(w, "  accelerator %s\n", c.accel)
+	}
+	for _, line := range c.warnings {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+	if slices.ContainsFunc(c.warnings, func(s string) bool { return strings.Contains(s, lockGone) }) {
+		fmt.Fprint(w, `
+  ********************************************************************
+  *  THE LOCK DID NOT HOLD: versions that kernel/debian.lock names   *
+  *  are gone from the archive, and the image has newer ones.        *
+  *  To pin those: zos node lock                                     *
+  ********************************************************************
+`)
 	}
 	if h.Name != "cloud-hypervisor" {
 		fmt.Fprint(w, `
