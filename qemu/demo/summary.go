@@ -8,12 +8,11 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 )
 
-// lockGone is what zos node build says when the lock could not be kept to.
-const lockGone = "THE LOCK NO LONGER HOLDS"
+// lockGone matches what is said when a lock could not be kept to.
+var lockGone = regexp.MustCompile(`LOCK\b.* NO LONGER HOLDS`)
 
 // summary says what was done, how long it took, and with what.
 func (c *chain) summary() {
@@ -45,12 +44,12 @@ func (c *chain) summary() {
 	for _, line := range c.warnings {
 		fmt.Fprintf(w, "  %s\n", line)
 	}
-	if slices.ContainsFunc(c.warnings, func(s string) bool { return strings.Contains(s, lockGone) }) {
+	if slices.ContainsFunc(c.warnings, lockGone.MatchString) {
 		fmt.Fprint(w, `
   ********************************************************************
-  *  THE LOCK DID NOT HOLD: versions that kernel/debian.lock names   *
-  *  are gone from the archive, and the image has newer ones.        *
-  *  To pin those: zos node lock                                     *
+  *  A LOCK DID NOT HOLD: versions that it names are gone from the   *
+  *  archive, and the image has newer ones. To pin those:            *
+  *  zos node lock (the node), mkimages -update (the example's web)  *
   ********************************************************************
 `)
 	}

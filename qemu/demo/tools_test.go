@@ -38,8 +38,12 @@ echo result`)
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 	out.Reset()
+	c.warnings = append(c.warnings, `WARN msg="A LOCK OF THE WEB IMAGE NO LONGER HOLDS: y"`)
+	if !lockGone.MatchString(c.warnings[1]) {
+		t.Error("the lock of the example is not known as one")
+	}
 	c.summary()
-	if s := out.String(); !strings.Contains(s, "THE LOCK NO LONGER HOLDS") || !strings.Contains(s, "THE LOCK DID NOT HOLD") {
+	if s := out.String(); !strings.Contains(s, "THE LOCK NO LONGER HOLDS") || !strings.Contains(s, "A LOCK DID NOT HOLD") {
 		t.Error(s)
 	}
 }
