@@ -121,7 +121,10 @@ func writeReport(w io.Writer, r *audit.Report) {
 	fmt.Fprintf(w, "  deployment  %d entries with %d signatures and %d proofs, %d records\n", len(r.Story.Items), r.Signatures, r.Proofs, r.Records)
 	for _, c := range r.Claims {
 		state := c.State
-		if c.Result != "" {
+		switch {
+		case c.State == ledger.GrantReleased:
+			state = "given back"
+		case c.Result != "":
 			state = "closed: " + c.Result
 		}
 		fmt.Fprintf(w, "  claim %-5d node %s, %s, %d records, plan %s\n", c.Claim, c.Name, state, c.Records, short(c.Plan, 19, false))

@@ -310,3 +310,27 @@ func TestStoryCommands(t *testing.T) {
 	_, e = zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
 	contains(t, e, "ledger is forged")
 }
+
+// TestGivenBack: a node that is shut down in order gives its claim back. That
+// is no failure of the deployment, and nothing that an audit has to find.
+func TestGivenBack(t *testing.T) {
+	l := ledgertest.New(t)
+	n := l.Join("n1", 1024)
+	id := l.Must(l.Register("shop", 1, nil))
+	claim := l.Must(n.Claim(id))
+	for _, p := range strings.Fields("detect match claim retrieve") {
+		l.Must(n.Record(claim, p, "ok", nil))
+	}
+	l.Must(n.Record(claim, "retrieve", "undone", nil))
+	const why = "the node shuts down"
+	l.Must(n.Entry(ledger.TypeRelease, ledger.Release{Claim: claim, Reason: why, Acted: l.Acted()}))
+	l.Must(n.Entry(ledger.TypeClose, ledger.Close{Claim: claim, Records: 5, Result: "failed", Reason: why, Acted: l.Acted()}))
+	read := []string{"shop", "--ledger", l.Dir, "--root", file(t, "root.json", l.RootEnv)}
+	o, _ := zos(t, exitOK, append([]string{"status"}, read...)...)
+	contains(t, o, "REGISTERED", "given back: the node shuts down", "last phase retrieve undone")
+	if strings.Contains(o, "failed") {
+		t.Errorf("reads as a failure:\n%s", o)
+	}
+	o, _ = zos(t, exitOK, append([]string{"audit"}, read...)...)
+	contains(t, o, "everything fits", "given back")
+}

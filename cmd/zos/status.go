@@ -131,7 +131,11 @@ func (d deploymentStatus) write(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, c := range d.Claims {
 		state := c.State
+		reason := c.Reason
 		switch {
+		case c.State == ledger.GrantReleased:
+			// Others may have it; no failure of the deployment, whatever the close says.
+			state, reason = strings.Join(said("given back", c.Reason), ": "), ""
 		case c.Closed != "":
 			state = "closed: " + c.Closed
 		case c.Running:
@@ -144,7 +148,7 @@ func (d deploymentStatus) write(w io.Writer) {
 		if c.Incidents > 0 {
 			last += fmt.Sprintf(", %d incidents", c.Incidents)
 		}
-		fmt.Fprintf(t, "  node %s\tclaim %d\t%s\n", c.NodeName, c.Claim, harmless(strings.Join(said(state, last, c.Error, c.Reason), "; ")))
+		fmt.Fprintf(t, "  node %s\tclaim %d\t%s\n", c.NodeName, c.Claim, harmless(strings.Join(said(state, last, c.Error, reason), "; ")))
 	}
 	for _, n := range d.Nodes {
 		what := "fits; may claim from " + clock(n.FromMs)

@@ -90,7 +90,7 @@ func (b *bench) image(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := command(ctx, b.zos, "node", "build", "--faults", "--board", b.board, "--root", b.root, "--seed", seed, "-o", b.out); err != nil {
+	if _, err := b.command(ctx, b.zos, "node", "build", "--faults", "--board", b.board, "--root", b.root, "--seed", seed, "-o", b.out); err != nil {
 		return nil, err
 	}
 	return nil, b.loadBuild(b.out)
@@ -206,14 +206,16 @@ type inside struct {
 
 // stay boots the node whose starts are measured.
 func (b *bench) stay(ctx context.Context) ([]string, error) {
-	var err error
-	if b.port, err = freePort(gatewayPort); err != nil {
-		return nil, err
-	}
 	o := b.options(filepath.Join(b.out, "seeded"))
-	o.Forward = map[int]int{b.port: gatewayPort}
-	if b.m, err = qemu.Start(o); err != nil {
-		return nil, err
+	for tries := 0; b.m == nil; tries++ {
+		var err error
+		if b.port, err = freePort(gatewayPort); err != nil {
+			return nil, err
+		}
+		o.Forward = map[int]int{b.port: gatewayPort}
+		if b.m, err = qemu.Start(o); err != nil && (tries == portTries || !errors.Is(err, qemu.ErrPortTaken)) {
+			return nil, err
+		}
 	}
 	limited, cancel := context.WithTimeout(ctx, bootLimit)
 	defer cancel()

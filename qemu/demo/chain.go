@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +36,7 @@ type chain struct {
 	history                   historyInfo
 	consolePath, envelopePath string
 	accel                     string
-	ports                     [2]int // of ledger and mirror
+	warnings                  []string // that children said, each once
 	locked                    *os.File
 }
 
@@ -60,6 +62,12 @@ type step struct {
 	f    func(context.Context) ([]string, error)
 }
 
+// Ports on loopback that are tried first.
+const (
+	ledgerPort = 8470
+	mirrorPort = 8480
+)
+
 // images of the example, in the order in which they are made.
 var images = []string{"app", "web"}
 
@@ -74,21 +82,21 @@ func (c *chain) run(ctx context.Context) error {
 	if c.benchFile != "" {
 		build = b.image
 	}
-	todo := []step{
-		{"trust: keys, policy and ledger", c.makeTrust},
-		{"node image: kernel, init, agent, hypervisor", build},
+	// The servers come before the image: the seed on it tells where they are.
+	todo := []step{{"trust: keys, policy and ledger", c.makeTrust}}
+	if !c.imageOnly {
+		todo = append(todo, step{"ledger and mirror on loopback", c.startServers})
 	}
+	todo = append(todo, step{"node image: kernel, init, agent, hypervisor", build})
 	switch {
 	case c.imageOnly:
 	case c.benchFile != "":
 		todo = append(todo,
-			step{"ledger and mirror on loopback", c.startServers},
 			step{"OCI images: app and web", c.makeImages},
 			step{"Zero-Images, twice", c.convertImages})
 		todo = append(todo, b.steps()...)
 	default:
 		todo = append(todo,
-			step{"ledger and mirror on loopback", c.startServers},
 			step{"OCI images: app and web", c.makeImages},
 			step{"Zero-Images, twice", c.convertImages},
 			step{"render and check examples/shop/app.yaml", c.render},
@@ -160,13 +168,13 @@ func (c *chain) makeTrust(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("folder for keys: %w", err)
 	}
 	for _, k := range []string{"root", "author", "security1", "security2", "operator"} {
-		if _, err := command(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", k, "-f", filepath.Join(keys, k)); err != nil {
+		if _, err := c.command(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", k, "-f", filepath.Join(keys, k)); err != nil {
 			return nil, err
 		}
 	}
 	pub := func(k string) string { return filepath.Join(keys, k+".pub") }
 	ledger := filepath.Join(c.run1, "ledger")
-	_, err := command(ctx, c.zos, "ledger", "init", ledger, "--origin", "zos.example/demo",
+	_, err := c.command(ctx, c.zos, "ledger", "init", ledger, "--origin", "zos.example/demo",
 		"--role", "root="+pub("root")+":1",
 		"--role", "author="+pub("author")+":1",
 		"--role", "security="+pub("security1")+","+pub("security2")+":2",
@@ -177,7 +185,7 @@ func (c *chain) makeTrust(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	c.root = filepath.Join(ledger, "root.json")
-	_, err = command(ctx, c.zos, "ledger", "voucher", "--key", filepath.Join(keys, "operator"), "--root", c.root,
+	_, err = c.command(ctx, c.zos, "ledger", "voucher", "--key", filepath.Join(keys, "operator"), "--root", c.root,
 		"--uses", "4", "--label", "site=demo", "-o", filepath.Join(c.run1, "voucher.json"))
 	if err != nil {
 		return nil, err
@@ -195,7 +203,7 @@ func (c *chain) buildNode(ctx context.Context) ([]string, error) {
 		}
 		args = append(args, "--seed", seed)
 	}
-	if _, err := command(ctx, c.zos, args...); err != nil {
+	if _, err := c.command(ctx, c.zos, args...); err != nil {
 		return nil, err
 	}
 	if err := c.loadBuild(out); err != nil {
@@ -219,48 +227,52 @@ func (c *chain) loadBuild(dir string) error {
 	return nil
 }
 
-// makeSeed says on the boot partition where ledger and mirror will be.
+// makeSeed says on the boot partition where ledger and mirror are. Inside,
+// 10.0.2.2 is the loopback of this machine.
 func (c *chain) makeSeed(ctx context.Context) (string, error) {
-	var urls [2]string
-	for i, want := range []int{8470, 8480} {
-		port, err := freePort(want)
-		if err != nil {
-			return "", err
-		}
-		c.ports[i], urls[i] = port, fmt.Sprintf("http://10.0.2.2:%d", port)
-	}
+	inside := func(url string) string { return strings.Replace(url, "127.0.0.1", "10.0.2.2", 1) }
 	seed := filepath.Join(c.run1, "seed.json")
-	_, err := command(ctx, c.zos, "node", "seed", "--name", "node-1", "--ledger", urls[0], "--mirror", urls[1],
+	_, err := c.command(ctx, c.zos, "node", "seed", "--name", "node-1", "--ledger", inside(c.ledgerURL), "--mirror", inside(c.mirrorURL),
 		"--voucher", filepath.Join(c.run1, "voucher.json"), "-o", seed)
 	return seed, err
 }
 
 var listening = regexp.MustCompile(`(http://127\.0\.0\.1:\d+)`)
 
-func (c *chain) startServers(ctx context.Context) ([]string, error) {
-	var m []string
-	var err error
-	c.ledger, m, err = startServer(ctx, filepath.Join(c.run1, "ledger.log"), listening, 30*time.Second,
-		c.zos, "ledger", "serve", filepath.Join(c.run1, "ledger"), "--listen", fmt.Sprintf("127.0.0.1:%d", c.ports[0]))
-	if err != nil {
+func (c *chain) startServers(ctx context.Context) (notes []string, err error) {
+	if c.ledger, c.ledgerURL, err = c.startOn(ctx, ledgerPort, "ledger", "ledger", "serve", filepath.Join(c.run1, "ledger")); err != nil {
 		return nil, err
 	}
-	c.ledgerURL = m[1]
 	store := c.path("store")
 	if err := os.MkdirAll(store, 0o755); err != nil {
 		return nil, fmt.Errorf("chunk store: %w", err)
 	}
-	c.mirror, m, err = startServer(ctx, filepath.Join(c.run1, "mirror.log"), listening, 30*time.Second,
-		c.zos, "image", "serve", store, "--listen", fmt.Sprintf("127.0.0.1:%d", c.ports[1]))
-	if err != nil {
+	if c.mirror, c.mirrorURL, err = c.startOn(ctx, mirrorPort, "mirror", "image", "serve", store); err != nil {
 		return nil, err
 	}
-	c.mirrorURL = m[1]
 	return []string{"ledger " + c.ledgerURL, "mirror " + c.mirrorURL}, nil
 }
 
+// startOn starts a server of zos on a port, or on a free one if that is
+// taken, and returns the address that it says it listens on: between a probe
+// and the server's own start somebody else may take a port.
+func (c *chain) startOn(ctx context.Context, port int, name string, args ...string) (s *server, url string, err error) {
+	for _, p := range []int{port, 0} {
+		var m []string
+		s, m, err = startServer(ctx, filepath.Join(c.run1, name+".log"), sign{listening, "the " + name + " says at which address it listens"}, 30*time.Second,
+			c.zos, append(slices.Clone(args), "--listen", fmt.Sprintf("127.0.0.1:%d", p))...)
+		if err == nil {
+			return s, m[1], nil
+		}
+		if !portTaken(err) {
+			break
+		}
+	}
+	return nil, "", err
+}
+
 func (c *chain) makeImages(ctx context.Context) ([]string, error) {
-	out, err := command(ctx, "go", "run", "./examples/shop/mkimages", "-o", c.path("oci"))
+	out, err := c.command(ctx, "go", "run", "./examples/shop/mkimages", "-o", c.path("oci"))
 	return []string{out}, err
 }
 
@@ -276,7 +288,7 @@ func (c *chain) convertImages(ctx context.Context) ([]string, error) {
 			VerityRoot string `json:"verityRoot"`
 		}
 		for i, store := range []string{c.path("store"), again} {
-			out, err := command(ctx, c.zos, "image", "convert", "oci:"+c.path("oci", name), "--store", store, "--json")
+			out, err := c.command(ctx, c.zos, "image", "convert", "oci:"+c.path("oci", name), "--store", store, "--json")
 			if err != nil {
 				return notes, err
 			}
@@ -295,7 +307,7 @@ func (c *chain) convertImages(ctx context.Context) ([]string, error) {
 		return notes, fmt.Errorf("remove the second conversion: %w", err)
 	}
 	for _, f := range []string{"vmlinuz", "initramfs.cpio"} {
-		if _, err := command(ctx, c.zos, "image", "blob", c.path("guest", f), "--store", c.path("store")); err != nil {
+		if _, err := c.command(ctx, c.zos, "image", "blob", c.path("guest", f), "--store", c.path("store")); err != nil {
 			return notes, err
 		}
 	}
@@ -304,10 +316,10 @@ func (c *chain) convertImages(ctx context.Context) ([]string, error) {
 
 func (c *chain) render(ctx context.Context) ([]string, error) {
 	spec := filepath.Join(c.run1, "shop.spec.json")
-	if _, err := command(ctx, c.zos, "render", "examples/shop/app.yaml", "--store", c.path("store"), "-o", spec); err != nil {
+	if _, err := c.command(ctx, c.zos, "render", "examples/shop/app.yaml", "--store", c.path("store"), "-o", spec); err != nil {
 		return nil, err
 	}
-	out, err := command(ctx, c.zos, "check", spec)
+	out, err := c.command(ctx, c.zos, "check", spec)
 	return []string{out}, err
 }
 
@@ -316,14 +328,14 @@ func (c *chain) sign(ctx context.Context) ([]string, error) {
 	if err := c.signAs(ctx, filepath.Join(c.run1, "shop.spec.json"), c.envelopePath); err != nil {
 		return nil, err
 	}
-	out, err := command(ctx, c.zos, "verify", c.envelopePath, "--root", c.root)
+	out, err := c.command(ctx, c.zos, "verify", c.envelopePath, "--root", c.root)
 	return []string{out}, err
 }
 
 // signAs signs a spec with the three keys of the two roles.
 func (c *chain) signAs(ctx context.Context, in, out string) error {
 	for _, k := range []struct{ key, role string }{{"author", "author"}, {"security1", "security"}, {"security2", "security"}} {
-		if _, err := command(ctx, c.zos, "sign", "--key", filepath.Join(c.run1, "keys", k.key), "--role", k.role, "--root", c.root, in, "-o", out); err != nil {
+		if _, err := c.command(ctx, c.zos, "sign", "--key", filepath.Join(c.run1, "keys", k.key), "--role", k.role, "--root", c.root, in, "-o", out); err != nil {
 			return err
 		}
 		in = out
@@ -338,7 +350,7 @@ func (c *chain) submit(ctx context.Context) ([]string, error) {
 
 // submitFile returns the log index of the receipt.
 func (c *chain) submitFile(ctx context.Context, envelope string) (int64, error) {
-	out, err := command(ctx, c.zos, "submit", "--ledger", c.ledgerURL, "--root", c.root, "--json", envelope)
+	out, err := c.command(ctx, c.zos, "submit", "--ledger", c.ledgerURL, "--root", c.root, "--json", envelope)
 	if err != nil {
 		return 0, err
 	}

@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// portTries is how often a start is tried again when its port was taken.
+const portTries = 2
+
 // gatewayPort is the port on the node that examples/shop/app.yaml names.
 const gatewayPort = 8000
 
@@ -49,15 +52,20 @@ var (
 // boot starts the node image, from its disk, and waits until its agent
 // follows the ledger.
 func (c *chain) boot(ctx context.Context) ([]string, error) {
-	var err error
-	if c.gatewayPort, err = freePort(gatewayPort); err != nil {
-		return nil, err
-	}
 	c.consolePath = filepath.Join(c.run1, "console.log")
-	c.node, _, err = startServer(ctx, c.consolePath, following, bootLimit, c.zos, "node", "run",
-		filepath.Join(c.path("images", c.board), "node.img"), "--forward", fmt.Sprintf("%d:%d", c.gatewayPort, gatewayPort))
-	if err != nil {
-		return nil, err
+	for tries := 0; ; tries++ {
+		var err error
+		if c.gatewayPort, err = freePort(gatewayPort); err != nil {
+			return nil, err
+		}
+		c.node, _, err = startServer(ctx, c.consolePath, sign{following, "the node says on its console that it follows the ledger"}, bootLimit, c.zos, "node", "run",
+			filepath.Join(c.path("images", c.board), "node.img"), "--forward", fmt.Sprintf("%d:%d", c.gatewayPort, gatewayPort))
+		if err == nil {
+			break
+		}
+		if tries == portTries || !portTaken(err) { // somebody took the port since it was probed
+			return nil, err
+		}
 	}
 	c.node.goodbye = nodeGoodbye
 	c.accel = firstMatch(c.consolePath, acceleratorSaid)
@@ -137,12 +145,12 @@ func (c *chain) fetch(ctx context.Context) ([]string, error) {
 }
 
 func (c *chain) showHistory(ctx context.Context) ([]string, error) {
-	out, err := command(ctx, c.zos, "history", "shop", "--ledger", c.ledgerURL, "--root", c.root)
+	out, err := c.command(ctx, c.zos, "history", "shop", "--ledger", c.ledgerURL, "--root", c.root)
 	return []string{out}, err
 }
 
 // audit replays the log from its folder, without the ledger's server.
 func (c *chain) audit(ctx context.Context) ([]string, error) {
-	out, err := command(ctx, c.zos, "audit", "--ledger", filepath.Join(c.run1, "ledger"), "--root", c.root, "shop")
+	out, err := c.command(ctx, c.zos, "audit", "--ledger", filepath.Join(c.run1, "ledger"), "--root", c.root, "shop")
 	return []string{out}, err
 }

@@ -98,7 +98,7 @@ func (b *bench) deploy(ctx context.Context, name string) (int64, error) {
 	if err := os.WriteFile(file(".yaml"), fmt.Appendf(nil, benchApp, name, abs), 0o644); err != nil {
 		return 0, fmt.Errorf("deployment: %w", err)
 	}
-	if _, err := command(ctx, b.zos, "render", file(".yaml"), "--store", b.path("store"), "-o", file(".json")); err != nil {
+	if _, err := b.command(ctx, b.zos, "render", file(".yaml"), "--store", b.path("store"), "-o", file(".json")); err != nil {
 		return 0, err
 	}
 	if err := b.signAs(ctx, file(".json"), file(".envelope")); err != nil {
@@ -147,7 +147,7 @@ func (b *bench) finish(ctx context.Context, name string, id int64) error {
 			b.res.Phases = append(b.res.Phases, phaseTime{it.Phase, it.DurationMs, it.Bytes})
 		}
 	}
-	if _, err := command(ctx, b.zos, "stop", "--ledger", b.ledgerURL, "--root", b.root, "--key", filepath.Join(b.run1, "keys", "author"),
+	if _, err := b.command(ctx, b.zos, "stop", "--ledger", b.ledgerURL, "--root", b.root, "--key", filepath.Join(b.run1, "keys", "author"),
 		"--reason", "measured", name); err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (b *bench) until(ctx context.Context, name, status string) error {
 
 func (c *chain) historyOf(ctx context.Context, name string) (historyInfo, error) {
 	var h historyInfo
-	out, err := command(ctx, c.zos, "history", name, "--ledger", c.ledgerURL, "--root", c.root, "--json")
+	out, err := c.command(ctx, c.zos, "history", name, "--ledger", c.ledgerURL, "--root", c.root, "--json")
 	if err != nil {
 		return h, err
 	}

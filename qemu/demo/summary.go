@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 )
+
+// lockGone matches what is said when a lock could not be kept to.
+var lockGone = regexp.MustCompile(`LOCK\b.* NO LONGER HOLDS`)
 
 // summary says what was done, how long it took, and with what.
 func (c *chain) summary() {
@@ -36,6 +40,18 @@ func (c *chain) summary() {
 	fmt.Fprintf(w, "  hypervisor %s %s (%s)\n", h.Name, h.Version, h.Source)
 	if c.accel != "" {
 		fmt.Fprintf(w, "  accelerator %s\n", c.accel)
+	}
+	for _, line := range c.warnings {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+	if slices.ContainsFunc(c.warnings, lockGone.MatchString) {
+		fmt.Fprint(w, `
+  ********************************************************************
+  *  A LOCK DID NOT HOLD: versions that it names are gone from the   *
+  *  archive, and the image has newer ones. To pin those:            *
+  *  zos node lock (the node), mkimages -update (the example's web)  *
+  ********************************************************************
+`)
 	}
 	if h.Name != "cloud-hypervisor" {
 		fmt.Fprint(w, `

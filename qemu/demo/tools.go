@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,15 +23,18 @@ import (
 )
 
 // command runs a program to its end and returns its standard output. Its
-// failure carries the end of what it said.
-func command(ctx context.Context, name string, args ...string) (string, error) {
+// warnings are shown at once and kept for the summary; its failure carries the
+// end of what it said.
+func (c *chain) command(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	guard(cmd)
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	c.warn(errs.String())
+	if err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
@@ -42,6 +46,22 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 		}
 	}
 	return out.String(), nil
+}
+
+// warning matches a line of log/slog of this level, and what commands of zos
+// say themselves.
+var warning = regexp.MustCompile(`(?m)^(?:time=\S+ level=(WARN .*)|(warning: .*))$`)
+
+// warn shows the warnings in what a child said.
+func (c *chain) warn(said string) {
+	for _, m := range warning.FindAllStringSubmatch(said, -1) {
+		line := qemu.Plain(m[1] + m[2])
+		if slices.Contains(c.warnings, line) {
+			continue
+		}
+		c.warnings = append(c.warnings, line)
+		fmt.Fprintf(c.steps.out, "        %s\n", line)
+	}
 }
 
 // guard puts a child into its own process group and makes it die with us, so
@@ -60,9 +80,15 @@ type server struct {
 	goodbye time.Duration // how long it may take to end in order; 0 is ten seconds
 }
 
-// startServer starts a child, copies its output to a log file and waits until
-// a line matches ready. The matched groups are returned.
-func startServer(ctx context.Context, log string, ready *regexp.Regexp, limit time.Duration, name string, args ...string) (*server, []string, error) {
+// sign is the line by which a child tells that it is ready, and that in words.
+type sign struct {
+	line  *regexp.Regexp
+	means string
+}
+
+// startServer starts a child, copies its output to a log file and waits for
+// the sign that it is ready. The matched groups are returned.
+func startServer(ctx context.Context, log string, ready sign, limit time.Duration, name string, args ...string) (*server, []string, error) {
 	f, err := os.Create(log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("log of %s: %w", filepath.Base(name), err)
@@ -76,15 +102,16 @@ func startServer(ctx context.Context, log string, ready *regexp.Regexp, limit ti
 		return nil, nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	s := &server{name: strings.Join(append([]string{filepath.Base(name)}, args[:min(2, len(args))]...), " "), cmd: cmd, done: make(chan struct{})}
-	matched := make(chan []string, 1)
+	matched, copied := make(chan []string, 1), make(chan struct{})
 	go func() {
+		defer close(copied)
 		defer f.Close()
 		scan := bufio.NewScanner(r)
 		scan.Buffer(nil, 1<<20)
 		for scan.Scan() {
 			line := qemu.Plain(scan.Text()) // people follow the log in a terminal
 			fmt.Fprintln(f, line)
-			if m := ready.FindStringSubmatch(line); m != nil {
+			if m := ready.line.FindStringSubmatch(line); m != nil {
 				select {
 				case matched <- m:
 				default:
@@ -95,6 +122,7 @@ func startServer(ctx context.Context, log string, ready *regexp.Regexp, limit ti
 	go func() {
 		s.err = cmd.Wait()
 		w.Close()
+		<-copied // the log has its last words
 		close(s.done)
 	}()
 	timer := time.NewTimer(limit)
@@ -110,7 +138,7 @@ func startServer(ctx context.Context, log string, ready *regexp.Regexp, limit ti
 		err = ctx.Err()
 	}
 	s.stop()
-	return nil, nil, &problem{what: s.name, expected: "a line that matches " + ready.String(), todo: "read " + log, err: err}
+	return nil, nil, &problem{what: s.name, expected: ready.means, todo: "read " + log, err: err}
 }
 
 func orExit(err error) error {
@@ -142,6 +170,12 @@ func (s *server) stop() {
 			limit = 10 * time.Second
 		}
 	}
+}
+
+// portTaken says whether a child ended because it could not have its port: in
+// the words of the kernel, or of QEMU, which gives no reason.
+func portTaken(err error) bool {
+	return strings.Contains(err.Error(), "address already in use") || strings.Contains(err.Error(), "Could not set up host forwarding rule")
 }
 
 // freePort returns want when it is free on loopback, else any free port.
