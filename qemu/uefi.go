@@ -152,7 +152,10 @@ func (u *UEFI) args(dir, disk, arch string) ([]string, error) {
 		args = append(args, "-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
 	}
 	if u.TPM != "" {
-		args = append(args, "-chardev", "socket,id=tpm,path="+quoted(u.TPM), "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0")
+		args = append(args, "-chardev", "socket,id=tpm,path="+quoted(u.TPM), "-tpmdev", "emulator,id=tpm0,chardev=tpm",
+			// Not tpm-tis: its handshakes wait for swtpm itself, and Linux gives them less
+			// than a second, which a loaded machine does not.
+			"-device", "tpm-crb,tpmdev=tpm0")
 	}
 	disks := u.Extra
 	if u.Bus != "" {
