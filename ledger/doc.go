@@ -29,10 +29,9 @@
 // # Saying the same again
 //
 // An entry is known by its type, its payload and who signed it, however it is
-// wrapped. The
-// same again is not a second entry: the server answers with the old receipt. A
-// renewal therefore has to act on a newer state than the one before it, and
-// while leases run there always is one (expire.go).
+// wrapped. The same again is not a second entry: the server answers with the
+// old receipt. A renewal therefore has to act on a newer state than the one
+// before it, and while leases run there always is one (expire.go).
 //
 // # Keys that are lost
 //
