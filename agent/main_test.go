@@ -88,8 +88,10 @@ func TestProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := seed.Seed{APIVersion: "zos/v1", Kind: "Seed", Name: "n1", Ledger: []string{"http://192.0.2.2:8470"}, Mirrors: []string{"http://192.0.2.2:8480"},
-		Voucher: log.Voucher("v", 1, map[string]string{}), VoucherKey: string(log.VoucherKey), Network: seed.Network{Mode: "static", Address: "192.0.2.1/24"}}
+	network := seed.Automatic()
+	network.IPv4 = seed.IP{Mode: seed.ModeStatic, Address: "192.0.2.1/24"}
+	s := seed.Seed{APIVersion: "zos/v2", Kind: "Seed", Name: "n1", Ledger: []string{"http://192.0.2.2:8470"}, Mirrors: []string{"http://192.0.2.2:8480"},
+		Voucher: log.Voucher("v", 1, map[string]string{}), VoucherKey: string(log.VoucherKey), Networks: []seed.Network{network}}
 	text, err := s.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/uplink"
 	"github.com/zos-node/zos/agent/wait"
+	"github.com/zos-node/zos/ledger"
 )
 
 const (
@@ -92,8 +94,12 @@ func run(ctx context.Context, log *slog.Logger) error {
 	if err := n.keep(); err != nil {
 		return err
 	}
-	u := &uplink.Uplink{Config: n.seed.Network, Host: n.seed.Name, Resolv: resolvConf, Clock: clock.System{}, Log: part("uplink"),
-		Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }}
+	reach, err := n.reach()
+	if err != nil {
+		return err
+	}
+	u := &uplink.Uplink{Configs: n.seed.Networks, Host: n.seed.Name, Resolv: resolvConf, Good: filepath.Join(runDir, "state", "network"), Clock: clock.System{},
+		Log: part("uplink"), Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }, Reach: reach}
 	go u.Run(ctx)
 	if err := n.assemble(ctx, part); err != nil {
 		return err
@@ -166,11 +172,29 @@ func (n *node) ledgerTime(t time.Time) {
 	}
 }
 
+// reach is the test of an uplink: whether the ledger that the image trusts
+// answers there.
+func (n *node) reach() (func(context.Context) error, error) {
+	envelope, err := seed.Root(seed.RootPath)
+	if err != nil {
+		return nil, err
+	}
+	root, _, err := ledger.DecodeRoot(envelope)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error { return follow.Reach(ctx, n.web, root.Log.Origin, n.seed.Ledger) }, nil
+}
+
 // changed hears of the uplink.
 func (n *node) changed(up uplink.Up) {
 	n.mu.Lock()
+	moved := up.Link != n.up.Link || !slices.Equal(up.Addresses, n.up.Addresses)
 	n.up = up
 	n.mu.Unlock()
+	if moved { // connections of the old way would be waited for in vain
+		n.web.CloseIdleConnections()
+	}
 	if err := n.manager.SetUplink(up.Link, up.Addresses); err != nil {
 		n.log.Error("uplink", "err", err)
 	}

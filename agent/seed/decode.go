@@ -3,9 +3,8 @@
 package seed
 
 import (
+	"bytes"
 	"fmt"
-	"net"
-	"net/netip"
 	"net/url"
 	"regexp"
 
@@ -17,12 +16,11 @@ const (
 	// MaxBytes bounds a seed; an SMBIOS string holds it in base64.
 	MaxBytes = 32 << 10
 
-	apiVersion = "zos/v1"
-	kind       = "Seed"
-	modeDHCP   = "dhcp"
-	modeStatic = "static"
-	labelMax   = 63
-	macLen     = 6
+	apiVersion  = "zos/v2"
+	oldVersion  = `"apiVersion":"zos/v1"`
+	kind        = "Seed"
+	labelMax    = 63
+	networksMax = 8
 )
 
 // Decode reads a seed strictly and checks what it means. An error names the
@@ -30,12 +28,27 @@ const (
 func Decode(b []byte) (*Seed, error) {
 	var s Seed
 	if err := strict.Decode(b, &s, MaxBytes); err != nil {
+		if bytes.Contains(b, []byte(oldVersion)) {
+			return nil, fmt.Errorf("seed: is of version zos/v1, this image wants %s: make it anew with zos node seed (%w)", apiVersion, err)
+		}
 		return nil, fmt.Errorf("seed: %w", err)
 	}
 	if err := s.validate(); err != nil {
 		return nil, fmt.Errorf("seed: %w", err)
 	}
 	return &s, nil
+}
+
+// DecodeNetwork reads one configuration of the uplink by itself, as strictly.
+func DecodeNetwork(b []byte) (*Network, error) {
+	var n Network
+	if err := strict.Decode(b, &n, MaxBytes); err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	if err := n.validate("network"); err != nil {
+		return nil, err
+	}
+	return &n, nil
 }
 
 // Encode writes a seed that Decode takes back.
@@ -70,37 +83,13 @@ func (s *Seed) validate() error {
 	if _, err := sign.ParseSigner([]byte(s.VoucherKey)); err != nil {
 		return strict.Errorf("voucherKey", "is no private key: %v", err)
 	}
-	return s.Network.validate()
-}
-
-func (n *Network) validate() error {
-	if n.MAC != "" {
-		if hw, err := net.ParseMAC(n.MAC); err != nil || len(hw) != macLen || hw.String() != n.MAC {
-			return strict.Errorf("network.mac", "is %q, want an address such as 52:54:00:12:34:56", n.MAC)
-		}
+	if len(s.Networks) == 0 || len(s.Networks) > networksMax {
+		return strict.Errorf("networks", "has %d entries, want 1 to %d", len(s.Networks), networksMax)
 	}
-	for i, d := range n.DNS {
-		if a, err := netip.ParseAddr(d); err != nil || a.Zone() != "" {
-			return strict.Errorf(strict.Index("network.dns", i), "is %q, want an IP address", d)
+	for i := range s.Networks {
+		if err := s.Networks[i].validate(strict.Index("networks", i)); err != nil {
+			return err
 		}
-	}
-	switch n.Mode {
-	case modeDHCP:
-		if n.Address != "" || n.Gateway != "" {
-			return strict.Errorf("network.address", "and network.gateway must be empty with mode dhcp")
-		}
-	case modeStatic:
-		if p, err := netip.ParsePrefix(n.Address); err != nil || !p.Addr().Is4() {
-			return strict.Errorf("network.address", "is %q, want IPv4 with a prefix length", n.Address)
-		}
-		if n.Gateway == "" {
-			return nil
-		}
-		if a, err := netip.ParseAddr(n.Gateway); err != nil || !a.Is4() {
-			return strict.Errorf("network.gateway", "is %q, want an IPv4 address or nothing", n.Gateway)
-		}
-	default:
-		return strict.Errorf("network.mode", "is %q, want dhcp or static", n.Mode)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func decodeFrom(log *slog.Logger, b []byte, from string) (*Seed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
-	log.Info("seed", "from", from, "name", s.Name, "ledgers", len(s.Ledger), "mirrors", len(s.Mirrors), "network", s.Network.Mode)
+	log.Info("seed", "from", from, "name", s.Name, "ledgers", len(s.Ledger), "mirrors", len(s.Mirrors), "networks", len(s.Networks))
 	return s, nil
 }
 

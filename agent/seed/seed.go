@@ -24,7 +24,7 @@ const (
 
 // Seed is strict JSON: every field present, none unknown.
 type Seed struct {
-	APIVersion string        `json:"apiVersion"` // "zos/v1"
+	APIVersion string        `json:"apiVersion"` // "zos/v2"
 	Kind       string        `json:"kind"`       // "Seed"
 	Name       string        `json:"name"`       // of the node, a DNS label
 	Ledger     []string      `json:"ledger"`     // base URLs of ledger mirrors, none trusted; the first that takes entries gets them
@@ -32,15 +32,49 @@ type Seed struct {
 	Voucher    sign.Envelope `json:"voucher"`
 	// VoucherKey is the private key of the voucher (OpenSSH format): enrolling
 	// needs it. It is a secret of the boot medium.
-	VoucherKey string  `json:"voucherKey"`
-	Network    Network `json:"network"`
+	VoucherKey string `json:"voucherKey"`
+	// Networks are ways to the outside in order of preference: the first by
+	// which the ledger is reached is used.
+	Networks []Network `json:"networks"`
 }
 
-// Network says how the uplink gets its address.
+// Network is one complete configuration of the uplink.
 type Network struct {
-	Mode    string   `json:"mode"`    // "dhcp" or "static"
-	MAC     string   `json:"mac"`     // which link; "" takes the first with carrier
-	Address string   `json:"address"` // static: CIDR; else ""
-	Gateway string   `json:"gateway"` // static: or ""
-	DNS     []string `json:"dns"`
+	// Links are the network cards that may be used, by hardware address
+	// ("52:54:00:12:34:56") or kernel name ("eth0"), the best first; empty for
+	// all that there are. A name may change with the kernel, an address stays.
+	Links []string `json:"links"`
+	// Bond joins all these cards to one: "lacp" (802.3ad) or "active-backup";
+	// "none" uses one of them, the first that works.
+	Bond string   `json:"bond"`
+	VLAN int64    `json:"vlan"` // 1 to 4094; 0 is untagged
+	IPv4 IP       `json:"ipv4"` // mode "dhcp", "static" or "off"
+	IPv6 IP       `json:"ipv6"` // mode "auto" (what routers advertise), "dhcp", "static" or "off"
+	DNS  []string `json:"dns"`  // name servers in place of those that are heard of
+	NTP  []string `json:"ntp"`  // time servers, addresses or names, in place of those that are heard of
+}
+
+// IP is how one family gets its address.
+type IP struct {
+	Mode    string `json:"mode"`
+	Address string `json:"address"` // static: CIDR; else ""
+	Router  string `json:"router"`  // static: or ""
+}
+
+// The values of Network's fields.
+const (
+	BondNone         = "none"
+	BondLACP         = "lacp"
+	BondActiveBackup = "active-backup"
+
+	ModeDHCP   = "dhcp"
+	ModeStatic = "static"
+	ModeAuto   = "auto"
+	ModeOff    = "off"
+)
+
+// Automatic is the network of a node that was told nothing: any card, IPv4 by
+// DHCP, IPv6 as the routers say.
+func Automatic() Network {
+	return Network{Links: []string{}, Bond: BondNone, IPv4: IP{Mode: ModeDHCP}, IPv6: IP{Mode: ModeAuto}, DNS: []string{}, NTP: []string{}}
 }

@@ -29,10 +29,10 @@ var key = sync.OnceValue(func() string {
 })
 
 func good() *Seed {
-	return &Seed{APIVersion: "zos/v1", Kind: "Seed", Name: "node-1", Ledger: []string{"http://10.0.2.2:8470"}, Mirrors: []string{"http://10.0.2.2:8480"},
+	return &Seed{APIVersion: "zos/v2", Kind: "Seed", Name: "node-1", Ledger: []string{"http://10.0.2.2:8470"}, Mirrors: []string{"http://10.0.2.2:8480"},
 		Voucher:    sign.Envelope{PayloadType: "application/vnd.zos.voucher.v1+json", Payload: []byte("{}"), Signatures: []sign.Signature{{KeyID: "SHA256:x", Sig: []byte{1}}}},
 		VoucherKey: key(),
-		Network:    Network{Mode: "dhcp", DNS: []string{}}}
+		Networks:   []Network{Automatic()}}
 }
 
 func encoded(t *testing.T) []byte {
@@ -55,15 +55,24 @@ func TestDecodeRefuses(t *testing.T) {
 	text := string(encoded(t))
 	for name, c := range map[string]struct{ old, new, want string }{
 		"unknown field": {`"name"`, `"extra":1,"name"`, "extra"},
-		"absent field":  {`"mac":"",`, ``, "network.mac"},
+		"absent field":  {`"vlan":0,`, ``, "networks[0].vlan"},
+		"old version":   {`zos/v2","kind"`, `zos/v1","mind"`, "make it anew"},
 		"wrong case":    {`"name"`, `"Name"`, "ame"},
 		"other kind":    {`"Seed"`, `"Sed"`, "kind"},
 		"bad name":      {`"node-1"`, `"Node_1"`, "name"},
 		"bad URL":       {`http://10.0.2.2:8470`, `ftp://10.0.2.2`, "ledger[0]"},
-		"bad mode":      {`"dhcp"`, `"auto"`, "network.mode"},
-		"no address":    {`"dhcp"`, `"static"`, "network.address"},
-		"bad MAC":       {`"mac":""`, `"mac":"1:2"`, "network.mac"},
-		"bad DNS":       {`"dns":[]`, `"dns":["a"]`, "network.dns[0]"},
+		"bad mode":      {`"ipv4":{"mode":"dhcp"`, `"ipv4":{"mode":"auto"`, "networks[0].ipv4.mode"},
+		"no address":    {`"ipv4":{"mode":"dhcp"`, `"ipv4":{"mode":"static"`, "networks[0].ipv4.address"},
+		"v4 for v6":     {`"ipv6":{"mode":"auto","address":""`, `"ipv6":{"mode":"static","address":"192.0.2.1/24"`, "networks[0].ipv6.address"},
+		"too much said": {`"ipv6":{"mode":"auto","address":"","router":""`, `"ipv6":{"mode":"auto","address":"","router":"fe80::1"`, "networks[0].ipv6.address"},
+		"bad router":    {`"ipv6":{"mode":"auto","address":"","router":""`, `"ipv6":{"mode":"static","address":"2001:db8::1/64","router":"fe80::1%eth0"`, "networks[0].ipv6.router"},
+		"nothing on":    {`"mode":"dhcp","address":"","router":""},"ipv6":{"mode":"auto"`, `"mode":"off","address":"","router":""},"ipv6":{"mode":"off"`, "networks[0].ipv6.mode"},
+		"bad link":      {`"links":[]`, `"links":["1:2"]`, "networks[0].links[0]"},
+		"link twice":    {`"links":[]`, `"links":["eth0","eth0"]`, "networks[0].links[1]"},
+		"bad bond":      {`"bond":"none"`, `"bond":"802.3ad"`, "networks[0].bond"},
+		"bad VLAN":      {`"vlan":0`, `"vlan":4095`, "networks[0].vlan"},
+		"bad DNS":       {`"dns":[]`, `"dns":["a"]`, "networks[0].dns[0]"},
+		"bad NTP":       {`"ntp":[]`, `"ntp":["a b"]`, "networks[0].ntp[0]"},
 	} {
 		in := strings.Replace(text, c.old, c.new, 1)
 		if in == text {

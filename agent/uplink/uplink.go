@@ -1,207 +1,204 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package uplink gives the node its way to the outside: it chooses a link,
-// gets an address by DHCPv4 or from the seed, puts address, route and name
-// servers in place, and keeps the lease for as long as the node lives.
+// Package uplink gives the node its way to the outside and keeps it.
+//
+// One direction: the seed's configurations and what is observed of each link
+// (Facts: carrier, leases, advertisements, tests) go into Decide, a pure
+// function; what it says should stand (Plan) is put in place by apply and
+// shown to the rest of the agent. The facts come from the clients in dhcp4,
+// dhcp6 and ra, which know nothing of each other.
+//
+// Several configurations are tried in their order, and each is tested against
+// the ledger before it counts: one that gives addresses but no ledger never
+// takes the place of one that works. Nothing here holds up the rest of the
+// agent; what is waited for is said, and for how long already.
 package uplink
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
-	"strings"
+	"os"
+	"reflect"
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/vishvananda/netlink"
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/seed"
-	"github.com/zos-node/zos/agent/uplink/dhcp4"
-	"github.com/zos-node/zos/agent/wait"
 )
 
 // Up is the uplink as it stands; Link is "" while there is none.
 type Up struct {
 	Link      string
-	Addresses []netip.Prefix
+	Addresses []netip.Prefix // that can be used already
+	NTP       []string       // time servers that the network named, or the seed
+	Proven    bool           // the ledger was reached by it
 }
 
 // Uplink keeps the node's way to the outside.
 type Uplink struct {
-	Config  seed.Network
-	Host    string // name for the DHCP server
-	Resolv  string // path of resolv.conf
+	Configs []seed.Network // in order of preference, at least one
+	Host    string         // name for the DHCP server
+	Resolv  string         // path of resolv.conf
+	Good    string         // path where the configuration that worked last is kept; "" keeps none
 	Clock   clock.Clock
 	Log     *slog.Logger
 	Changed func(Up)
 	Moved   func()
+	// Reach tests whether the ledger is reached. It must be quick to give up
+	// when its context is over. nil: any address will do.
+	Reach func(context.Context) error
+	// Trial is how long a configuration may take to reach the ledger when
+	// there is another one to try; 0 is a minute.
+	Trial time.Duration
+	// Hold is how long a link may give addresses but no ledger before another
+	// one is tried, at first; 0 is ten seconds.
+	Hold time.Duration
 }
 
 const (
-	linkEvery  = 20 * time.Millisecond
-	againAfter = time.Second
-	againMax   = 30 * time.Second
-	checkEvery = 10 * time.Second
+	defaultTrial = time.Minute
+	// settled is how long a configuration stays that could not reach the
+	// ledger, but no other could either; twice as long each time, up to the
+	// last. The ledger may be down: guests go on.
+	settledFirst = 5 * time.Minute
+	settledLast  = time.Hour
+	againFirst   = time.Second
+	againLast    = 30 * time.Second
 )
+
+// outcome is how the run of one configuration ended.
+type outcome struct {
+	addressed bool // it had an address
+	proven    bool // it reached the ledger at some time
+}
 
 // Run works until ctx is over. Whatever goes wrong is logged and tried again:
 // without an uplink the node cannot do anything else.
 func (u *Uplink) Run(ctx context.Context) {
-	after := againAfter
+	trial := u.Trial
+	if trial == 0 {
+		trial = defaultTrial
+	}
+	settled := settledFirst
 	for ctx.Err() == nil {
+		configs := u.candidates()
+		best := 0
+		var all []outcome
+		for i := range configs {
+			limit := trial
+			if len(configs) == 1 {
+				limit = 0
+			}
+			got := u.one(ctx, configs, i, limit)
+			if ctx.Err() != nil {
+				return
+			}
+			all = append(all, got)
+			if got.proven {
+				break // it worked, and works no more: begin with the first again
+			}
+			if got.addressed && !all[best].addressed {
+				best = i
+			}
+		}
+		if all[len(all)-1].proven || len(configs) == 1 {
+			settled = settledFirst
+			continue
+		}
+		u.Log.Warn("no network configuration reaches the ledger", "tried", len(configs), "stays", best, "again", settled)
+		u.one(ctx, configs, best, settled)
+		settled = min(2*settled, settledLast)
+	}
+}
+
+// candidates are the seed's configurations and, behind them, the one that
+// worked last: should none of a new seed's work, the node falls back to it.
+func (u *Uplink) candidates() []seed.Network {
+	out := append([]seed.Network(nil), u.Configs...)
+	last, err := u.lastGood()
+	if err != nil {
+		u.Log.Warn("last network configuration", "err", err)
+	}
+	if last == nil {
+		return out
+	}
+	for _, c := range out {
+		if reflect.DeepEqual(c, *last) {
+			return out
+		}
+	}
+	return append(out, *last)
+}
+
+func (u *Uplink) lastGood() (*seed.Network, error) {
+	if u.Good == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(u.Good)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return seed.DecodeNetwork(b)
+}
+
+// keep notes a configuration that works.
+func (u *Uplink) keep(c *seed.Network) {
+	if u.Good == "" {
+		return
+	}
+	b, err := json.Marshal(c)
+	if err == nil {
+		err = renameio.WriteFile(u.Good, b, 0o600)
+	}
+	if err != nil {
+		u.Log.Warn("network configuration cannot be kept", "err", err)
+	}
+}
+
+// one runs a configuration until it does not work any more or, not having
+// reached the ledger, its limit is over; 0 is no limit.
+func (u *Uplink) one(ctx context.Context, configs []seed.Network, i int, limit time.Duration) outcome {
+	if len(configs) > 1 {
+		u.Log.Info("network configuration", "number", i, "of", len(configs), "limit", limit)
+	}
+	after := againFirst
+	s := newSession(u, &configs[i], limit)
+	for {
 		started := u.Clock.Now()
-		err := u.once(ctx)
-		if ctx.Err() != nil {
-			return
+		err := s.run(ctx)
+		if ctx.Err() != nil || errors.Is(err, errLimit) {
+			if errors.Is(err, errLimit) && ctx.Err() == nil {
+				u.Log.Warn("network configuration given up", "number", i, "err", err)
+			}
+			return s.outcome
 		}
 		u.Log.Error("uplink", "err", err, "again", after)
-		if u.Clock.Now().Sub(started) > againMax {
-			after = againAfter
+		if u.Clock.Now().Sub(started) > againLast {
+			after = againFirst
 		}
 		select {
 		case <-ctx.Done():
 		case <-u.Clock.After(after):
 		}
-		after = min(2*after, againMax)
-	}
-}
-
-func (u *Uplink) once(ctx context.Context) error {
-	link, err := u.choose(ctx)
-	if err != nil {
-		return err
-	}
-	name := link.Attrs().Name
-	if u.Config.Mode == "static" {
-		return u.static(ctx, link)
-	}
-	c := &dhcp4.Client{Clock: u.Clock, Log: u.Log, Link: name, Open: dhcp4.OpenLink(name), Moved: u.Moved,
-		Machine: dhcp4.NewMachine(link.Attrs().HardwareAddr, u.Host, random, u.Clock.Now()),
-		Apply: func(l *dhcp4.Lease) error {
-			if l == nil {
-				return u.lost(link)
-			}
-			return u.apply(link, *l)
-		}}
-	return c.Run(ctx)
-}
-
-func random() uint32 {
-	var b [4]byte
-	rand.Read(b[:])
-	return binary.LittleEndian.Uint32(b[:])
-}
-
-// static puts the seed's address in place and holds it there.
-func (u *Uplink) static(ctx context.Context, link netlink.Link) error {
-	address, err := netip.ParsePrefix(u.Config.Address)
-	if err != nil {
-		return fmt.Errorf("static address: %w", err)
-	}
-	l := dhcp4.Lease{Address: address}
-	if u.Config.Gateway != "" {
-		if l.Router, err = netip.ParseAddr(u.Config.Gateway); err != nil {
-			return fmt.Errorf("static gateway: %w", err)
-		}
-	}
-	u.Log.Info("address", "link", link.Attrs().Name, "address", address, "router", u.Config.Gateway, "dns", u.Config.DNS, "server", "seed")
-	if err := u.apply(link, l); err != nil {
-		return err
-	}
-	for {
 		u.Moved()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-u.Clock.After(checkEvery):
-			// The link may have been taken out and put in again.
-			if err := apply(link, l); err != nil {
-				return err
-			}
+		if s.over(u.Clock.Now()) {
+			return s.outcome
 		}
+		after = min(2*after, againLast)
 	}
 }
 
-// lost takes away all that a lease gave.
-func (u *Uplink) lost(link netlink.Link) error {
-	u.Changed(Up{Link: link.Attrs().Name})
-	return errors.Join(clearLink(link), writeResolv(u.Resolv, u.Config.DNS))
-}
+var errLimit = errors.New("its time is over")
 
-// apply puts a lease in place of what there is, name servers included.
-func (u *Uplink) apply(link netlink.Link, l dhcp4.Lease) error {
-	if err := apply(link, l); err != nil {
-		return err
-	}
-	dns := u.Config.DNS
-	if len(dns) == 0 {
-		for _, d := range l.DNS {
-			dns = append(dns, d.String())
-		}
-	}
-	if err := writeResolv(u.Resolv, dns); err != nil {
-		return err
-	}
-	u.Changed(Up{Link: link.Attrs().Name, Addresses: []netip.Prefix{l.Address}})
-	return nil
+func limitError(what string, limit time.Duration) error {
+	return fmt.Errorf("%s within %s: %w", what, limit, errLimit)
 }
-
-func writeResolv(path string, dns []string) error {
-	var b strings.Builder
-	for _, d := range dns {
-		fmt.Fprintf(&b, "nameserver %s\n", d)
-	}
-	if err := renameio.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-		return fmt.Errorf("name servers: %w", err)
-	}
-	return nil
-}
-
-// choose waits for the link: the one with the seed's MAC, or the first with
-// carrier in the kernel's order.
-func (u *Uplink) choose(ctx context.Context) (netlink.Link, error) {
-	var found netlink.Link
-	detail := "first with carrier"
-	if u.Config.MAC != "" {
-		detail = u.Config.MAC
-	}
-	raised := map[string]bool{}
-	err := wait.Until(ctx, u.Log, "a network link", detail, linkEvery, func() (bool, error) {
-		u.Moved()
-		links, err := netlink.LinkList()
-		if err != nil {
-			return false, fmt.Errorf("list links: %w", err)
-		}
-		for _, l := range links {
-			a := l.Attrs()
-			if a.EncapType != "ether" || strings.HasPrefix(a.Name, "zb") || strings.HasPrefix(a.Name, "zt") || l.Type() == "dummy" ||
-				(u.Config.MAC != "" && a.HardwareAddr.String() != u.Config.MAC) {
-				continue
-			}
-			if !raised[a.Name] { // carrier shows only on a link that is up
-				if err := netlink.LinkSetUp(l); err != nil {
-					return false, fmt.Errorf("set %s up: %w", a.Name, err)
-				}
-				raised[a.Name] = true
-			}
-			if a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown && a.RawFlags&lowerUp != 0 {
-				found = l
-				return true, nil
-			}
-		}
-		return false, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	u.Log.Info("link", "link", found.Attrs().Name, "mac", found.Attrs().HardwareAddr.String(), "mtu", found.Attrs().MTU)
-	return found, nil
-}
-
-// lowerUp is IFF_LOWER_UP: the driver sees carrier.
-const lowerUp = 1 << 16

@@ -191,12 +191,14 @@ func (a *app) nodeGuest() *cobra.Command {
 
 func (a *app) nodeSeed() *cobra.Command {
 	var s seed.Seed
+	var network networkFlags
 	var voucher, voucherKey, out string
 	cmd := &cobra.Command{
 		Use:   "seed",
 		Short: "compose what a node is told before it can reach the ledger",
 		Example: "  zos node seed --name n1 --ledger http://10.0.2.2:8470 --mirror http://10.0.2.2:8480 --voucher voucher.json -o seed.json\n" +
-			"  zos node seed --name n2 --ledger http://192.0.2.1:8470 --voucher voucher.json --address 192.0.2.20/24 --gateway 192.0.2.1 -o seed.json",
+			"  zos node seed --name n2 --ledger http://192.0.2.1:8470 --voucher voucher.json --address 192.0.2.20/24 --gateway 192.0.2.1 -o seed.json\n" +
+			"  zos node seed --name n3 --ledger http://192.0.2.1:8470 --voucher voucher.json --link 52:54:00:12:34:56 --link 52:54:00:12:34:57 --bond lacp --vlan 7 -o seed.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := os.ReadFile(voucher)
@@ -215,9 +217,9 @@ func (a *app) nodeSeed() *cobra.Command {
 				return coded(exitNotFound, fmt.Errorf("--voucher-key: %w", err))
 			}
 			s.VoucherKey = string(secret)
-			s.APIVersion, s.Kind, s.Voucher, s.Network.Mode = "zos/v1", "Seed", *env, "dhcp"
-			if s.Network.Address != "" {
-				s.Network.Mode = "static"
+			s.APIVersion, s.Kind, s.Voucher = "zos/v2", "Seed", *env
+			if s.Networks, err = network.networks(cmd); err != nil {
+				return err
 			}
 			text, err := s.Encode()
 			if err != nil {
@@ -234,7 +236,7 @@ func (a *app) nodeSeed() *cobra.Command {
 				return err
 			}
 			return a.print(map[string]any{"seed": out, "bytes": len(text)}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: node %s, network %s, %d ledger and %d mirror addresses\n", out, s.Name, s.Network.Mode, len(s.Ledger), len(s.Mirrors))
+				fmt.Fprintf(w, "%s: node %s, %d ledger and %d mirror addresses, network %s\n", out, s.Name, len(s.Ledger), len(s.Mirrors), describe(s.Networks))
 			})
 		},
 	}
@@ -244,10 +246,7 @@ func (a *app) nodeSeed() *cobra.Command {
 	f.StringArrayVar(&s.Mirrors, "mirror", []string{}, "base URL of a chunk mirror (repeat)")
 	f.StringVar(&voucher, "voucher", "", "voucher that an operator signed")
 	f.StringVar(&voucherKey, "voucher-key", "", "private key of the voucher; its file with .key when empty")
-	f.StringVar(&s.Network.MAC, "mac", "", "link to use; the first with carrier when empty")
-	f.StringVar(&s.Network.Address, "address", "", "static address with prefix length; DHCP when empty")
-	f.StringVar(&s.Network.Gateway, "gateway", "", "static: router")
-	f.StringArrayVar(&s.Network.DNS, "dns", []string{}, "name server (repeat)")
+	network.add(f)
 	f.StringVarP(&out, "output", "o", "", "file; standard output when empty")
 	for _, n := range []string{"name", "ledger", "voucher"} {
 		must(cmd.MarkFlagRequired(n))

@@ -125,8 +125,10 @@ func seedList(files []string, names string) ([]seed.Seed, error) {
 		if len(all) != 1 {
 			return nil, coded(exitUsage, fmt.Errorf("--names takes one seed, not %d", len(all)))
 		}
-		if all[0].Network.Address != "" {
-			return nil, coded(exitRefused, fmt.Errorf("--names: the seed has a static address, which a hundred nodes cannot share"))
+		for _, n := range all[0].Networks {
+			if n.IPv4.Mode == seed.ModeStatic || n.IPv6.Mode == seed.ModeStatic {
+				return nil, coded(exitRefused, fmt.Errorf("--names: the seed has a static address, which a hundred nodes cannot share"))
+			}
 		}
 		list, err := nameRange(names)
 		if err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +50,14 @@ func TestNodeCommands(t *testing.T) {
 	if err := os.WriteFile(junk, []byte(`{"a":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	network := filepath.Join(dir, "network.json")
+	b, err := json.Marshal(seed.Automatic())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(network, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	out := filepath.Join(dir, "seed.json")
 	base := []string{"node", "seed", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", out}
 	for name, c := range map[string]struct {
@@ -56,11 +65,18 @@ func TestNodeCommands(t *testing.T) {
 		code int
 		says string
 	}{
-		"seed":                    {append(base, "--name", "n1", "--mirror", "http://10.0.2.2:8480"), exitOK, "network dhcp"},
-		"seed, static":            {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1", "--dns", "192.0.2.53"), exitOK, "network static"},
+		"seed":                    {append(base, "--name", "n1", "--mirror", "http://10.0.2.2:8480"), exitOK, "network IPv4 dhcp, IPv6 auto"},
+		"seed, static":            {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1", "--dns", "192.0.2.53"), exitOK, "network IPv4 static, IPv6 auto"},
 		"seed, JSON":              {append(base, "--name", "n1", "--json"), exitOK, `"bytes":`},
 		"seed, bad name":          {append(base, "--name", "N_1"), exitRefused, "name"},
-		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitRefused, "network.address"},
+		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitRefused, "--address"},
+		"seed, bond on a VLAN":    {append(base, "--name", "n1", "--link", "eth0", "--link", "eth1", "--bond", "lacp", "--vlan", "7"), exitOK, "lacp bond, VLAN 7"},
+		"seed, bad bond":          {append(base, "--name", "n1", "--bond", "rr"), exitRefused, "networks[0].bond"},
+		"seed, two of a family":   {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--address", "192.0.2.3/24"), exitRefused, "one family"},
+		"seed, networks of files": {append(base, "--name", "n1", "--network", network, "--network", network), exitOK, "; else IPv4 dhcp"},
+		"seed, file and flags":    {append(base, "--name", "n1", "--network", network, "--vlan", "7"), exitUsage, "whole configuration"},
+		"seed, network is junk":   {append(base, "--name", "n1", "--network", junk), exitRefused, `a whole one is {"links":[]`},
+		"seed, no network file":   {append(base, "--name", "n1", "--network", filepath.Join(dir, "none")), exitNotFound, "none"},
 		"seed, no voucher file":   {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", filepath.Join(dir, "none")}, exitNotFound, "voucher"},
 		"seed, no envelope":       {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", junk}, exitRefused, "junk.json"},
 		"build, no such board":    {[]string{"node", "build", "--board", "pdp-11", "--root", voucher, "-o", dir}, exitNotFound, "qemu-x86_64"},

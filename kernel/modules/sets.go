@@ -57,8 +57,8 @@ func Sets() []Set {
 			{Name: "nft_reject_bridge", Optional: true, Why: "a refusal on bridges"},
 			{Name: "nf_conntrack_bridge", Optional: true, Why: "connection state on bridges"},
 			{Name: "br_netfilter", Optional: true, Why: "IP rules for bridged traffic"},
-			{Name: "8021q", Optional: true, Why: "an uplink on a VLAN"},
-			{Name: "bonding", Optional: true, Why: "an uplink of several links"},
+			{Name: "8021q", Late: true, Optional: true, Why: "an uplink on a VLAN"},
+			{Name: "bonding", Late: true, Optional: true, Why: "an uplink of several links"},
 			{Name: "af_packet", Load: true, Optional: true, Why: "DHCP"},
 		}},
 		{"storage", []Want{

@@ -102,8 +102,8 @@ var seedOnce = sync.OnceValues(func() ([]byte, error) {
 		return nil, err
 	}
 	s := seed.Seed{
-		APIVersion: "zos/v1", Kind: "Seed", Name: "boot", Ledger: []string{"http://10.0.2.2:9"}, Mirrors: []string{},
-		Voucher: env, VoucherKey: string(secret), Network: seed.Network{Mode: "dhcp", DNS: []string{}},
+		APIVersion: "zos/v2", Kind: "Seed", Name: "boot", Ledger: []string{"http://10.0.2.2:9"}, Mirrors: []string{},
+		Voucher: env, VoucherKey: string(secret), Networks: []seed.Network{seed.Automatic()},
 	}
 	return s.Encode()
 })

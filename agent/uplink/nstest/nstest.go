@@ -46,6 +46,7 @@ func Enter(t *testing.T, tools ...string) bool {
 			t.Skipf("SKIP %s: no %s", t.Name(), tool)
 		}
 	}
+	t.Parallel() // each is a process of its own, and mostly waits
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")

@@ -111,14 +111,14 @@ func TestLifetimes(t *testing.T) {
 		t.Errorf("after one minute %+v", v)
 	}
 	add(70*time.Second, two, Advert{}) // a router that goes says so by a lifetime of 0
-	if v := at(70 * time.Second); len(v.Routers) != 0 || v.Prefixes[0].Valid != 24*time.Hour-70*time.Second {
+	if v := at(70 * time.Second); len(v.Routers) != 0 || !v.Prefixes[0].Valid.Equal(start.Add(24*time.Hour)) {
 		t.Errorf("%+v", v)
 	}
 	// A stranger cannot end an address at once.
 	short := p
 	short.Valid, short.Preferred = time.Second, 0
 	add(2*time.Hour, one, Advert{Prefixes: []Prefix{short}})
-	if v := at(2 * time.Hour); v.Prefixes[0].Valid != twoHours || v.Prefixes[0].Preferred != 0 {
+	if v := at(2 * time.Hour); !v.Prefixes[0].Valid.Equal(start.Add(4*time.Hour)) || !v.Prefixes[0].Preferred.Equal(start.Add(2*time.Hour)) {
 		t.Errorf("shortened to %+v", v.Prefixes)
 	}
 	if v := at(4 * time.Hour); len(v.Prefixes) != 0 {

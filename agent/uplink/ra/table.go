@@ -116,15 +116,22 @@ func (t *Table) drop(now time.Time) {
 
 // View is what is in force at one time, in a fixed order.
 type View struct {
-	Heard   bool // any router was heard
-	Managed bool
-	Other   bool
-	MTU     int
-	Routers []netip.Addr // link-local, the best first
-	// Prefixes to make an address in, with what is left of their lives.
-	Prefixes []Prefix
+	Heard    bool // any router was heard
+	Managed  bool
+	Other    bool
+	MTU      int
+	Routers  []netip.Addr // link-local, the best first
+	Prefixes []Held
 	RDNSS    []netip.Addr
 	DNSSL    []string
+}
+
+// Held is a prefix with the times at which its addresses end, zero for never.
+type Held struct {
+	Prefix           netip.Prefix
+	OnLink           bool
+	Autonomous       bool
+	Preferred, Valid time.Time
 }
 
 // At is the view at now, and when it changes next by itself (zero: never).
@@ -148,8 +155,14 @@ func (t *Table) At(now time.Time) (View, time.Time) {
 		p := t.prefixes[key]
 		until(p.valid)
 		until(p.preferred)
-		p.Valid, p.Preferred = p.valid.Sub(now), max(p.preferred.Sub(now), 0)
-		v.Prefixes = append(v.Prefixes, p.Prefix)
+		h := Held{Prefix: key, OnLink: p.OnLink, Autonomous: p.Autonomous}
+		if p.Valid < Forever {
+			h.Valid = p.valid
+		}
+		if p.Preferred < Forever {
+			h.Preferred = p.preferred
+		}
+		v.Prefixes = append(v.Prefixes, h)
 	}
 	byOrder := func(x, y entry) int { return cmp.Compare(x.order, y.order) }
 	v.RDNSS = slices.SortedFunc(maps.Keys(t.servers), func(a, b netip.Addr) int { return byOrder(t.servers[a], t.servers[b]) })
