@@ -63,11 +63,14 @@ type node struct {
 	world    *deploy.World
 	follower *follow.Follower
 
-	mu    sync.Mutex
-	can   guests
-	up    uplink.Up
-	saved time.Time // of the clock
-	stuck bool      // the clock cannot be set, and that was said
+	mu     sync.Mutex
+	can    guests
+	up     uplink.Up
+	bounds clock.Bounds // its Ledger as of live
+	live   time.Time
+	block  time.Time // the ledger's time as of the last Sync
+	saved  time.Time // of the clock
+	stuck  bool      // the clock cannot be set, and that was said
 }
 
 // run is the life of the agent: clock, seed, network, what an earlier agent
@@ -87,7 +90,7 @@ func run(ctx context.Context, log *slog.Logger) error {
 	if err := os.MkdirAll(filepath.Join(runDir, "state"), 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", runDir, err)
 	}
-	n.floor()
+	n.start()
 	if n.seed, err = seed.Load(ctx, part("seed")); err != nil {
 		return err
 	}
@@ -101,6 +104,9 @@ func run(ctx context.Context, log *slog.Logger) error {
 	u := &uplink.Uplink{Configs: n.seed.Networks, Host: n.seed.Name, Resolv: resolvConf, Good: filepath.Join(runDir, "state", "network"), Clock: clock.System{},
 		Log: part("uplink"), Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }, Reach: reach}
 	go u.Run(ctx)
+	t := &clock.Sync{Servers: func() []string { return n.uplink().NTP }, Bounds: n.timeBounds, Step: clock.Set, Slew: clock.Slew,
+		Stamp: filepath.Join(runDir, "state", "stepped"), Clock: clock.System{}, Log: part("clock")}
+	go t.Run(ctx)
 	if err := n.assemble(ctx, part); err != nil {
 		return err
 	}
@@ -144,18 +150,22 @@ func transport() http.RoundTripper {
 	return t
 }
 
-// floor sets the clock forward to the latest time that is known to have
-// passed. A clock that cannot be set must not stop the boot.
-func (n *node) floor() {
-	floor, from := clock.Floor(n.log, clock.Release(seed.ReleasePath), clock.Program(), clock.File("saved", n.clockPath()), clock.File("rtc", clock.RTCPath))
-	if err := clock.Forward(n.log, time.Now(), floor, from, clock.Set); err != nil {
+// start gives the clock a time that can be right. A clock that cannot be set
+// must not stop the boot.
+func (n *node) start() {
+	floor, from := clock.Floor(n.log, clock.Release(seed.ReleasePath), clock.Program(), clock.File("saved", n.clockPath()))
+	n.mu.Lock()
+	n.bounds.Floor = floor
+	n.mu.Unlock()
+	if err := clock.Start(n.log, time.Now(), clock.File("rtc", clock.RTCPath), floor, from, clock.Set); err != nil {
 		n.log.Error("clock", "err", err)
 	}
 }
 
 func (n *node) clockPath() string { return filepath.Join(runDir, "state", "clock") }
 
-// ledgerTime hears of the ledger's time with each Sync.
+// ledgerTime hears of the ledger's time with each Sync. When it has moved
+// since the last one, a block has just arrived, and it is about now.
 func (n *node) ledgerTime(t time.Time) {
 	now := time.Now()
 	err := clock.Forward(n.log, now, t, "ledger", clock.Set)
@@ -163,13 +173,34 @@ func (n *node) ledgerTime(t time.Time) {
 		n.log.Error("clock", "err", err)
 	}
 	n.stuck = err != nil
+	n.mu.Lock()
+	if !n.block.IsZero() && t.After(n.block) {
+		n.bounds.Ledger, n.live = t, now
+	}
+	n.block = t
+	if t.After(n.bounds.Floor) {
+		n.bounds.Floor = t
+	}
+	n.mu.Unlock()
 	if now.Sub(n.saved).Abs() < saveClock {
 		return
 	}
 	n.saved = now
-	if err := clock.Save(n.clockPath(), time.Now()); err != nil {
+	// What the ledger said, not what this machine's clock shows.
+	if err := clock.Save(n.clockPath(), t); err != nil {
 		n.log.Error("clock", "err", err)
 	}
+}
+
+// timeBounds are what is known of the time now.
+func (n *node) timeBounds() clock.Bounds {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b := n.bounds
+	if !b.Ledger.IsZero() {
+		b.Ledger = b.Ledger.Add(time.Since(n.live))
+	}
+	return b
 }
 
 // reach is the test of an uplink: whether the ledger that the image trusts

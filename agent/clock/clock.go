@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package clock gives the node a time that is never before what it knows to
-// have passed. A wrong clock must not stop a boot: there is no waiting for
-// NTP here, only a floor, the latest time that anybody trustworthy has named
-// (the image's build, what was saved, the RTC, later the ledger). The clock is
-// only ever set forward.
+// have passed. A wrong clock must not stop a boot: nobody waits for time
+// servers, there is a floor, the latest time that anybody trustworthy has named
+// (the image's build, what the ledger said last, the ledger). The real-time
+// clock is nobody trustworthy: it may say 1970 or 2100, so it is a guess that
+// must fit the floor (Sane).
+//
+// Time servers (Sync) set the clock once at boot, in either direction but never
+// below the floor, and slew it afterwards.
 package clock
 
 import (
@@ -145,6 +149,31 @@ func Forward(log *slog.Logger, now, floor time.Time, from string, set Setter) er
 		return err
 	}
 	log.Info("clock set forward", "from", now.UTC().Format(time.RFC3339), "to", floor.UTC().Format(time.RFC3339), "source", from)
+	return nil
+}
+
+// Start sets the clock as a boot should: to what it shows or the real-time
+// clock says, the later, where that fits the floor; else to the floor.
+func Start(log *slog.Logger, now time.Time, rtc Source, floor time.Time, from string, set Setter) error {
+	guess, source := now, "running clock"
+	switch t, err := rtc.Read(); {
+	case err == nil && t.After(guess):
+		guess, source = t, rtc.Name
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		log.Warn("clock source", "source", rtc.Name, "err", err)
+	}
+	start := Sane(guess, floor)
+	if !start.Equal(guess) {
+		log.Warn("the clock cannot be right", "source", source, "shows", stamp(guess), "floor", stamp(floor))
+		source = from
+	}
+	if start.Sub(now).Abs() <= slack {
+		return nil
+	}
+	if err := set(start); err != nil {
+		return err
+	}
+	log.Info("clock set", "from", stamp(now), "to", stamp(start), "source", source)
 	return nil
 }
 

@@ -44,3 +44,26 @@ func TestForwardOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestStart(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	floor := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	at := func(year int) time.Time { return time.Date(year, 7, 1, 0, 0, 0, 0, time.UTC) }
+	for name, c := range map[string]struct{ now, rtc, want time.Time }{
+		"no RTC, the kernel knows nothing": {now: time.Unix(3, 0), want: floor},
+		"no RTC, the kernel knows":         {now: at(2027)},
+		"an RTC that works":                {now: time.Unix(3, 0), rtc: at(2027), want: at(2027)},
+		"an RTC in 1970":                   {now: time.Unix(3, 0), rtc: time.Unix(9, 0), want: floor},
+		"an RTC in 2100":                   {now: time.Unix(3, 0), rtc: at(2100), want: floor},
+		"a kernel that believed 2100":      {now: at(2100), rtc: at(2100), want: floor},
+	} {
+		rtc := File("rtc", filepath.Join(t.TempDir(), "rtc"))
+		if !c.rtc.IsZero() {
+			rtc = Source{"rtc", func() (time.Time, error) { return c.rtc, nil }}
+		}
+		var set time.Time
+		if err := Start(log, c.now, rtc, floor, "image", func(x time.Time) error { set = x; return nil }); err != nil || !set.Equal(c.want) {
+			t.Errorf("%s: set to %v, want %v; %v", name, set, c.want, err)
+		}
+	}
+}
