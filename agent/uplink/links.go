@@ -30,16 +30,32 @@ func carrier(a *netlink.LinkAttrs) bool {
 }
 
 // cards are the node's network cards that the configuration allows, in its
-// order; without one in the kernel's.
+// order; without one in the kernel's. A card in the bond may show the bond's
+// address in place of its own, so being there says that it is one of them.
 func cards(cfg *seed.Network, all []netlink.Link) []netlink.Link {
+	master := 0
+	if i := bondIn(all); i >= 0 && cfg.Bond != seed.BondNone {
+		master = all[i].Attrs().Index
+	}
+	place := func(l netlink.Link) int {
+		a := l.Attrs()
+		if i := rank(cfg, a); i >= 0 || master == 0 || a.MasterIndex != master {
+			return i
+		}
+		return len(cfg.Links)
+	}
 	var out []netlink.Link
 	for _, l := range all {
-		if a := l.Attrs(); a.EncapType == "ether" && !made(l) && rank(cfg, a) >= 0 {
+		if l.Attrs().EncapType == "ether" && !made(l) && place(l) >= 0 {
 			out = append(out, l)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b netlink.Link) int { return rank(cfg, a.Attrs()) - rank(cfg, b.Attrs()) })
+	slices.SortStableFunc(out, func(a, b netlink.Link) int { return place(a) - place(b) })
 	return out
+}
+
+func bondIn(all []netlink.Link) int {
+	return slices.IndexFunc(all, func(l netlink.Link) bool { return l.Attrs().Name == bondName })
 }
 
 // made says whether a link is made by software, so no card. A veth counts as a
@@ -128,7 +144,7 @@ func bond(cfg *seed.Network, members, all []netlink.Link) (netlink.Link, error) 
 	if a := members[0].Attrs(); len(a.PermHWAddr) > 0 {
 		want.HardwareAddr = a.PermHWAddr
 	}
-	i := slices.IndexFunc(all, func(l netlink.Link) bool { return l.Attrs().Name == bondName })
+	i := bondIn(all)
 	if i < 0 {
 		if err := netlink.LinkAdd(want); err != nil {
 			return nil, fmt.Errorf("make %s bond: %w", cfg.Bond, err)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -37,10 +36,14 @@ var forms = map[string]form{
 	}},
 	"usb": {"a small FAT volume with nothing but the seed, for a stick beside the node's own medium", ".fat", func(_, out string, text []byte) error {
 		v := fat32.Volume{Size: fat32.MinSize(512), Sector: 512, Label: "ZOSSEED", ID: 0x7a6f7301, Files: []fat32.File{{Path: "/" + seed.MediumPath, Content: text}}}
-		return writePending(out, func(f *os.File) error { return errors.Join(f.Truncate(v.Size), v.Write(f)) })
+		f, err := os.OpenFile(out, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Truncate(v.Size), v.Write(f), f.Close())
 	}},
 	"smbios": {"the SMBIOS OEM string (type 11) for a virtual machine's or a board's firmware", ".smbios", func(_, out string, text []byte) error {
-		return writeSecret(out, []byte(seed.SMBIOSPrefix+base64.StdEncoding.EncodeToString(text)))
+		return os.WriteFile(out, []byte(seed.SMBIOSPrefix+base64.StdEncoding.EncodeToString(text)), 0o600)
 	}},
 }
 
@@ -91,6 +94,9 @@ func (a *app) nodeSeeds() *cobra.Command {
 					}
 					return err
 				}
+				if err := os.Chmod(name, 0o600); err != nil {
+					return err
+				}
 				made = append(made, name)
 				a.progress(s.Name, i+1, len(all))
 			}
@@ -119,9 +125,10 @@ func seedList(files []string, names string) ([]seed.Seed, error) {
 		if len(all) != 1 {
 			return nil, coded(exitUsage, fmt.Errorf("--names takes one seed, not %d", len(all)))
 		}
-		static := func(n seed.Network) bool { return n.IPv4.Address != "" || n.IPv6.Address != "" }
-		if slices.ContainsFunc(all[0].Networks, static) {
-			return nil, coded(exitRefused, fmt.Errorf("--names: the seed has a static address, which a hundred nodes cannot share"))
+		for _, n := range all[0].Networks {
+			if n.IPv4.Mode == seed.ModeStatic || n.IPv6.Mode == seed.ModeStatic {
+				return nil, coded(exitRefused, fmt.Errorf("--names: the seed has a static address, which a hundred nodes cannot share"))
+			}
 		}
 		list, err := nameRange(names)
 		if err != nil {

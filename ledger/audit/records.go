@@ -23,7 +23,7 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 	sum := ClaimSum{Claim: g.Index, Node: g.Node, State: g.State, Result: g.CloseResult}
 	previous, closed := "", int64(-1)
 	var done, told []string // phases that went well, and those that were told of
-	failed := false
+	failed := false // a phase's record or an incident of the claim says what failed
 	for _, it := range r.Story.Items {
 		if it.Claim != g.Index {
 			continue
@@ -47,6 +47,8 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 			done = r.record(d, it, p, done, &sum)
 			told = append(told, p.Phase)
 			failed = failed || p.Result == "failed"
+		case *ledger.Incident:
+			failed = true // it had run: nothing that fails then is a phase
 		case *ledger.Close:
 			closed = it.Index
 			if p.Records != int64(sum.Records) {
@@ -57,7 +59,7 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 	sum.Missing = missing(told)
 	// What was given back before did not fail: the node may have been shut down.
 	if g.CloseResult == "failed" && !failed && g.State != ledger.GrantReleased {
-		r.wrong("claim %d: was closed as failed, but no record says which phase failed", g.Index)
+		r.wrong("claim %d: was closed as failed, but no record and no incident says what failed", g.Index)
 	}
 	if g.Records != int64(sum.Records) || g.LastRecord != previous {
 		r.wrong("claim %d: the state counts %d records, the log has %d", g.Index, g.Records, sum.Records)
