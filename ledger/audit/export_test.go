@@ -117,7 +117,29 @@ func TestWhatWasNeverRecorded(t *testing.T) {
 	if got := strings.Join(r.Claims[0].Missing, " "); got != "claim retrieve" {
 		t.Errorf("missing: %q", got)
 	}
-	if len(r.Discrepancies) != 1 || !strings.Contains(r.Discrepancies[0], "no record says which phase failed") {
+	if len(r.Discrepancies) != 1 || !strings.Contains(r.Discrepancies[0], "no record and no incident says what failed") {
 		t.Errorf("discrepancies: %q", r.Discrepancies)
+	}
+}
+
+// TestAnIncidentSaysWhatFailed: a guest that panics while it runs fails in no
+// phase; the incident of its claim is the reason on the ledger.
+func TestAnIncidentSaysWhatFailed(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		l := ledgertest.New(t)
+		n := l.Join("n1", 4096)
+		claim := l.Must(n.Claim(l.Must(l.Register("shop", 1, nil))))
+		l.Must(n.Record(claim, "detect", "ok", nil))
+		if told {
+			l.Must(n.Entry(ledger.TypeIncident, ledger.Incident{Claim: claim, Kind: "guest-panic", Machine: "web", Detail: "panic", Acted: l.Acted()}))
+		}
+		l.Must(n.Entry(ledger.TypeClose, ledger.Close{Claim: claim, Records: 1, Result: "failed", Acted: l.Acted()}))
+		r, err := audit.Run(t.Context(), audit.Config{Root: l.RootEnv, Ledger: l.Dir, Deployment: "shop"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told != (len(r.Discrepancies) == 0) {
+			t.Errorf("incident %v: discrepancies %q", told, r.Discrepancies)
+		}
 	}
 }
