@@ -45,7 +45,8 @@ type results struct {
 	Start       pair             `json:"start"`
 	Sizes       map[string]int64 `json:"sizesBytes"`
 	Memory      map[string]int64 `json:"memoryKiB"`
-	Phases      []phaseTime      `json:"phases"` // of the last start, image local
+	Fetching    []phaseTime      `json:"phasesFetching"` // of the first start, which brings kernel, initramfs and image
+	Phases      []phaseTime      `json:"phases"`         // of the last start, image local
 }
 
 type phaseTime struct {

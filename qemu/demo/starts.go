@@ -76,6 +76,7 @@ func (b *bench) starts(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		if round == 0 {
+			b.res.Fetching = b.res.Phases
 			continue // it fetched the image
 		}
 		var took struct{ Ms int64 }
