@@ -23,7 +23,7 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 	sum := ClaimSum{Claim: g.Index, Node: g.Node, State: g.State, Result: g.CloseResult}
 	previous, closed := "", int64(-1)
 	var done, told []string // phases that went well, and those that were told of
-	failed := false // a phase's record or an incident of the claim says what failed
+	failed := false         // a phase's record or an incident of the claim says what failed
 	for _, it := range r.Story.Items {
 		if it.Claim != g.Index {
 			continue
