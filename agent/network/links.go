@@ -80,6 +80,24 @@ func (n Network) up() error {
 		if err := t.up(br); err != nil {
 			return err
 		}
+		if err := t.known(br); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// known tells the node which hardware address a guest has: the plan says it,
+// so nobody is asked. A question that nobody answers while the guest boots
+// would also hold its first callers up for seconds.
+func (t Tap) known(br netlink.Link) error {
+	hw, err := net.ParseMAC(t.MAC)
+	if err != nil {
+		return fmt.Errorf("tap %s: %w", t.Name, err)
+	}
+	n := &netlink.Neigh{LinkIndex: br.Attrs().Index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: t.Address.AsSlice(), HardwareAddr: hw}
+	if err := netlink.NeighSet(n); err != nil {
+		return fmt.Errorf("neighbour %s of %s: %w", t.Address, br.Attrs().Name, err)
 	}
 	return nil
 }

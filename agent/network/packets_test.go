@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -327,4 +328,34 @@ func next(t *testing.T, fd int, frames ...[]byte) []byte {
 			}
 		}
 	}
+}
+
+// TestGuestsAreKnown: the node asks nobody for the hardware address of a
+// machine that the plan names, not even while that machine boots.
+func TestGuestsAreKnown(t *testing.T) {
+	l := newLab(t)
+	p := shop()
+	l.in("node", func() error {
+		if err := p.Up(); err != nil {
+			return err
+		}
+		for _, n := range p.Networks {
+			br, err := netlink.LinkByName(n.Bridge)
+			if err != nil {
+				return err
+			}
+			known, err := netlink.NeighList(br.Attrs().Index, unix.AF_INET)
+			if err != nil {
+				return err
+			}
+			for _, tap := range n.Taps {
+				if !slices.ContainsFunc(known, func(k netlink.Neigh) bool {
+					return k.IP.Equal(tap.Address.AsSlice()) && k.HardwareAddr.String() == tap.MAC && k.State == netlink.NUD_PERMANENT
+				}) {
+					t.Errorf("%s: %s is not known as %s: %v", n.Bridge, tap.Address, tap.MAC, known)
+				}
+			}
+		}
+		return p.Down()
+	})
 }
