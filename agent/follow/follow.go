@@ -133,9 +133,9 @@ func (f *Follower) live(l *deploy.Life, run func(context.Context) error) {
 // anew.
 func (f *Follower) Run(ctx context.Context) error {
 	pause := f.cfg.Every
+	var kicked time.Time // when an entry of the node's own was last looked for
 	for {
 		f.cfg.Moved()
-		synced := f.cfg.Clock.Now()
 		err := f.cfg.Ledger.Sync(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -156,15 +156,17 @@ func (f *Follower) Run(ctx context.Context) error {
 		case err := <-f.err:
 			return err
 		case <-f.cfg.Ledger.Kicked():
-			// The first of several entries is looked for at once, the others
-			// together: each look costs a checkpoint and its signatures.
+			// The first of several entries (a claim, say) is looked for at once,
+			// the others together: each look costs a checkpoint and its
+			// signatures.
 			select {
 			case <-ctx.Done():
 				return nil
 			case err := <-f.err:
 				return err
-			case <-f.cfg.Clock.After(together - f.cfg.Clock.Now().Sub(synced)):
+			case <-f.cfg.Clock.After(together - f.cfg.Clock.Now().Sub(kicked)):
 			}
+			kicked = f.cfg.Clock.Now()
 		case <-f.cfg.Clock.After(pause):
 		}
 	}
