@@ -134,28 +134,38 @@ func (l *Life) listen(m *machine, known *guestlink.Identity) error {
 
 // pump carries what VM and guest say to the Life's one channel.
 func (l *Life) pump(m *machine) {
-	gen, quit, events, guest := m.gen, make(chan struct{}), m.vm.Events(), m.link.Events()
-	m.quit = quit
-	go func() {
-		for {
-			x := msg{m: m, gen: gen}
-			select {
-			case <-quit:
-				return
-			case e, ok := <-events:
-				if !ok {
-					events = nil
-					continue
+	m.quit = make(chan struct{})
+	go l.carry(m, m.gen, m.quit, m.vm.Events(), m.link.Events())
+}
+
+func (l *Life) carry(m *machine, gen int, quit <-chan struct{}, events <-chan vm.Event, guest <-chan guestlink.Event) {
+	for {
+		x := msg{m: m, gen: gen}
+		select {
+		case <-quit:
+			return
+		case e, ok := <-events:
+			if !ok {
+				events = nil
+				continue
+			}
+			// A guest that says why it ends does so before its VM is off, yet
+			// both may be here by now: its word comes first. No more than what
+			// waits already, or a talkative guest could hold this up.
+			for range len(guest) {
+				g := <-guest
+				if !l.post(msg{m: m, gen: gen, guest: &g}, quit) {
+					return
 				}
-				x.vm = &e
-			case e := <-guest:
-				x.guest = &e
 			}
-			if !l.post(x, quit) {
-				return
-			}
+			x.vm = &e
+		case e := <-guest:
+			x.guest = &e
 		}
-	}()
+		if !l.post(x, quit) {
+			return
+		}
+	}
 }
 
 func (l *Life) post(x msg, quit <-chan struct{}) bool {
