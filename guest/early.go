@@ -46,10 +46,11 @@ func earlyMounts() error {
 	return nil
 }
 
-// loadModules loads what the image's builder put there, in the order of the
-// names, which is the order of dependence.
-func loadModules(dir string) error {
-	files, err := filepath.Glob(dir + "/*.ko")
+// loadModules loads one stage of what the image's builder put there (package
+// modules, GuestStages), in the order of the names, which is the order of
+// dependence.
+func loadModules(stage string) error {
+	files, err := filepath.Glob("/modules/" + stage + "/*.ko")
 	if err != nil {
 		return err
 	}
@@ -123,6 +124,15 @@ func setClock(ms int64) error {
 		return fmt.Errorf("clock: %w", err)
 	}
 	return nil
+}
+
+// seeded tells whether the kernel's generator gives bytes at once. On a
+// processor without an instruction for that it may not, and then waits for a
+// device.
+func seeded() bool {
+	var b [1]byte
+	n, err := unix.Getrandom(b[:], unix.GRND_NONBLOCK)
+	return err == nil && n == len(b)
 }
 
 // entropySize is what the agent sends.

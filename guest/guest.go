@@ -87,8 +87,15 @@ func (g *guest) live(f *failure) error {
 		return err
 	}
 	f.phase = "modules"
-	if err := loadModules("/modules"); err != nil {
+	if err := loadModules("line"); err != nil {
 		return err
+	}
+	late := func() error { return loadModules("late") }
+	if !seeded() {
+		if err := late(); err != nil {
+			return err
+		}
+		late = func() error { return nil }
 	}
 	f.phase = "key"
 	hello, err := makeHello()
@@ -96,11 +103,15 @@ func (g *guest) live(f *failure) error {
 		return err
 	}
 	g.link.Hello = hello
-	f.phase = "agent"
 	g.background("signals", g.signals)
 	g.background("power button", g.button)
 	g.background("link", func() error { g.link.Run(context.Background()); return nil })
-	w := &workload{guest: g}
+	f.phase = "modules" // while the agent answers
+	if err := loadModules("root"); err != nil {
+		return err
+	}
+	f.phase = "agent"
+	w := &workload{guest: g, late: late}
 	select {
 	case w.config = <-g.config:
 	case <-g.stop:

@@ -40,7 +40,8 @@ type workload struct {
 	cgroup     *process.Cgroup
 	root       root.Spec
 	verity     verity.State
-	null       *os.File // where a check's output goes
+	null       *os.File     // where a check's output goes
+	late       func() error // loads what only helps beside the workload
 }
 
 // setup does everything up to the Report.

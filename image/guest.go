@@ -21,18 +21,23 @@ import (
 // guest's kernel would check an RSA signature per module on top, which is two
 // thirds of the time that loading them takes.
 func Guest(k *kernel.Linux, init []byte) ([]byte, []modules.Module, error) {
-	chosen, err := k.Tree.Choose(modules.GuestSet())
-	if err != nil {
-		return nil, nil, fmt.Errorf("guest initramfs: %w", err)
-	}
 	t := NewTree()
 	for _, d := range []string{"proc", "sys", "run", "root", "tmp"} {
 		t.Dir(d, 0o755)
 	}
 	t.File("init", 0o755, init)
-	for i, m := range chosen {
-		// Loaded in the order of their names.
-		t.File(fmt.Sprintf("modules/%03d-%s.ko", i, m.Name), 0o644, modules.Unsigned(m.Data))
+	var chosen []modules.Module
+	stages := modules.GuestStages()
+	for i, stage := range stages {
+		all, err := k.Tree.Choose(stages[:i+1]...)
+		if err != nil {
+			return nil, nil, fmt.Errorf("guest initramfs: %w", err)
+		}
+		for j, m := range all[len(chosen):] {
+			// Loaded in the order of their names.
+			t.File(fmt.Sprintf("modules/%s/%03d-%s.ko", stage.Name, len(chosen)+j, m.Name), 0o644, modules.Unsigned(m.Data))
+		}
+		chosen = all
 	}
 	b, err := t.CPIO()
 	return b, chosen, err

@@ -274,7 +274,7 @@ func TestRealNode(t *testing.T) {
 	if !strings.Contains(strings.Join(names(chosen), " "), "pvpanic_pci") {
 		t.Error("the agent would not hear of a guest's panic")
 	}
-	if got = records(t, guest); got["modules/000-"+chosen[0].Name+".ko"].Name == "" || got["init"].Name == "" {
+	if got = records(t, guest); got["modules/line/000-"+chosen[0].Name+".ko"].Name == "" || got["init"].Name == "" {
 		t.Error("guest initramfs has no /init or no first module")
 	}
 }

@@ -306,3 +306,14 @@ func (m *Machine) dial(ctx context.Context, path string) (net.Conn, error) {
 		}
 	}
 }
+
+// guestFault matches a guest's kernel that died of the emulator as well, one
+// level down and before it had started anything: a return from an interrupt
+// that faults while instructions are patched. The agent passes on what the
+// guest's console said last.
+var guestFault = regexp.MustCompile(`(?m)^time=\S+ level=INFO msg="last words" .*from=console line="?\[ *0\.\d+\] RIP: 0010:text_poke_early\+`)
+
+// GuestFault says whether a guest's kernel died so.
+func (m *Machine) GuestFault() bool {
+	return m.accel == "tcg" && slices.ContainsFunc(m.Console.Lines(0), func(l Line) bool { return guestFault.MatchString(l.Text) })
+}

@@ -106,6 +106,29 @@ func TestEmulatorFault(t *testing.T) {
 	}
 }
 
+// TestGuestFault: only a guest's kernel that died while it patched itself, as
+// the agent tells it.
+func TestGuestFault(t *testing.T) {
+	const from = `time=2026-11-25T16:19:23.6Z level=INFO msg="last words" part=deploy deployment=shop machine=app from=`
+	for _, c := range []struct {
+		accel, console string
+		want           bool
+	}{
+		{"tcg", from + `console line="[    0.315356] RIP: 0010:text_poke_early+0x68/0xa0"` + "\n", true},
+		{"kvm", from + `console line="[    0.315356] RIP: 0010:text_poke_early+0x68/0xa0"` + "\n", false},
+		{"tcg", from + `console line="[    7.315356] RIP: 0010:text_poke_early+0x68/0xa0"` + "\n", false},
+		{"tcg", from + `process line="[    0.315356] RIP: 0010:text_poke_early+0x68/0xa0"` + "\n", false},
+		{"tcg", from + `console line="[    0.915356] RIP: 0010:verity_map+0x68/0xa0"` + "\n", false},
+		{"tcg", "[    0.315356] RIP: 0010:text_poke_early+0x68/0xa0\n", false},
+	} {
+		m := &Machine{Console: newConsole(), accel: c.accel}
+		m.Console.add([]byte(c.console))
+		if got := m.GuestFault(); got != c.want {
+			t.Errorf("%s, %q: %v", c.accel, c.console, got)
+		}
+	}
+}
+
 // TestProbe: whatever this machine has, the answer is one of the two with a
 // reason, and tcg where the binary is missing.
 func TestProbe(t *testing.T) {

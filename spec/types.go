@@ -165,10 +165,10 @@ type Health struct {
 	Port       int64    `json:"port" jsonschema:"minimum=0,maximum=65535"`                // tcp, http; else 0
 	Path       string   `json:"path"`                                                     // http: absolute path; else ""
 	Args       []string `json:"args"`                                                     // exec: argv; else []
-	IntervalMs int64    `json:"intervalMs" jsonschema:"minimum=0,maximum=3600000"`
-	TimeoutMs  int64    `json:"timeoutMs" jsonschema:"minimum=0,maximum=3600000"`  // of one check
-	DeadlineMs int64    `json:"deadlineMs" jsonschema:"minimum=0,maximum=3600000"` // from process start to the first success
-	Failures   int64    `json:"failures" jsonschema:"minimum=0,maximum=100"`       // consecutive failures, after the first success, that count as a failure of the machine
+	IntervalMs int64    `json:"intervalMs" jsonschema:"minimum=0,maximum=3600000"`        // between two checks; before the first success the guest asks sooner
+	TimeoutMs  int64    `json:"timeoutMs" jsonschema:"minimum=0,maximum=3600000"`         // of one check
+	DeadlineMs int64    `json:"deadlineMs" jsonschema:"minimum=0,maximum=3600000"`        // from process start to the first success
+	Failures   int64    `json:"failures" jsonschema:"minimum=0,maximum=100"`              // consecutive failures, after the first success, that count as a failure of the machine
 }
 
 // Failure says what happens when a running machine fails (its process ends,

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/plan"
@@ -73,19 +76,35 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 		out.Digest("initramfs/"+m.Name, m.Initramfs)
 		out.Digest("verity/"+m.Name, m.Image.VerityRoot)
 	}
+	type piece struct {
+		what string
+		get  func(context.Context) (int64, error)
+	}
+	var pieces []piece
 	for _, digest := range slices.Sorted(maps.Keys(blobs)) {
-		n, err := l.world.Content.Blob(ctx, digest)
-		out.Bytes += n
-		if err != nil {
-			return fullHere(fmt.Errorf("blob %s: %w", digest, err))
-		}
+		pieces = append(pieces, piece{"blob " + digest, func(ctx context.Context) (int64, error) { return l.world.Content.Blob(ctx, digest) }})
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.manifests)) {
-		n, err := l.world.Content.Image(ctx, l.manifests[id], id)
-		out.Bytes += n
-		if err != nil {
-			return fullHere(fmt.Errorf("image %s: %w", id, err))
-		}
+		pieces = append(pieces, piece{"image " + id, func(ctx context.Context) (int64, error) { return l.world.Content.Image(ctx, l.manifests[id], id) }})
+	}
+	// Two at a time: hashing again what is here keeps one processor busy, and
+	// one mirror's pause is the other's turn.
+	var bytes atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	for _, p := range pieces {
+		g.Go(func() error {
+			n, err := p.get(ctx)
+			bytes.Add(n)
+			if err != nil {
+				return fullHere(fmt.Errorf("%s: %w", p.what, err))
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	if out.Bytes = bytes.Load(); err != nil {
+		return err
 	}
 	out.Detail = fmt.Sprintf("%d blobs and %d images verified, %d bytes from mirrors", len(blobs), len(l.manifests), out.Bytes)
 	return nil

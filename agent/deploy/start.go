@@ -173,7 +173,7 @@ type word struct{ from, line string }
 
 // lastWords is the end of the process's output and of the guest's console.
 func lastWords(m *machine) []word {
-	const lines = 12
+	const lines = 16 // a kernel's panic with its registers
 	var out []word
 	add := func(from, text string) {
 		all := strings.Split(strings.TrimRight(text, "\r\n"), "\n")

@@ -63,6 +63,21 @@ func (j *Judge) Result(err error, age time.Duration) (h wire.Health, tell, final
 	return h, true, false
 }
 
+// firstPause is how long a process is left alone before it is first asked: a
+// check at once cannot succeed and takes from what starts.
+const firstPause = 100 * time.Millisecond
+
+// Pause is the time before check n, counted from 0. Until the first success it
+// grows from firstPause to the spec's interval, which then holds: a workload is
+// known to serve soon after it does.
+func (j *Judge) Pause(n int) time.Duration {
+	interval := time.Duration(j.Check.IntervalMs) * time.Millisecond
+	if j.ever {
+		return interval
+	}
+	return min(firstPause<<min(n, 16), interval)
+}
+
 // Prober makes one check.
 type Prober struct {
 	Check wire.Check
@@ -148,7 +163,14 @@ func Run(ctx context.Context, check wire.Check, once func(context.Context) error
 	r := repeater{send: tell}
 	go r.run(ctx, ticks)
 	judge, started := Judge{Check: check}, time.Now()
-	for {
+	for n := 0; ; n++ {
+		if check.Kind != "none" {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(judge.Pause(n)):
+			}
+		}
 		err := once(ctx)
 		if ctx.Err() != nil {
 			return
@@ -159,11 +181,6 @@ func Run(ctx context.Context, check wire.Check, once func(context.Context) error
 		}
 		if final || check.Kind == "none" {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Duration(check.IntervalMs) * time.Millisecond):
 		}
 	}
 }

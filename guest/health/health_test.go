@@ -207,3 +207,29 @@ func TestRunRepeats(t *testing.T) {
 		<-done
 	}
 }
+
+// TestPause: a process is left alone at first, then asked ever less often, and
+// as the spec says once it serves.
+func TestPause(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		interval int64
+		ever     bool
+		want     []time.Duration
+	}{
+		{1000, false, []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1000 * ms, 1000 * ms}},
+		{100, false, []time.Duration{100 * ms, 100 * ms}},
+		{3_600_000, false, []time.Duration{100 * ms, 200 * ms, 400 * ms}},
+		{1000, true, []time.Duration{1000 * ms, 1000 * ms}},
+	} {
+		j := Judge{Check: wire.Check{IntervalMs: c.interval}, ever: c.ever}
+		for n, want := range c.want {
+			if got := j.Pause(n); got != want {
+				t.Errorf("interval %d, ever %t: pause %d is %s, want %s", c.interval, c.ever, n, got, want)
+			}
+		}
+		if got := j.Pause(1 << 40); got > time.Duration(c.interval)*ms {
+			t.Errorf("pause after many checks: %s", got)
+		}
+	}
+}

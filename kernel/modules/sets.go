@@ -101,7 +101,6 @@ func Sets() []Set {
 			{Name: "ramoops", Optional: true, Why: "the last words before a crash"},
 		}},
 		nic(), raid(), usb(), hyperv(), vmware(), xen(),
-		GuestSet(),
 	}
 }
 
@@ -111,27 +110,36 @@ func VsockSet() Set {
 	return Set{"vsock", []Want{{Name: "vhost_vsock", Late: true, Why: "the guest's report to the agent"}}}
 }
 
-// GuestSet is what the guest's PID 1 loads, all of it, in this order.
-func GuestSet() Set {
-	return Set{"guest", []Want{
-		{Name: "virtio_pci", Load: true, Why: "every virtio device"},
-		{Name: "virtio_blk", Load: true, Why: "the root disk"},
-		{Name: "virtio_net", Load: true, Why: "the network"},
-		{Name: "vmw_vsock_virtio_transport", Load: true, Why: "the report to the agent"},
-		{Name: "sha256", Load: true, Optional: true, Why: "verity"},
-		{Name: "dm_mod", Load: true, Why: "verity"},
-		{Name: "dm_bufio", Load: true, Why: "verity"},
-		{Name: "reed_solomon", Load: true, Optional: true, Why: "verity"},
-		{Name: "dm_verity", Load: true, Why: "every block of the root is checked"},
-		{Name: "erofs", Load: true, Why: "the Zero-Image"},
-		{Name: "overlay", Load: true, Why: "files of the spec over the image"},
-		{Name: "ext4", Load: true, Why: "volumes"},
-		// Optional: Debian's arm64 kernels have neither.
-		{Name: "pvpanic", Load: true, Optional: true, Why: "a panic that the agent hears of"},
-		{Name: "pvpanic_pci", Load: true, Optional: true, Why: "a panic that the agent hears of"},
-		{Name: "virtio_rng", Load: true, Why: "entropy"},
-		{Name: "button", Load: true, Optional: true, Why: "the power button"},
-	}}
+// GuestStages is what the guest's PID 1 loads, all of it, in this order. Time
+// before the workload runs is what counts: the agent is dialled as soon as that
+// is possible, its answer comes while the second stage loads, and what only
+// helps later loads beside the workload.
+func GuestStages() []Set {
+	return []Set{
+		{"line", []Want{
+			{Name: "virtio_pci", Load: true, Why: "every virtio device"},
+			{Name: "vmw_vsock_virtio_transport", Load: true, Why: "the report to the agent"},
+		}},
+		{"root", []Want{
+			// Optional: Debian's arm64 kernels have neither.
+			{Name: "pvpanic", Load: true, Optional: true, Why: "a panic that the agent hears of"},
+			{Name: "pvpanic_pci", Load: true, Optional: true, Why: "a panic that the agent hears of"},
+			{Name: "virtio_blk", Load: true, Why: "the root disk"},
+			{Name: "virtio_net", Load: true, Why: "the network"},
+			{Name: "sha256", Load: true, Optional: true, Why: "verity"},
+			{Name: "dm_mod", Load: true, Why: "verity"},
+			{Name: "dm_bufio", Load: true, Why: "verity"},
+			{Name: "reed_solomon", Load: true, Optional: true, Why: "verity"},
+			{Name: "dm_verity", Load: true, Why: "every block of the root is checked"},
+			{Name: "erofs", Load: true, Why: "the Zero-Image"},
+			{Name: "overlay", Load: true, Why: "files of the spec over the image"},
+			{Name: "ext4", Load: true, Why: "volumes"},
+		}},
+		{"late", []Want{
+			{Name: "virtio_rng", Load: true, Why: "entropy"},
+			{Name: "button", Load: true, Optional: true, Why: "the power button"},
+		}},
+	}
 }
 
 // Named returns the set of a name.

@@ -73,6 +73,8 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 		}
 		if n.EmulatorFault() {
 			w.t.Logf("EMULATOR FAULT in %s: the outer kernel died of a race in the emulator, not of zos", strings.SplitN(w.t.Name(), "/", 2)[0])
+		} else if w.t.Failed() && n.GuestFault() {
+			w.t.Logf("EMULATOR FAULT in %s: a guest's kernel died of a race in the emulator, not of zos", strings.SplitN(w.t.Name(), "/", 2)[0])
 		}
 	})
 	w.t.Logf("node %s: %s, accelerator %s (%s)", name, driver, o.Accel.Name, o.Accel.Why)
