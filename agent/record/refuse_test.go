@@ -166,8 +166,11 @@ func TestUnreadableRecordIsNotPassedOver(t *testing.T) {
 		clk.Await(1)
 		clk.Advance(lastRetry)
 	}
-	if q.Waiting() != 2 || len(f.entries) != 0 {
-		t.Errorf("%d wait, %d are on the ledger", q.Waiting(), len(f.entries))
+	f.mu.Lock()
+	taken := len(f.entries)
+	f.mu.Unlock()
+	if q.Waiting() != 2 || taken != 0 {
+		t.Errorf("%d wait, %d are on the ledger", q.Waiting(), taken)
 	}
 	if err := os.Rename(first+".away", first); err != nil {
 		t.Fatal(err)

@@ -264,7 +264,7 @@ func (d *Driver) SetMemory(machine string, mib int) {
 	defer d.mu.Unlock()
 	for _, v := range d.vms {
 		if v.machine == machine {
-			v.cfg.MemoryMiB = mib
+			v.memory.Store(int64(mib))
 		}
 	}
 }

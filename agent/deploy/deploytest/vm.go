@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zos-node/zos/agent/vm"
@@ -27,6 +28,7 @@ type VM struct {
 	Guest   Guest
 	nth     int
 	done    chan struct{}
+	memory  atomic.Int64 // another than was planned, when not 0
 
 	mu      sync.Mutex
 	events  chan vm.Event
@@ -82,6 +84,9 @@ func (v *VM) Events() <-chan vm.Event {
 func (v *VM) Info(context.Context) (vm.Running, error) {
 	r := vm.Running{VCPUs: v.cfg.VCPUs, MemoryMiB: v.cfg.MemoryMiB, Kernel: v.cfg.Kernel, Initramfs: v.cfg.Initramfs, Cmdline: v.cfg.Cmdline,
 		Disks: v.cfg.Disks, CID: v.cfg.CID, Hardening: map[string]string{"seccomp": "2"}}
+	if mib := v.memory.Load(); mib != 0 {
+		r.MemoryMiB = int(mib)
+	}
 	for _, n := range v.cfg.NICs {
 		n.Tap = nil
 		r.NICs = append(r.NICs, n)
