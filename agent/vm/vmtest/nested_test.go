@@ -65,7 +65,7 @@ func TestNested(t *testing.T) {
 		console, fault = b.boot(kernelFile, initrd)
 	}
 	if fault {
-		b.Error("the outer machine died of the emulator twice")
+		b.Error("a kernel died of the emulator twice")
 	}
 	b.judge(console)
 }
@@ -268,9 +268,18 @@ func (b *bench) boot(kernelFile, initrd string) (lines []string, fault bool) {
 	}
 	for _, l := range m.Console.Lines(0) {
 		lines = append(lines, l.Text)
+		if accel.Name == "tcg" && torn.MatchString(l.Text) {
+			b.Logf("a guest's kernel died of the emulator: %s", l.Text)
+			fault = true
+		}
 	}
 	return lines, fault
 }
+
+// torn is how a guest's kernel dies of the emulator, one level down, before it
+// has started anything: a return from an interrupt that faults while the
+// kernel patches itself. A case that fails prints its guest's console.
+var torn = regexp.MustCompile(`\[ *0\.\d+\] RIP: 0010:text_poke_early\+`)
 
 var result = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): TestDrivers/(\S+) \((\S+)\)`)
 
