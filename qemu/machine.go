@@ -49,14 +49,15 @@ type Machine struct {
 	Started time.Time
 	Retries int // how many emulator faults came before this boot
 
-	cmd   *exec.Cmd
-	accel string // name of the accelerator
-	dir   string
-	qmp   string // socket path
-	port  string // fault channel socket path, or ""
-	done  chan struct{}
-	err   error // of Wait, after done
-	once  sync.Once
+	cmd    *exec.Cmd
+	accel  string // name of the accelerator
+	folder *folder
+	dir    string // the folder's path
+	qmp    string // socket path
+	port   string // fault channel socket path, or ""
+	done   chan struct{}
+	err    error // of Wait, after done
+	once   sync.Once
 }
 
 // Binary is the emulator's name on Debian.
@@ -91,17 +92,17 @@ func Start(o Options) (*Machine, error) {
 	if err := checkPorts(o.Forward); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "zos-rig-")
+	dir, err := newFolder(os.TempDir(), time.Now())
 	if err != nil {
-		return nil, fmt.Errorf("folder for the machine: %w", err)
+		return nil, err
 	}
-	m := &Machine{Console: newConsole(), accel: o.Accel.Name, dir: dir, qmp: filepath.Join(dir, "qmp"), done: make(chan struct{})}
+	m := &Machine{Console: newConsole(), accel: o.Accel.Name, folder: dir, dir: dir.path, qmp: filepath.Join(dir.path, "qmp"), done: make(chan struct{})}
 	args, err := m.args(o)
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, dir.remove())
 	}
 	if err := m.start(o, args); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, dir.remove())
 	}
 	return m, nil
 }
@@ -264,7 +265,7 @@ func (m *Machine) Close() error {
 			err = fmt.Errorf("end QEMU: %w", kerr)
 		}
 		<-m.done
-		err = errors.Join(err, os.RemoveAll(m.dir))
+		err = errors.Join(err, m.folder.remove())
 	})
 	return err
 }
