@@ -4,6 +4,7 @@ package bft
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -31,6 +32,10 @@ import (
 // kill -9 would prove nothing.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ZOS_TEST_LEDGER"); dir != "" {
+		if size := os.Getenv("ZOS_TEST_DISK"); size != "" {
+			fmt.Fprintln(os.Stderr, supervise(dir, size))
+			os.Exit(1)
+		}
 		if err := child(dir, os.Getenv("ZOS_TEST_CRASH"), os.Getenv("ZOS_TEST_BAD")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -70,6 +75,12 @@ func child(dir, crash, bad string) error {
 		o.now = func() time.Time { return time.Now().Add(d) }
 	}
 	o.mute = bad == "mute"
+	if size := os.Getenv("ZOS_TEST_RESERVE"); size != "" {
+		if o.Reserve, err = strconv.ParseInt(size, 10, 64); err != nil {
+			return err
+		}
+	}
+	o.Reserve = cmp.Or(o.Reserve, -1)
 	e, err := Open(context.Background(), dir, o)
 	if err != nil {
 		return err
@@ -81,6 +92,11 @@ func child(dir, crash, bad string) error {
 	if err != nil {
 		return err
 	}
+	go func() {
+		<-e.Failed()
+		fmt.Fprintln(os.Stderr, e.Health())
+		os.Exit(1)
+	}()
 	fmt.Println("http://" + l.Addr().String())
 	return ledger.NewServer(ledger.Handler(LogDir(dir), e, log)).Serve(l)
 }
