@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -92,10 +93,21 @@ func child(dir, crash, bad string) error {
 	if err != nil {
 		return err
 	}
+	log.Info("runs", "version", os.Getenv("ZOS_TEST_VERSION"))
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
 	go func() {
-		<-e.Failed()
-		fmt.Fprintln(os.Stderr, e.Health())
-		os.Exit(1)
+		select {
+		case <-e.Failed():
+			fmt.Fprintln(os.Stderr, e.Health())
+			os.Exit(1)
+		case <-stop:
+			if err := e.Close(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
 	}()
 	fmt.Println("http://" + l.Addr().String())
 	return ledger.NewServer(ledger.Handler(LogDir(dir), e, log)).Serve(l)
@@ -144,10 +156,16 @@ func startBad(t testing.TB, dir, crash, bad string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startExe(t, exe, dir, crash, bad, "1.0.0")
+}
+
+func startExe(t testing.TB, exe, dir, crash, bad, version string) *server {
+	t.Helper()
 	s := &server{cmd: exec.Command(exe), err: &strings.Builder{}}
-	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash, "ZOS_TEST_BAD="+bad)
+	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash, "ZOS_TEST_BAD="+bad, "ZOS_TEST_VERSION="+version)
 	s.cmd.Stderr = s.err
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var err error
 	if s.out, err = s.cmd.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
