@@ -9,7 +9,7 @@ export GOFLAGS := -trimpath
 export FUZZTIME ?= 60s
 export FUZZ
 
-.PHONY: run test test-boot test-ledger fuzz bench image programs setup clean
+.PHONY: run test test-boot test-ledger fuzz bench image deb programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -52,6 +52,16 @@ ifdef ROOT
 else
 	@build/bin/demo --image-only --board $(BOARD)
 endif
+
+# The Debian package of validators and mirrors; ARCH=arm64 for the other. Its
+# bytes follow from the commit alone.
+ARCH ?= amd64
+deb: TIME = $(shell git log -1 --format=%ct)
+deb: VERSION = 0~$(shell TZ=UTC git log -1 --date=format-local:%Y%m%d%H%M%S --format=%cd).$(shell git rev-parse --short=12 HEAD)
+deb: setup
+	@mkdir -p build/deb
+	@GOARCH=$(ARCH) go build -ldflags='-s -w -buildid=' -o build/deb/zos-$(ARCH) ./cmd/zos
+	@go run ./packaging/mkdeb -arch $(ARCH) -version $(VERSION) -time $(TIME) -program build/deb/zos-$(ARCH) -o build/deb/zos-ledger_$(VERSION)_$(ARCH).deb
 
 programs: setup
 	@echo "== programs"

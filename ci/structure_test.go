@@ -23,20 +23,21 @@ const module = "github.com/zos-node/zos/"
 // layers is design.md §3: a folder may import the folders that stand in its
 // own line. What is not listed here does not exist.
 var layers = map[string][]string{
-	"spec":     {},
-	"sign":     {"spec/strict"},
-	"zimage":   {"spec/strict"},
-	"ledger":   {"spec", "sign"},
-	"agent":    {"spec", "sign", "ledger", "zimage", "guest/wire"},
-	"kernel":   {},
-	"init":     {"kernel"},
-	"guest":    {"kernel"},
-	"boards":   {},
-	"image":    {"kernel", "boards", "agent/seed", "spec/strict", "sign"},
-	"qemu":     {"*"},
-	"cmd":      {"*"},
-	"ci":       {},
-	"examples": {"kernel"},
+	"spec":      {},
+	"sign":      {"spec/strict"},
+	"zimage":    {"spec/strict"},
+	"ledger":    {"spec", "sign"},
+	"agent":     {"spec", "sign", "ledger", "zimage", "guest/wire"},
+	"kernel":    {},
+	"init":      {"kernel"},
+	"guest":     {"kernel"},
+	"boards":    {},
+	"image":     {"kernel", "boards", "agent/seed", "spec/strict", "sign"},
+	"qemu":      {"*"},
+	"cmd":       {"*"},
+	"ci":        {},
+	"examples":  {"kernel"},
+	"packaging": {},
 }
 
 // never lists packages that must not be linked into a program.

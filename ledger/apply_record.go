@@ -81,6 +81,8 @@ func (s *State) applyClose(a at, p *Close, node *Node) (func(), error) {
 		return nil, refuse("payload.result", "is stopped, but nobody stopped deployment %d", d.ID)
 	case p.Result == "replaced" && d.Replaced < 0:
 		return nil, refuse("payload.result", "is replaced, but nothing replaced deployment %d", d.ID)
+	case p.Result == "released" && g.State == GrantActive:
+		return nil, refuse("payload.result", "is released, but claim %d was not given back", g.Index)
 	}
 	if err := s.hadState(p.Acted); err != nil {
 		return nil, err

@@ -172,8 +172,8 @@ func check(p any) error {
 		}
 		return firstError(textual("detail", p.Detail), checkActed(p.Acted))
 	case *Close:
-		if !slices.Contains([]string{"stopped", "failed", "replaced"}, p.Result) {
-			return refuse("result", "is %q, want stopped, failed or replaced", p.Result)
+		if !slices.Contains([]string{"stopped", "failed", "replaced", "released"}, p.Result) {
+			return refuse("result", "is %q, want stopped, failed, replaced or released", p.Result)
 		}
 		return firstError(natural("claim", p.Claim), natural("records", p.Records), textual("reason", p.Reason), checkActed(p.Acted))
 	case *Block:

@@ -26,9 +26,10 @@ type ClientConfig struct {
 	// StateFile keeps the last checkpoint over restarts, so that an older or
 	// another history is noticed; "" keeps it in memory only.
 	StateFile string
-	// Snapshot lets the first Sync start from a cosigned snapshot of the state
-	// instead of from entry 0: whoever does not want to apply the rules to the
-	// whole past. It has no effect with KeepEntries.
+	// Snapshot lets a Sync start from a cosigned snapshot of the state instead
+	// of from entry 0: the first one, and one whose next entries were pruned.
+	// For whoever does not want to apply the rules to the whole past. It has no
+	// effect with KeepEntries.
 	Snapshot bool
 	// KeepEntries keeps every entry in memory for Entries.
 	KeepEntries bool
@@ -51,8 +52,9 @@ type Client struct {
 	cfg     ClientConfig
 	sources []source
 
-	sync      sync.Mutex       // one Sync at a time
-	each      func(raw []byte) // of Replay: told of each new entry, or nil
+	sync      sync.Mutex         // one Sync at a time
+	each      func(raw []byte)   // of Replay: told of each new entry, or nil
+	begin     func(*State) error // of Replay: told of the snapshot before those, or nil
 	keepFresh bool
 
 	mu    sync.Mutex // guards what follows
@@ -248,17 +250,50 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 		}
 	}
 	next := view{state: old.state.Clone(), checkpoint: cp, entries: old.entries[:len(old.entries):len(old.entries)]}
-	if old.state.Size() == 0 && c.cfg.Snapshot && !c.cfg.KeepEntries {
-		s, err := fromSnapshot(ctx, from, cp.Tree, hashes)
-		if err != nil {
-			return nil, err
-		}
-		if s != nil {
-			next.state = s
+	quick := c.cfg.Snapshot && !c.cfg.KeepEntries && !c.keepFresh
+	var err error
+	if quick && old.state.Size() == 0 {
+		err = c.leap(ctx, h, hashes, &next)
+	}
+	if err == nil {
+		err = c.fold(ctx, h, hashes, &next)
+	}
+	if quick && errors.Is(err, ErrPruned) && old.state.Size() > 0 {
+		// It was away for so long that what came next is gone.
+		past := next.state.Size()
+		if quickly := c.leap(ctx, h, hashes, &next); quickly != nil {
+			err = quickly
+		} else if next.state.Size() > past {
+			err = c.fold(ctx, h, hashes, &next)
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
+	if next.trust, err = agree(trusted, h.under, next); err != nil {
+		return nil, forged(from, err)
+	}
+	return &next, nil
+}
+
+// leap begins a view with the snapshot of a ledger, if it has one.
+func (c *Client) leap(ctx context.Context, h *head, hashes tlog.HashReader, next *view) error {
+	s, err := fromSnapshot(ctx, h.from, h.checkpoint.Tree, hashes)
+	if err != nil || s == nil {
+		return err
+	}
+	next.state = s
+	if c.begin != nil {
+		return c.begin(s)
+	}
+	return nil
+}
+
+// fold brings a view to its checkpoint, entry by entry.
+func (c *Client) fold(ctx context.Context, h *head, hashes tlog.HashReader, next *view) error {
 	fold := NewFold(next.state)
-	err := eachEntry(ctx, from, cp.Tree, hashes, next.state.Size(), cp.N, func(i int64, raw []byte) error {
+	cp := h.checkpoint
+	err := eachEntry(ctx, h.from, cp.Tree, hashes, next.state.Size(), cp.N, func(i int64, raw []byte) error {
 		c.cfg.Progress("entries", i+1, cp.N)
 		if c.cfg.KeepEntries {
 			next.entries = append(next.entries, raw)
@@ -275,12 +310,9 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 		err = fold.Done()
 	}
 	if err != nil {
-		return nil, forged(from, err)
+		return forged(h.from, err)
 	}
-	if next.trust, err = agree(trusted, h.under, next); err != nil {
-		return nil, forged(from, err)
-	}
-	return &next, nil
+	return nil
 }
 
 // accept makes a view the present one.
@@ -356,15 +388,17 @@ func (c *Client) Submit(ctx context.Context, entry []byte) (Receipt, error) {
 	return Receipt{}, errors.Join(all...)
 }
 
-// Replay reads a log from its folder with every check that a Client makes and
-// calls each for every entry. A server rebuilds itself so: the log is the
-// only database. The state is the caller's to change.
-func Replay(ctx context.Context, dir string, rootEnvelope []byte, each func(raw []byte)) (*State, error) {
-	c, err := OpenClient(ClientConfig{Root: rootEnvelope, Ledgers: []string{dir}})
+// Replay reads a log from its folder with every check that a Client makes. A
+// server rebuilds itself so: the log is the only database. It starts from the
+// folder's snapshot, if there is one, of which begin is told, and calls each for
+// every entry after it; with whole, it starts from entry 0. The state is the
+// caller's to change.
+func Replay(ctx context.Context, dir string, rootEnvelope []byte, whole bool, begin func(*State) error, each func(raw []byte)) (*State, error) {
+	c, err := OpenClient(ClientConfig{Root: rootEnvelope, Ledgers: []string{dir}, Snapshot: !whole})
 	if err != nil {
 		return nil, err
 	}
-	c.each = each
+	c.begin, c.each = begin, each
 	h := c.lookAt(ctx, c.sources[0])
 	if h.err != nil {
 		return nil, h.err

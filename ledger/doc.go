@@ -21,8 +21,9 @@
 //   - the lease runs out: as with a release, and the node gets nothing new
 //     until it is heard from.
 //
-// After a release or a lost lease the node may still write records, and close,
-// so that its part of the story has an end. A new version does not evict the
+// After a release or a lost lease the node may still write records, and close
+// ("released" where nothing failed, as when it was shut down), so that its part
+// of the story has an end. A new version does not evict the
 // old one: the node that has the old one closes it as "replaced", which frees
 // its place.
 //

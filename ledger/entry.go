@@ -185,7 +185,7 @@ type Incident struct {
 type Close struct {
 	Claim   int64  `json:"claim"`
 	Records int64  `json:"records"` // how many records the claim has
-	Result  string `json:"result"`  // "stopped", "failed" or "replaced"
+	Result  string `json:"result"`  // "stopped", "failed", "replaced" or "released"
 	Reason  string `json:"reason"`
 	Acted   Acted  `json:"acted"`
 }

@@ -29,7 +29,7 @@ type head struct {
 type LedgerStatus struct {
 	Ledger string `json:"ledger"`
 	Size   int64  `json:"size"`  // of its checkpoint, 0 if that was not believed
-	State  string `json:"state"` // "ok", "behind", "rolled back", "forked", "forged" or "unreachable"
+	State  string `json:"state"` // "ok", "behind", "rolled back", "forked", "forged", "pruned" or "unreachable"
 	Error  string `json:"error"` // "" when ok or behind
 }
 
@@ -57,6 +57,8 @@ func (c *Client) report(heads []*head) {
 			s.State = "forked"
 		case errors.Is(h.err, ErrRollback):
 			s.State = "rolled back"
+		case errors.Is(h.err, ErrPruned):
+			s.State = "pruned"
 		case errors.Is(h.err, ErrForged):
 			s.State = "forged"
 		default:

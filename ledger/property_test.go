@@ -89,7 +89,7 @@ func (c *chaos) make() []byte {
 				n = m
 			}
 		}
-		return n.Entry(ledger.TypeClose, ledger.Close{Claim: g.Index, Records: g.Records, Result: []string{"stopped", "failed", "replaced"}[pick(3)], Acted: c.l.Acted()})
+		return n.Entry(ledger.TypeClose, ledger.Close{Claim: g.Index, Records: g.Records, Result: []string{"stopped", "failed", "replaced", "released"}[pick(4)], Acted: c.l.Acted()})
 	case k == 12 && len(c.old) > 0:
 		return c.old[pick(len(c.old))]
 	}

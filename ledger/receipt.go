@@ -3,7 +3,6 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -19,7 +18,7 @@ import (
 type Receipt struct {
 	Index  int64 `json:"index"`
 	Size   int64 `json:"size"`
-	TimeMs int64 `json:"timeMs"`
+	TimeMs int64 `json:"timeMs"` // of its block; 0 if that was pruned meanwhile
 	// Proof is a C2SP tlog-proof: the index, the hashes from the entry to the
 	// root of the tree, and the cosigned checkpoint of that tree.
 	Proof string `json:"proof"`
@@ -49,14 +48,21 @@ func prove(ctx context.Context, dir tiles.Dir, r Receipt, submitted []byte) (Rec
 	if err != nil {
 		return r, fmt.Errorf("prove entry %d: %w", r.Index, err)
 	}
-	err = eachEntry(ctx, from, tree, hashes, r.Index, r.Index+1, func(_ int64, raw []byte) error {
-		if !bytes.Equal(raw, submitted) {
-			r.Entry = string(raw)
-		}
-		return nil
-	})
+	leaf, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, r.Index)})
 	if err != nil {
-		return r, err
+		return r, fmt.Errorf("prove entry %d: %w", r.Index, err)
+	}
+	if leaf[0] != tlog.RecordHash(submitted) {
+		// The same was said in other bytes, which the receipt then has.
+		err = eachEntry(ctx, from, tree, hashes, r.Index, r.Index+1, func(_ int64, raw []byte) error {
+			r.Entry = string(raw)
+			return nil
+		})
+		if errors.Is(err, ErrPruned) {
+			return r, &Refused{Reason: fmt.Sprintf("is on the ledger as entry %d with other signatures; %v", r.Index, err), Index: r.Index}
+		} else if err != nil {
+			return r, err
+		}
 	}
 	r.Proof = EntryProof{r.Index, tree, proof}.Format(signed)
 	return r, nil

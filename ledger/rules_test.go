@@ -43,6 +43,7 @@ func TestEntriesAboutWhatIsNotThere(t *testing.T) {
 		wants(t, l.Refuse(m.Entry(kind, payload)), "payload.claim", "belongs to node")
 	}
 	wants(t, l.Refuse(n.Entry(ledger.TypeClose, ledger.Close{Claim: claim, Result: "replaced", Acted: acted})), "payload.result", "nothing replaced")
+	wants(t, l.Refuse(n.Entry(ledger.TypeClose, ledger.Close{Claim: claim, Result: "released", Acted: acted})), "payload.result", "not given back")
 	never := ledger.Acted{Size: acted.Size, Root: strings.Repeat("0", 64)}
 	for kind, payload := range map[string]any{
 		ledger.TypeClaim: ledger.Claim{Deployment: id, Acted: never}, ledger.TypeRenew: ledger.Renew{Claim: claim, Acted: never},
@@ -54,7 +55,7 @@ func TestEntriesAboutWhatIsNotThere(t *testing.T) {
 	l.Must(n.Entry(ledger.TypeRelease, ledger.Release{Claim: claim, Acted: acted}))
 	wants(t, l.Refuse(n.Entry(ledger.TypeRelease, ledger.Release{Claim: claim, Reason: "again", Acted: acted})), "payload.claim", "whose lease is")
 	wants(t, l.Refuse(n.Entry(ledger.TypeRenew, ledger.Renew{Claim: claim, Acted: acted})), "payload.claim", "whose lease is")
-	l.Must(n.Entry(ledger.TypeClose, ledger.Close{Claim: claim, Result: "failed", Acted: acted}))
+	l.Must(n.Entry(ledger.TypeClose, ledger.Close{Claim: claim, Result: "released", Acted: acted}))
 	wants(t, l.Refuse(n.Entry(ledger.TypeClose, ledger.Close{Claim: claim, Result: "failed", Reason: "again", Acted: acted})), "payload.claim", "closed already")
 }
 

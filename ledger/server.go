@@ -37,7 +37,7 @@ func (b *Busy) Error() string { return b.Reason }
 
 // Handler serves a log's static files and takes entries.
 //
-//	GET  /checkpoint, /tile/…, /root/…, /snapshot   what Dir.Read allows, nothing else
+//	GET  /checkpoint, /tile/…, /root/…, /snapshot, …   what Dir.Read allows, nothing else; 410 for a bundle that was pruned
 //	POST /submit                         200 with a Receipt, which is a proof, 400 or 409 with {"error","field"},
 //	                                     429 or 503 with {"error"} and Retry-After
 //	GET  /healthz                        200 or 503
@@ -75,6 +75,11 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	b, err := h.dir.Read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		var gone *Pruned
+		if err := why(r.Context(), dirSource{h.dir}, bundleOf(path), err); errors.As(err, &gone) {
+			h.answer(w, http.StatusGone, reply{Error: gone.Error()})
+			return
+		}
 		h.answer(w, http.StatusNotFound, reply{Error: "is no file of this log: " + path})
 		return
 	case err != nil:
@@ -85,7 +90,7 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	kind, cache := "application/octet-stream", "public, max-age=31536000, immutable"
 	if path == "checkpoint" {
 		kind, cache = "text/plain; charset=utf-8", "no-cache"
-	} else if path == snapshotPath {
+	} else if path == snapshotPath || path == consensusPath || path == prunedPath {
 		cache = "no-cache"
 	} else if strings.HasPrefix(path, "root/") {
 		kind = "application/json"

@@ -83,7 +83,7 @@ func (h *httpSource) get(ctx context.Context, path string, limit int) ([]byte, e
 	switch {
 	case err != nil:
 		return nil, err
-	case status == http.StatusNotFound:
+	case status == http.StatusNotFound || status == http.StatusGone:
 		return nil, fmt.Errorf("%w: %s/%s: %w", ErrUnreachable, h, path, fs.ErrNotExist)
 	case status != http.StatusOK:
 		return nil, fmt.Errorf("%w: %s/%s: HTTP status %d", ErrUnreachable, h, path, status)

@@ -143,6 +143,9 @@ func (s *State) Apply(height, timeMs int64, entries [][]byte) Outcome {
 	return out
 }
 
+// Tree is the right edge of the log's tree.
+func (s *State) Tree() tiles.Tree { return s.tree }
+
 // bound notes the end of a block, hear an entry; root a root of trust.
 func (s *State) bound(b bound) {
 	s.bounds = append(s.bounds, b)

@@ -19,10 +19,11 @@ var (
 	ErrRollback    = errors.New("ledger was rolled back")      // it is older than what was seen before
 	ErrFork        = errors.New("ledger was forked")           // it has another history than what was seen before
 	ErrUnreachable = errors.New("ledger could not be reached") // no answer, or none that could be used
+	ErrPruned      = errors.New("ledger was pruned")           // it has the hashes of old entries, not themselves
 )
 
 func forged(s source, err error) error {
-	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrForged) {
+	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrForged) || errors.Is(err, ErrPruned) {
 		return err
 	}
 	return fmt.Errorf("%w: %s: %w", ErrForged, s, err)
@@ -119,6 +120,9 @@ func eachEntry(ctx context.Context, from source, tree tlog.Tree, hashes tlog.Has
 		w := int(min(tree.N-n*tiles.Width, tiles.Width))
 		path, full := tiles.BundlePath(n, w), tiles.BundlePath(n, tiles.Width)
 		b, err := wide(ctx, from, path, full, w, tiles.MaxBundle)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = why(ctx, from, n, err)
+		}
 		if err != nil {
 			return err
 		}

@@ -95,7 +95,7 @@ func States(runDir string) ([]*State, error) {
 
 // Ending is why a deployment ends on this node.
 type Ending struct {
-	Result  string `json:"result"`  // of the close entry: "stopped", "replaced" or "failed"
+	Result  string `json:"result"`  // of the close entry: "stopped", "replaced", "failed" or "released"
 	Reason  string `json:"reason"`  // for people
 	Release bool   `json:"release"` // give the claim back, so that it is tried again here or elsewhere
 	Kill    bool   `json:"kill"`    // at once, without asking the guests

@@ -373,7 +373,7 @@ func (f *Follower) Shutdown(ctx context.Context, reason string) error {
 	f.down = true
 	n := len(f.lives)
 	for _, l := range f.lives {
-		l.End(&deploy.Ending{Result: "failed", Reason: reason, Release: true})
+		l.End(&deploy.Ending{Result: "released", Reason: reason, Release: true})
 	}
 	f.mu.Unlock()
 	f.cfg.Log.Info("ending all deployments", "count", n, "reason", reason)

@@ -362,7 +362,7 @@ func TestShutdown(t *testing.T) {
 	}
 	s := h.log.State()
 	g := s.Claims(id)[0]
-	if h.driver.Running() != 0 || !g.Closed() || g.State != ledger.GrantReleased || s.Status(s.Deployment(id)) != ledger.Registered {
+	if h.driver.Running() != 0 || !g.Closed() || g.State != ledger.GrantReleased || g.CloseResult != "released" || s.Status(s.Deployment(id)) != ledger.Registered {
 		t.Errorf("%d VMs, claim %+v", h.driver.Running(), g)
 	}
 }

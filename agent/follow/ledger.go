@@ -77,9 +77,17 @@ func NewLedger(clk clock.Clock, path string) (*Ledger, error) {
 // Use sets the client, and who takes entries, before anything else is called.
 func (l *Ledger) Use(c Client, takers []Submitter) { l.client, l.takers = c, takers }
 
-// Open opens a client of the ledgers of cfg and uses it.
+// stale is how long one of several ledgers may be behind what was seen: while
+// entries come in, one always is, and that is no roll-back.
+const stale = time.Minute
+
+// Open opens a client of the ledgers of cfg and uses it. It starts from a
+// cosigned snapshot where a ledger has one.
 func (l *Ledger) Open(cfg ledger.ClientConfig) error {
-	cfg.OnRefused = l.OnRefused
+	cfg.OnRefused, cfg.Snapshot = l.OnRefused, true
+	if len(cfg.Ledgers) > 1 {
+		cfg.StaleAfter = stale
+	}
 	c, err := ledger.OpenClient(cfg)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 )
 
 // contract are the commands whose names are promised.
-const contract = `render|check|sign|verify|submit|stop|status|history|audit|ledger init|ledger serve|ledger verify|ledger demo|ledger join|ledger peer|ledger invite|ledger leave|ledger mirror|ledger revoke|
+const contract = `render|check|sign|verify|submit|stop|status|history|audit|ledger init|ledger serve|ledger verify|ledger demo|ledger join|ledger peer|ledger invite|ledger leave|ledger mirror|ledger backup|ledger restore|ledger revoke|
 image convert|image inspect|image verify|image serve|node build|node run|node capacity`
 
 // every is each command that does something.

@@ -27,7 +27,7 @@ const defaultLedger = "127.0.0.1:8470"
 // ledgerCommands are those about what was agreed, in which order.
 func ledgerCommands(a *app) []*cobra.Command {
 	group := &cobra.Command{Use: "ledger", Short: "make, serve and verify ledgers; make vouchers for nodes"}
-	group.AddCommand(ledgerInitCommand(a), ledgerServeCommand(a), ledgerDemoCommand(a), ledgerJoinCommand(a), ledgerPeerCommand(a), ledgerInviteCommand(a), ledgerLeaveCommand(a), ledgerMirrorCommand(a), revokeCommand(a), ledgerVerifyCommand(a), voucherCommand(a))
+	group.AddCommand(ledgerInitCommand(a), ledgerServeCommand(a), ledgerDemoCommand(a), ledgerJoinCommand(a), ledgerPeerCommand(a), ledgerInviteCommand(a), ledgerLeaveCommand(a), ledgerMirrorCommand(a), ledgerBackupCommand(a), ledgerRestoreCommand(a), revokeCommand(a), ledgerVerifyCommand(a), voucherCommand(a))
 	return []*cobra.Command{group, submitCommand(a), stopCommand(a), statusCommand(a), historyCommand(a), auditCommand(a)}
 }
 
@@ -48,6 +48,8 @@ type ledgerFlags struct {
 	ledgers []string
 	root    string
 	state   string
+
+	snapshot bool // start from a snapshot, and keep no entries
 }
 
 // add registers the flags. Reading commands verify, and cannot without a root.
@@ -132,7 +134,7 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 		patience = time.Minute // one of several is always a little behind
 	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
-		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: true, StaleAfter: patience, Progress: a.entriesDone("ledger"),
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: !f.snapshot, Snapshot: f.snapshot, StaleAfter: patience, Progress: a.entriesDone("ledger"),
 		OnRefused: func(where string, err error) {
 			if len(f.ledgers) > 1 { // of a single one, the error says it
 				a.clearBar()
@@ -157,6 +159,8 @@ func ledgerError(err error) error {
 		return coded(exitRefused, fmt.Errorf("%w\nkeep the state file and a copy of both ledgers: together they are the proof", err))
 	case errors.Is(err, ledger.ErrForged):
 		return coded(exitRefused, fmt.Errorf("%w\nnothing was taken from it; check that --root belongs to this ledger, or name another --ledger", err))
+	case errors.Is(err, ledger.ErrPruned):
+		return coded(exitUnreachable, fmt.Errorf("%w\nname an archive with --ledger, alone or beside this one: it need not be trusted", err))
 	case errors.Is(err, ledger.ErrUnreachable):
 		return coded(exitUnreachable, fmt.Errorf("%w\nis `zos ledger serve` running, and is --ledger (ZOS_LEDGER) its address?", err))
 	// Last: a ledger that is not believed can hold a refusal inside.

@@ -212,7 +212,7 @@ func demoFolder(ctx context.Context, dir string, i int, made []bft.Description, 
 	if err := c.Sync(ctx); err != nil {
 		return err
 	}
-	_, err = bft.Join(ctx, demoDir(dir, i), c, v, m)
+	_, err = bft.Join(ctx, demoDir(dir, i), c, v, m, false)
 	return err
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -31,6 +32,9 @@ type serveOptions struct {
 	verbose         bool
 	snapshots       int64
 	quota           ledger.Quota
+	keep            int64
+	archives        []string
+	reserve         int64
 }
 
 func (o *serveOptions) add(cmd *cobra.Command) {
@@ -54,6 +58,9 @@ log's static files. When it is ready it prints one line with its address.
 Everything is on the disk, and cosigned, before a receipt is given; it can be
 killed at any moment. Ctrl-C or SIGTERM ends it in order.
 
+--keep lets it forget the bundles of old entries once a snapshot covers them; hashes
+and proofs stay. Mirrors keep everything: name one with --archive.
+
 HTTPS keeps submissions private on their way; nobody has to trust it, as
 receipts are proofs. Readers take certificates of their system's authorities, or
 of the file in SSL_CERT_FILE.
@@ -64,10 +71,16 @@ Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 		Args: exactly(1, "the ledger's folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.quota.Burst = 10 * o.quota.Rate
+			if o.keep < 0 || o.reserve < 0 || o.snapshots < 1 {
+				return coded(exitUsage, errors.New("--keep, --reserve and --snapshot-every want numbers that are not negative, and snapshots are some entries apart"))
+			}
 			return a.ledgerServe(cmd.Context(), args[0], o)
 		},
 	}
 	o.add(cmd)
+	cmd.Flags().Int64Var(&o.keep, "keep", 0, "prune: keep the bundles of that many newest entries and what the snapshot needs; 0 keeps all")
+	cmd.Flags().StringSliceVar(&o.archives, "archive", nil, "URL of a mirror that has what is pruned; readers who need it are told")
+	cmd.Flags().Int64Var(&o.reserve, "reserve", 256, "MiB of the disk that stay free: with less, entries are refused; 0 is none")
 	cmd.Flags().Float64Var(&o.quota.Rate, "quota", 0, "entries a second that one key may submit, ten times as many at once; 0 is no limit")
 	return cmd
 }
@@ -129,7 +142,7 @@ func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err 
 	if err != nil {
 		return err
 	}
-	engine, err := bft.Open(ctx, dir, bft.Options{Log: log, SnapshotEvery: o.snapshots})
+	engine, err := bft.Open(ctx, dir, bft.Options{Log: log, SnapshotEvery: o.snapshots, Keep: o.keep, Archives: o.archives, Reserve: cmp.Or(o.reserve<<20, -1)})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}

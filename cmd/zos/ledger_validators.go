@@ -23,6 +23,7 @@ func ledgerJoinCommand(a *app) *cobra.Command {
 	var f ledgerFlags
 	var name, mirror, mesh string
 	var peers []string
+	var snapshot bool
 	cmd := &cobra.Command{
 		Use:   "join DIR --name NAME --mesh HOST:PORT --peer PEER --ledger URL --root ROOT",
 		Short: "make the folder of a server that follows a ledger and can become a validator of it",
@@ -34,6 +35,11 @@ with zos ledger serve DIR and let it catch up.
 
 PEER is the validator.json of a server that is there already, or ID@HOST:PORT.
 HOST:PORT has to be on a private network that only the validators reach.
+
+It applies every block from the first, which it gets from its peers. Where those have
+pruned the past, or that takes too long, --from-snapshot starts from the newest snapshot
+of a validator: its state is proven by the cosigned log, the rest by the votes for the
+block after it. --ledger has to name a validator then; a mirror knows no votes.
 
 Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reached.`,
 		Example: `  zos ledger join ./ledger --name validator-2 --mesh 10.9.0.2:8471 --peer validator-1.json \
@@ -48,11 +54,12 @@ Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reach
 				}
 				m.Add(address)
 			}
+			f.snapshot = snapshot
 			c, err := a.sync(cmd.Context(), f)
 			if err != nil {
 				return err
 			}
-			d, err := bft.Join(cmd.Context(), args[0], c, ledger.Validator{Name: name, Mirror: mirror}, m)
+			d, err := bft.Join(cmd.Context(), args[0], c, ledger.Validator{Name: name, Mirror: mirror}, m, snapshot)
 			if err != nil {
 				return coded(exitRefused, err)
 			}
@@ -74,6 +81,7 @@ Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reach
 	cmd.Flags().StringVar(&mirror, "mirror", "", "URL at which this validator's copy of the log is read, for the trust root")
 	cmd.Flags().StringVar(&mesh, "mesh", "", "HOST:PORT on the private network of the validators")
 	cmd.Flags().StringArrayVar(&peers, "peer", nil, "validator.json of another server, or ID@HOST:PORT; repeat for each")
+	cmd.Flags().BoolVar(&snapshot, "from-snapshot", false, "start from a validator's newest snapshot instead of from the first block")
 	given(cmd, "name", "mesh", "peer")
 	return cmd
 }

@@ -61,9 +61,32 @@ func TestValidatorCommands(t *testing.T) {
 	}
 	contains(t, verify(0), "all is well", "trust root  version 2")
 
-	_, e := zos(t, exitNotFound, append([]string{"ledger", "leave", "validator-9", "--key", key}, at(0)...)...)
+	// A backup of one, restored beside it; and one more starts from the snapshot
+	// that the backup had made.
+	fourthDir := filepath.Join(dir, "validator-4")
+	saved := filepath.Join(dir, "saved.tar")
+	o, _ := zos(t, exitOK, "ledger", "backup", fourthDir, "-o", saved)
+	contains(t, o, "backed up", "private keys")
+	if info, err := os.Stat(saved); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the backup: %v, %v", info, err)
+	}
+	zos(t, exitUsage, "ledger", "restore", saved, filepath.Join(dir, "again"))
+	o, _ = zos(t, exitOK, append([]string{"ledger", "restore", saved, filepath.Join(dir, "again")}, at(0)...)...)
+	contains(t, o, "restored", "zos ledger serve")
+	_, e := zos(t, exitRefused, "ledger", "backup", filepath.Join(dir, "again"), "-o", saved)
+	contains(t, e, "copy the folder as it is")
+	zos(t, exitRefused, "ledger", "restore", fourthDir+"/validator.json", filepath.Join(dir, "no"), "--alone")
+	zos(t, exitNotFound, "ledger", "restore", saved+"-not", filepath.Join(dir, "no"), "--alone")
+	quickly := filepath.Join(dir, "quickly")
+	o, _ = zos(t, exitOK, append([]string{"ledger", "join", quickly, "--from-snapshot", "--name", "quickly", "--mesh", "127.0.0.1:1", "--peer", fourthDir + "/validator.json"}, at(3)...)...)
+	contains(t, o, "zos ledger invite")
+	if _, err := os.Stat(filepath.Join(quickly, "log", "consensus")); err != nil {
+		t.Error(err)
+	}
+
+	_, e = zos(t, exitNotFound, append([]string{"ledger", "leave", "validator-9", "--key", key}, at(0)...)...)
 	contains(t, e, `no validator "validator-9"`)
-	o, _ := zos(t, exitOK, append([]string{"ledger", "leave", "validator-4", "--key", key}, at(0)...)...)
+	o, _ = zos(t, exitOK, append([]string{"ledger", "leave", "validator-4", "--key", key}, at(0)...)...)
 	contains(t, o, "trust root version 3 (3 validators, 3 of them needed)", "the log was checked")
 	fourth := filepath.Join(dir, "validator-4", "validator.json")
 	next := filepath.Join(dir, "next.json")

@@ -59,6 +59,7 @@ type app struct {
 	every     int64         // entries between two snapshots
 	snapped   int64         // size of the newest snapshot
 	snap      *ledger.State // one that waits for its checkpoint
+	retain    atomic.Int64  // first block that CometBFT has to keep, 0 for all
 }
 
 // pending is a tree that wants a checkpoint, under the root that its log ends
@@ -284,7 +285,7 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	a.block = finalized{}
 	close(a.news)
 	a.news = make(chan struct{})
-	return &abci.ResponseCommit{}, nil
+	return &abci.ResponseCommit{RetainHeight: a.retain.Swap(0)}, nil
 }
 
 func (a *app) write() error {
@@ -329,6 +330,13 @@ func (a *app) snapshot() *ledger.State {
 	}
 	a.snap = nil
 	return s
+}
+
+// later puts a snapshot back that cannot be written yet.
+func (a *app) later(s *ledger.State) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.snap = s
 }
 
 // publish writes the checkpoint of the newest tree that enough validators

@@ -4,6 +4,7 @@ package bft
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,6 +33,10 @@ import (
 // kill -9 would prove nothing.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ZOS_TEST_LEDGER"); dir != "" {
+		if size := os.Getenv("ZOS_TEST_DISK"); size != "" {
+			fmt.Fprintln(os.Stderr, supervise(dir, size))
+			os.Exit(1)
+		}
 		if err := child(dir, os.Getenv("ZOS_TEST_CRASH"), os.Getenv("ZOS_TEST_BAD")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -70,6 +76,12 @@ func child(dir, crash, bad string) error {
 		o.now = func() time.Time { return time.Now().Add(d) }
 	}
 	o.mute = bad == "mute"
+	if size := os.Getenv("ZOS_TEST_RESERVE"); size != "" {
+		if o.Reserve, err = strconv.ParseInt(size, 10, 64); err != nil {
+			return err
+		}
+	}
+	o.Reserve = cmp.Or(o.Reserve, -1)
 	e, err := Open(context.Background(), dir, o)
 	if err != nil {
 		return err
@@ -81,6 +93,22 @@ func child(dir, crash, bad string) error {
 	if err != nil {
 		return err
 	}
+	log.Info("runs", "version", os.Getenv("ZOS_TEST_VERSION"))
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-e.Failed():
+			fmt.Fprintln(os.Stderr, e.Health())
+			os.Exit(1)
+		case <-stop:
+			if err := e.Close(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}()
 	fmt.Println("http://" + l.Addr().String())
 	return ledger.NewServer(ledger.Handler(LogDir(dir), e, log)).Serve(l)
 }
@@ -128,10 +156,16 @@ func startBad(t testing.TB, dir, crash, bad string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startExe(t, exe, dir, crash, bad, "1.0.0")
+}
+
+func startExe(t testing.TB, exe, dir, crash, bad, version string) *server {
+	t.Helper()
 	s := &server{cmd: exec.Command(exe), err: &strings.Builder{}}
-	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash, "ZOS_TEST_BAD="+bad)
+	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash, "ZOS_TEST_BAD="+bad, "ZOS_TEST_VERSION="+version)
 	s.cmd.Stderr = s.err
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var err error
 	if s.out, err = s.cmd.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,8 @@
 // link it: they read the tiles.
 //
 // A block is one call of ledger.State.Apply. Nothing but the log itself holds
-// the state: at a start the log is folded again, and CometBFT replays the few
-// blocks that came after the last leaf.
+// the state: at a start the log is folded again, from its newest snapshot on,
+// and CometBFT replays the few blocks that came after the last leaf.
 //
 // # Time
 //
@@ -50,8 +50,10 @@
 // # Who joins
 //
 // begins with entry 0 and gets the blocks from its peers, applies every one,
-// and signs like the others; its signatures count once a root names it. p2p
-// knows the peers of mesh.json and nobody else: no discovery, no strangers.
+// and signs like the others; its signatures count once a root names it. Or it
+// begins with a snapshot and with where consensus stood then (base); so does
+// one that is restored from a backup. p2p knows the peers of mesh.json and
+// nobody else: no discovery, no strangers.
 //
 // # Receipts
 //

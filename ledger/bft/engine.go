@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"github.com/cometbft/cometbft/p2p"
 	"github.com/cometbft/cometbft/privval"
 	"github.com/cometbft/cometbft/proxy"
+	sm "github.com/cometbft/cometbft/state"
 	cmttypes "github.com/cometbft/cometbft/types"
 
 	"github.com/zos-node/zos/ledger"
@@ -43,6 +43,13 @@ type Engine struct {
 	dir     string
 	peers   atomic.Pointer[Mesh]
 	present atomic.Pointer[presence]
+
+	blocks   sm.BlockStore
+	states   sm.Store
+	keep     int64
+	archives []string
+	reserve  int64
+	wish     int64 // of together alone: the size of the snapshot that was wanted
 }
 
 // presence is which validators of the present root are there.
@@ -57,6 +64,14 @@ type Options struct {
 	// SnapshotEvery is the number of entries between two snapshots of the
 	// state; 0 is 10,000.
 	SnapshotEvery int64
+	// Keep is how many of the newest entries keep their bundles, and their
+	// blocks for peers that were away; older ones go once a snapshot covers
+	// them. 0 keeps all. Archives are the mirrors that have what is gone.
+	Keep     int64
+	Archives []string
+	// Reserve is how many bytes of the disk stay free: with less, entries are
+	// refused (ledger.Busy). 0 is 256 MiB, -1 none.
+	Reserve int64
 
 	step func(step string) // tests: called before each kind of write
 	now  func() time.Time
@@ -99,18 +114,9 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	}
 	writer := tiles.NewWriter(LogDir(dir))
 	start := time.Now()
-	var state *ledger.State
-	var durable int64
-	if _, err := os.Stat(filepath.Join(string(LogDir(dir)), "checkpoint")); errors.Is(err, fs.ErrNotExist) {
-		state, err = beginning(dir, root, writer)
-		if err != nil {
-			return nil, fmt.Errorf("begin the log in %s: %w", LogDir(dir), err)
-		}
-	} else {
-		if state, err = ledger.Replay(ctx, dir, root, writer.Restore); err != nil {
-			return nil, fmt.Errorf("read the log in %s: %w", LogDir(dir), err)
-		}
-		durable = state.Size()
+	state, durable, err := fold(ctx, dir, root, writer, o.Log)
+	if err != nil {
+		return nil, err
 	}
 	o.Log.Info("folded the log", "part", "ledger", "size", state.Size(), "took", time.Since(start))
 	if o.step != nil {
@@ -125,6 +131,13 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	e.app = &app{
 		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, log: o.Log, state: state, durable: durable,
 		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
+	}
+	e.keep, e.archives, e.reserve = o.Keep, o.Archives, o.Reserve
+	if e.reserve == 0 {
+		e.reserve = reserve
+	}
+	if durable == 0 { // nothing is published yet: this tree wants a checkpoint
+		e.app.pending, e.app.waitingMs = []pending{{writer.Head(), state.Root().Checkpoints()}}, o.now().UnixMilli()
 	}
 	if err := e.app.cosign.sign(writer.Head(), o.now()); err != nil {
 		return nil, err
@@ -171,6 +184,7 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	if !ok {
 		return fmt.Errorf("start consensus: its state is a %T, which cannot be waited for", env.ConsensusState)
 	}
+	e.blocks, e.states = env.BlockStore, env.StateStore
 	if err := e.node.Start(); err != nil {
 		return fmt.Errorf("start consensus: %w", err)
 	}
@@ -259,6 +273,9 @@ func (e *Engine) Health() error {
 		return err
 	default:
 	}
+	if err := e.room(); err != nil {
+		return err
+	}
 	return e.quorum()
 }
 
@@ -296,6 +313,9 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 	defer late.Stop()
 	if known {
 		return e.durable(ctx, late.C, ledger.Receipt{Index: index})
+	}
+	if err := e.room(); err != nil {
+		return ledger.Receipt{}, err
 	}
 	if err := e.canServe(ctx, entry); err != nil {
 		return ledger.Receipt{}, err

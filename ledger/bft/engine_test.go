@@ -29,11 +29,24 @@ func open(t testing.TB, dir string, o Options) *Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		select {
+		case <-e.stop: // by shut
+			return
+		default:
+		}
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return e
+}
+
+// shut closes an engine before the test ends.
+func shut(t testing.TB, e *Engine) {
+	t.Helper()
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // until waits for commits until the state is as wanted.

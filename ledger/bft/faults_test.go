@@ -73,6 +73,7 @@ func TestFaults(t *testing.T) {
 	run("nothing", func(t *testing.T) (string, string) {
 		return "-", "slowest of 4 entries " + ms(all())
 	})
+	c.operate(run)
 	run("one of four killed", func(t *testing.T) (string, string) {
 		c.srv[3].kill(t)
 		var slowest time.Duration
@@ -298,6 +299,11 @@ func TestFaults(t *testing.T) {
 		c.put(0, c.entry())
 		return "processes gone", "it is on the ledger once; 3 of 3 go on"
 	})
+	for _, s := range c.srv {
+		s.kill(t)
+	}
+	c = newCluster(t, 7)
+	seven(t, run, c)
 }
 
 // outer lives as long as the cluster, not as the subtest.

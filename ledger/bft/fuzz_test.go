@@ -4,6 +4,7 @@ package bft
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -43,5 +44,45 @@ func FuzzStatement(f *testing.F) {
 		}
 		_ = c.present(p, time.Now())
 		_ = c.message(p)
+	})
+}
+
+// FuzzBase: whatever a server says of where consensus stood, it fits the
+// snapshot in what is proven, or it is refused.
+func FuzzBase(f *testing.F) {
+	l, dir := fresh(f, lease)
+	e, err := Open(f.Context(), dir, Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i := range 3 {
+		if _, err := e.Submit(f.Context(), l.Register(fmt.Sprintf("d%d", i), 1, nil)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	state := e.State()
+	var good []byte
+	waitFor(f, "the block after the last", func() bool {
+		good, err = readBase(e.blocks, e.states, state.Height())
+		return err == nil
+	})
+	chain := e.node.GenesisDoc().ChainID
+	if err := e.Close(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	want, err := openBase(good, chain, state)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := openBase(b, chain, state)
+		if err != nil {
+			return
+		}
+		if !got.state.LastBlockID.Equals(want.state.LastBlockID) || !bytes.Equal(got.state.AppHash, want.state.AppHash) || !bytes.Equal(got.state.Validators.Hash(), want.state.Validators.Hash()) ||
+			!bytes.Equal(got.state.NextValidators.Hash(), want.state.NextValidators.Hash()) || !got.state.LastBlockTime.Equal(want.state.LastBlockTime) {
+			t.Error("another place than the one that the validators signed")
+		}
 	})
 }

@@ -94,8 +94,7 @@ func writeGenesis(dir string, envelope []byte, timeMs int64) error {
 	if err != nil {
 		return err
 	}
-	chain := sha256.Sum256(envelope)
-	genesis := cmttypes.GenesisDoc{ChainID: "zos-" + hex.EncodeToString(chain[:16]), GenesisTime: time.UnixMilli(timeMs).UTC()}
+	genesis := cmttypes.GenesisDoc{ChainID: chainID(envelope), GenesisTime: time.UnixMilli(timeMs).UTC()}
 	for _, v := range root.Log.Validators {
 		key, err := base64.StdEncoding.DecodeString(v.Consensus)
 		if err != nil {
@@ -112,11 +111,19 @@ func writeGenesis(dir string, envelope []byte, timeMs int64) error {
 	return nil
 }
 
+// chainID is CometBFT's name of the chain that begins with a root of trust.
+func chainID(envelope []byte) string {
+	sum := sha256.Sum256(envelope)
+	return "zos-" + hex.EncodeToString(sum[:16])
+}
+
 // Join makes the folder of a server that follows an existing ledger and can
 // become one of its validators: keys of its own, and the beginning of the log.
 // c has just been synchronised, so what it has is proven. The blocks come from
-// the peers of m, and every entry is applied again, from the first one.
-func Join(ctx context.Context, dir string, c *ledger.Client, v ledger.Validator, m Mesh) (Description, error) {
+// the peers of m, and every entry is applied again, from the first one; with
+// snapshot, from the newest snapshot of a server, which the peers' checkpoint and
+// votes prove.
+func Join(ctx context.Context, dir string, c *ledger.Client, v ledger.Validator, m Mesh, snapshot bool) (d Description, err error) {
 	if err := vacant(dir); err != nil {
 		return Description{}, err
 	}
@@ -139,12 +146,16 @@ func Join(ctx context.Context, dir string, c *ledger.Client, v ledger.Validator,
 	if !ok {
 		return Description{}, fmt.Errorf("entry 1 is a %s, want the first block", e.Type)
 	}
-	d, err := makeKeys(dir, c.State().Root().Log.Origin, v, m)
-	if err != nil {
+	if d, err = makeKeys(dir, c.State().Root().Log.Origin, v, m); err != nil {
 		return d, err
 	}
 	if err := writeGenesis(dir, envelope, first.TimeMs); err != nil {
 		return d, err
+	}
+	if snapshot {
+		if err := seed(ctx, c, dir, envelope, false); err != nil {
+			return d, errors.Join(err, os.RemoveAll(dir))
+		}
 	}
 	return d, tiles.WriteFileSync(filepath.Join(dir, "root.json"), envelope, 0o644)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cometbft/cometbft/p2p"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/zos-node/zos/ledger"
@@ -24,7 +25,7 @@ const repeat = time.Second
 func (e *Engine) together() {
 	again := time.NewTicker(repeat)
 	defer again.Stop()
-	for {
+	for n := 1; ; {
 		e.app.retry()
 		select {
 		case <-e.poke:
@@ -32,7 +33,11 @@ func (e *Engine) together() {
 		case <-again.C:
 			e.mesh.broadcast(e.statement())
 			e.meet()
+			if n++; n%redial == 0 {
+				e.call()
+			}
 			e.look()
+			e.wanted()
 			e.writeSnapshot()
 		case <-e.stop:
 			return
@@ -90,6 +95,32 @@ func (e *Engine) meet() {
 	}
 	if err := e.mesh.Switch.DialPeersAsync(fresh); err != nil {
 		e.log.Warn("dial new peers", "part", "ledger", "err", err)
+	}
+}
+
+// redial is after how many repeats a peer that is not there is dialled again.
+const redial = 5
+
+// call dials the peers that are not connected. CometBFT does so too, but can
+// forget it: when two dial each other at once, each ends the connection that the
+// other has just taken, and whoever sees that while it still counts as dialling
+// never dials again.
+func (e *Engine) call() {
+	if e.mesh.Switch == nil {
+		return
+	}
+	var away []string
+	for _, p := range e.peers.Load().Peers {
+		if id, _, _ := strings.Cut(p, "@"); !e.mesh.Switch.Peers().Has(p2p.ID(id)) {
+			away = append(away, p)
+		}
+	}
+	if len(away) == 0 {
+		return
+	}
+	// It waits up to 3 s, by chance, so that two do not meet again.
+	if err := e.mesh.Switch.DialPeersAsync(away); err != nil {
+		e.log.Warn("dial peers", "part", "ledger", "err", err)
 	}
 }
 

@@ -63,9 +63,10 @@ func (g *group) add(dir string) {
 }
 
 // join makes one more folder, known to the others.
-func (g *group) join() {
+func (g *group) join() { g.joinFrom(client(g.t, g.dirs[0], g.dirs[0]), false) }
+
+func (g *group) joinFrom(c *ledger.Client, snapshot bool) {
 	g.t.Helper()
-	c := client(g.t, g.dirs[0], g.dirs[0])
 	if err := c.Sync(g.t.Context()); err != nil {
 		g.t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func (g *group) join() {
 		m.Add(d.Peer)
 	}
 	dir := g.t.TempDir()
-	d, err := Join(g.t.Context(), dir, c, ledger.Validator{Name: fmt.Sprintf("v%d", len(g.dirs)+1)}, m)
+	d, err := Join(g.t.Context(), dir, c, ledger.Validator{Name: fmt.Sprintf("v%d", len(g.dirs)+1)}, m, snapshot)
 	if err != nil {
 		g.t.Fatal(err)
 	}

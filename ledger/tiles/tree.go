@@ -7,6 +7,9 @@
 //	tile/<L>/<N>[.p/<W>]   256 hashes of level 8*L of the Merkle tree (RFC 6962); .p/<W>: only W yet
 //	tile/entries/<N>[…]    bundle of the entries 256*N and after, each with its length in 16 bits
 //	root/<version>.json    envelopes of the roots of trust
+//	snapshot               the state as one file, for who starts late
+//	consensus              where the engine stood then, for a validator that starts late
+//	pruned                 there if old bundles are not: before which entry, and who has them
 //
 // A tile or bundle never changes; a wider one begins with the bytes of the
 // narrower. That is why a reader that asks for width W can be served from any

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/bft"
+)
+
+// snapshotWait is how long a backup waits for the server's snapshot.
+const snapshotWait = time.Minute
+
+func ledgerBackupCommand(a *app) *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "backup DIR -o FILE",
+		Short: "back up a ledger server while it runs",
+		Long: `Write a tar file of a ledger's folder while zos ledger serve runs on it: its keys,
+and the log with every entry that had a receipt when this began. The server is
+asked for a snapshot of now, so it has to be able to go on.
+
+The file holds private keys: encrypt it (-o - writes to standard output), and never
+run two servers of it. A folder on which no server runs can be copied as it is.
+
+Exit codes: 0 written, 1 failed, 3 no server runs on DIR, 4 no such folder, 5 the
+server made no snapshot in time.`,
+		Example: `  zos ledger backup /var/lib/zos-ledger -o ledger.tar
+  zos ledger backup /var/lib/zos-ledger -o - | age -R operators.txt > ledger.tar.age`,
+		Args: exactly(1, "the ledger's folder"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.ledgerBackup(cmd.Context(), args[0], out) },
+	}
+	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write, - for standard output")
+	given(cmd, "output")
+	return cmd
+}
+
+func (a *app) ledgerBackup(ctx context.Context, dir, out string) (err error) {
+	if _, err := os.Stat(filepath.Join(dir, "root.json")); err != nil {
+		return fileError(fmt.Errorf("%s is no ledger folder: %w", dir, err))
+	}
+	if unlock, err := lockFolder(dir); err == nil {
+		return errors.Join(coded(exitRefused, fmt.Errorf("no zos ledger serve runs on %s, so copy the folder as it is (cp -a)", dir)), unlock())
+	}
+	to, text := a.out, io.Writer(a.out)
+	if out == "-" {
+		text = a.err
+	} else {
+		if err := regularOrAbsent(out, "the backup"); err != nil {
+			return err
+		}
+		f, err := os.CreateTemp(filepath.Dir(out), ".new-*") // mode 0600
+		if err != nil {
+			return fileError(fmt.Errorf("backup: %w", err))
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, os.Remove(f.Name()))
+			}
+		}()
+		defer func() { // before the one above
+			if err == nil {
+				err = f.Sync()
+			}
+			if err = errors.Join(err, f.Close()); err == nil {
+				err = os.Rename(f.Name(), out)
+			}
+		}()
+		to = f
+	}
+	wait, cancel := context.WithTimeout(ctx, snapshotWait)
+	defer cancel()
+	buffered := bufio.NewWriterSize(to, 1<<20)
+	done, err := bft.Backup(wait, dir, buffered)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return coded(exitUnreachable, err)
+	} else if err != nil {
+		return err
+	}
+	if err := buffered.Flush(); err != nil {
+		return fmt.Errorf("write the backup: %w", err)
+	}
+	if out == "-" && a.json {
+		return nil // the tar is the result
+	}
+	return (&app{out: text, err: a.err, json: a.json}).print(done, func(w io.Writer) {
+		fmt.Fprintf(w, "backed up %d entries in %d files, %d bytes; it holds private keys\n", done.Entries, done.Files, done.Bytes)
+	})
+}
+
+func ledgerRestoreCommand(a *app) *cobra.Command {
+	var f ledgerFlags
+	var alone bool
+	cmd := &cobra.Command{
+		Use:   "restore FILE DIR (--ledger URL,… | --alone)",
+		Short: "make a ledger server's folder of a backup",
+		Long: `Make a ledger's folder of a file that zos ledger backup wrote (- reads standard
+input). Every byte of its log is proven by its checkpoint. Start it with zos ledger
+serve: it goes on from the backup and gets the rest from the other validators.
+
+Name one of those with --ledger: what the lost server signed after the backup is
+bounded by their newest block, and the restored one signs nothing up to the one after
+that, so that it can never sign twice. --alone is for a ledger without others: what
+came after the backup is lost, and readers who saw it refuse what comes instead. It is
+also for one that cannot go on without this vote (two validators, or too many lost), if
+nobody can start the lost server again.
+
+Exit codes: 0 restored, 1 failed, 2 wrong arguments, 3 the backup is not whole or not
+right, 4 no such file, 5 the others were not reached.`,
+		Example: `  zos ledger restore ledger.tar /var/lib/zos-ledger --ledger https://ledger-2.example
+  age -d ledger.tar.age | zos ledger restore - /var/lib/zos-ledger --alone`,
+		Args: exactly(2, "the backup and the folder to make"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if alone == cmd.Flags().Changed("ledger") {
+				return coded(exitUsage, errors.New("want either --ledger with another validator of the same ledger, or --alone if there is none"))
+			}
+			return a.ledgerRestore(cmd.Context(), args[0], args[1], f, alone)
+		},
+	}
+	f.add(cmd)
+	if err := cmd.Flags().MarkHidden("state"); err != nil {
+		panic(err) // the flag was added just above
+	}
+	cmd.Flags().BoolVar(&alone, "alone", false, "there is no other validator, or none that can go on without this one")
+	return cmd
+}
+
+func (a *app) ledgerRestore(ctx context.Context, from, dir string, f ledgerFlags, alone bool) (err error) {
+	var height int64
+	if !alone {
+		root, err := f.rootEnvelope()
+		if err != nil {
+			return err
+		}
+		if err := f.there(); err != nil {
+			return err
+		}
+		c, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: f.ledgers, Snapshot: true, Progress: a.entriesDone("ledger")})
+		if err != nil {
+			return coded(exitRefused, err)
+		}
+		if err := c.Sync(ctx); err != nil {
+			return ledgerError(err)
+		}
+		height = c.State().Height()
+	}
+	in := io.Reader(os.Stdin)
+	if from != "-" {
+		file, err := os.Open(from)
+		if err != nil {
+			return fileError(fmt.Errorf("backup: %w", err))
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		in = file
+	}
+	done, err := bft.Restore(ctx, bufio.NewReaderSize(in, 1<<20), dir, height)
+	if err != nil {
+		return coded(exitRefused, err)
+	}
+	return a.print(done, func(w io.Writer) {
+		fmt.Fprintf(w, "restored %s with %d entries\nnext: zos ledger serve %s\n", dir, done.Entries, dir)
+	})
+}
