@@ -90,6 +90,9 @@ func (g *guest) live(f *failure) error {
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
+	if err := closeKernel("/proc/sys/kernel"); err != nil {
+		return err
+	}
 	f.phase = "key"
 	hello, err := makeHello()
 	if err != nil {
