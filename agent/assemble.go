@@ -67,8 +67,9 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 		return err
 	}
 	mirrors := &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
-	store, err := content.Open(filepath.Join(runDir, "store"), &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: mirrors.Report},
-		func(dir string) (int64, error) { return n.guests().division.Free(dir, volumes.Dir(runDir)) }, part("store"))
+	store, err := content.Open(content.Config{Dir: filepath.Join(runDir, "store"), Clock: clock.System{}, Log: part("store"), Space: n.space,
+		Fetch: &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: mirrors.Report},
+		Found: func(f content.Finding) error { return n.follower.Wrong(f) }})
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,16 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 		Capacity: n.capacity, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
 		Moved: func() { n.progress.Moved("follow", followLimit) }})
 	go queue.Run(ctx)
+	go store.Scrub(ctx)
 	return nil
+}
+
+// space is what the division of the node's memory leaves for content: all of
+// the storage, less what volumes may grow to.
+func (n *node) space(dir string) (content.Space, error) {
+	d := n.guests().division
+	free, err := d.Free(dir, volumes.Dir(runDir))
+	return content.Space{FreeMiB: free, QuotaMiB: d.StorageMiB}, err
 }
 
 // guests is what the node knows about running guests, once it can.

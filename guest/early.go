@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -58,6 +59,18 @@ func loadModules(stage string) error {
 	for _, name := range files {
 		if err := loadModule(name); err != nil {
 			return fmt.Errorf("load %s: %w", filepath.Base(name), err)
+		}
+	}
+	return nil
+}
+
+// closeKernel lets nothing be added to the kernel that runs, and no other take
+// its place, whatever capabilities a workload has: both switches work once.
+func closeKernel(sysctl string) error {
+	for _, name := range []string{"modules_disabled", "kexec_load_disabled"} {
+		err := os.WriteFile(filepath.Join(sysctl, name), []byte("1"), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel that cannot do it needs no switch
+			return fmt.Errorf("close the kernel: %w", err)
 		}
 	}
 	return nil

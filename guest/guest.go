@@ -111,7 +111,7 @@ func (g *guest) live(f *failure) error {
 		return err
 	}
 	f.phase = "agent"
-	w := &workload{guest: g, late: late}
+	w := &workload{guest: g}
 	select {
 	case w.config = <-g.config:
 	case <-g.stop:
@@ -121,6 +121,13 @@ func (g *guest) live(f *failure) error {
 		return other.err
 	}
 	if err := w.setup(&f.phase); err != nil {
+		return errors.Join(err, w.teardown())
+	}
+	f.phase = "modules" // while the agent compares the report
+	if err := late(); err != nil {
+		return errors.Join(err, w.teardown())
+	}
+	if err := closeKernel("/proc/sys/kernel"); err != nil {
 		return errors.Join(err, w.teardown())
 	}
 	f.phase = "start"

@@ -41,7 +41,6 @@ type workload struct {
 	root       root.Spec
 	verity     verity.State
 	null       *os.File     // where a check's output goes
-	late       func() error // loads what only helps beside the workload
 }
 
 // setup does everything up to the Report.

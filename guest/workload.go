@@ -38,7 +38,6 @@ func (w *workload) run(phase *string) (wire.Exit, error) {
 	w.link.Started(wire.Started{PID: r.pid, UptimeMs: r.started})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	w.background("modules", w.late)
 	w.background("health", func() error {
 		ticks := time.NewTicker(wire.HealthEvery) // not stopped: Run returns before the repeating ends
 		health.Run(ctx, w.config.Check, w.prober().Once, w.link.Health, ticks.C)

@@ -245,13 +245,13 @@ func TestDecodeManifest(t *testing.T) {
 		t.Errorf("decoded: %v", err)
 	}
 	for _, c := range []struct{ name, old, new, field string }{
-		{"another format", `"format":2`, `"format":1`, "format"},
+		{"another format", `"format":3`, `"format":2`, "format"},
 		{"space", `{"format"`, `{ "format"`, "canonical"},
 		{"unknown field", `{"format"`, `{"more":1,"format"`, "more"},
-		{"absent field", `"format":2,`, ``, "format"},
-		{"duplicate", `"format":2,`, `"format":2,"format":2,`, "format"},
+		{"absent field", `"format":3,`, ``, "format"},
+		{"duplicate", `"format":3,`, `"format":3,"format":3,`, "format"},
 		{"case", `"format"`, `"Format"`, "Format"},
-		{"float", `"format":2`, `"format":2.0`, "format"},
+		{"float", `"format":3`, `"format":3.0`, "format"},
 		{"trailing", `"stopSignal":"SIGTERM"}}`, `"stopSignal":"SIGTERM"}}x`, "trailing"},
 		{"null list", `"entrypoint":["/app"]`, `"entrypoint":null`, "entrypoint"},
 		{"escape", `"/app"`, `"\u002fapp"`, "canonical"},

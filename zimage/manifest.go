@@ -5,7 +5,9 @@ package zimage
 // Format is the number of the exact bytes that Convert makes. Any change of a
 // byte of any image or document is a new number. Number 2 names an SPDX
 // document, and a device node replaces what lower layers have in its place.
-const Format = 2
+// Number 3 reads more for that document: rpm, yarn, pnpm, bun, Pipenv, PDM; and
+// names more of what is not read. The disks of numbers 2 and 3 are alike.
+const Format = 3
 
 // Manifest describes one Zero-Image. Its canonical JSON (fields in this
 // order, no spaces, no trailing newline) hashes to the image id.

@@ -3,94 +3,67 @@
 package zimage
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zos-node/zos/zimage/verity"
 )
 
-// VerifyImage checks a disk file against its manifest: its length, the verity
-// root made anew from the data blocks, and that the tree behind them is the
-// one that was made. That is every byte of the file, each hashed once; the
-// chunks' own hashes would say nothing more.
+// VerifyImage checks a disk file against its manifest: its length, and every
+// byte of data and hash tree up to the verity root, each hashed once; the
+// chunks' own hashes would say nothing more. Its memory is the same for every
+// image. An error of a wrong file is an ErrMismatch.
 func VerifyImage(path string, m Manifest) (err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("verify image: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	return VerifyFile(f, m, runtime.GOMAXPROCS(0), nil)
+}
+
+// VerifyFile is VerifyImage for a file that is open, with so many goroutines.
+// before, which may be nil, is called ahead of each read: it may wait, which
+// bounds the rate, and its error ends the check.
+func VerifyFile(f *os.File, m Manifest, goroutines int, before func(bytes int) error) error {
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("verify image: %w", err)
 	}
 	if info.Size() != m.DiskSize {
-		return fmt.Errorf("%s: %w: has %d bytes, want %d", path, ErrMismatch, info.Size(), m.DiskSize)
+		return fmt.Errorf("%s: %w: has %d bytes, want %d", f.Name(), ErrMismatch, info.Size(), m.DiskSize)
 	}
-	if err := m.validate(); err != nil {
-		return err
-	}
-	leaves := make([]byte, m.DataSize/verity.BlockSize*verity.HashSize)
-	var next atomic.Int64 // the piece that nobody has taken yet
-	var g errgroup.Group
-	for range runtime.GOMAXPROCS(0) {
-		g.Go(func() error {
-			// One buffer each: fresh memory costs more than hashing it.
-			buf := make([]byte, verifyPiece)
-			for {
-				off := next.Add(verifyPiece) - verifyPiece
-				if off >= m.DataSize {
-					return nil
-				}
-				b := buf[:min(verifyPiece, m.DataSize-off)]
-				if _, err := f.ReadAt(b, off); err != nil {
-					return fmt.Errorf("read %s: %w", path, err)
-				}
-				if err := verity.Leaves(leaves[off/verity.BlockSize*verity.HashSize:][:len(b)/verity.BlockSize*verity.HashSize], b); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	tree, err := rootedTree(leaves, m)
+	root, err := m.root()
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
-	have := make([]byte, m.DiskSize-m.DataSize)
-	if _, err := f.ReadAt(have, m.DataSize); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+	err = verity.Check(f, m.DataSize, root, goroutines, before)
+	if errors.Is(err, verity.ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
-	if !bytes.Equal(have, tree) {
-		return fmt.Errorf("%s: %w: the hash tree is not the data's", path, ErrMismatch)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	return nil
 }
 
-// verifyPiece is how much of a file is read at a time.
-const verifyPiece = 256 << 10
-
-// rootedTree makes the hash tree over the leaves, which must have the root
-// that the manifest names.
-func rootedTree(leaves []byte, m Manifest) ([]byte, error) {
-	tree, root, err := verity.Tree(leaves)
-	if err != nil {
-		return nil, fmt.Errorf("hash tree: %w", err)
+// root is the verity root of a manifest that is in order.
+func (m Manifest) root() (root [verity.HashSize]byte, err error) {
+	if err := m.validate(); err != nil {
+		return root, err
 	}
-	if got := hex.EncodeToString(root[:]); got != m.Verity.Root {
-		return nil, fmt.Errorf("verity root: %w: the data's is %s, the manifest's %s", ErrMismatch, got, m.Verity.Root)
+	if _, err := hex.Decode(root[:], []byte(m.Verity.Root)); err != nil {
+		return root, fmt.Errorf("verity root: %w", err)
 	}
-	return tree, nil
+	return root, nil
 }
 
 // Verify checks an image in the store: manifest, SPDX document, every chunk,
@@ -103,11 +76,12 @@ func (s *Store) Verify(ctx context.Context, id string, progress func(done, total
 	if _, err := s.SBOM(m); err != nil {
 		return Manifest{}, err
 	}
-	return m, verifyChunks(ctx, m, func(_ context.Context, c Chunk) ([]byte, error) { return s.Chunk(c) }, progress)
+	return m, verifyChunks(ctx, m, filepath.Join(s.dir, "tmp"), func(_ context.Context, c Chunk) ([]byte, error) { return s.Chunk(c) }, progress)
 }
 
 // Verify checks an image on the mirrors: manifest, SPDX document, every chunk,
-// verity root. Nothing is kept.
+// verity root. Nothing is kept; the hash tree is made in a file without a name,
+// in the system's folder for temporary files.
 func (f *Fetcher) Verify(ctx context.Context, id string, progress func(done, total int64)) (Manifest, error) {
 	m, err := f.Manifest(ctx, id)
 	if err != nil {
@@ -120,18 +94,28 @@ func (f *Fetcher) Verify(ctx context.Context, id string, progress func(done, tot
 	if err != nil {
 		return Manifest{}, err
 	}
-	return m, verifyChunks(ctx, m, s.chunk, progress)
+	return m, verifyChunks(ctx, m, os.TempDir(), s.chunk, progress)
 }
 
 // verifyChunks reads all chunks, in parallel. read must hand out only bytes
 // that hash to the chunk's id. What then remains is the tree: it is made
-// anew from the data, and must be what the manifest's tree chunks hold.
-func verifyChunks(ctx context.Context, m Manifest, read func(context.Context, Chunk) ([]byte, error), progress func(done, total int64)) error {
-	if err := m.validate(); err != nil {
+// anew from the data, in a file below temp, and must be what the manifest's
+// tree chunks hold.
+func verifyChunks(ctx context.Context, m Manifest, temp string, read func(context.Context, Chunk) ([]byte, error), progress func(done, total int64)) (err error) {
+	want, err := m.root()
+	if err != nil {
 		return err
 	}
+	file, err := unnamed(temp)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	tree, err := verity.NewBuilder(file, m.DataSize)
+	if err != nil {
+		return fmt.Errorf("hash tree: %w", err)
+	}
 	p := &reporter{report: progress, total: m.DiskSize}
-	leaves := make([]byte, m.DataSize/verity.BlockSize*verity.HashSize)
 	g, work := errgroup.WithContext(ctx)
 	g.SetLimit(max(runtime.GOMAXPROCS(0), parallel))
 	for _, c := range m.Chunks {
@@ -147,21 +131,34 @@ func verifyChunks(ctx context.Context, m Manifest, read func(context.Context, Ch
 			if c.Off >= m.DataSize {
 				return nil
 			}
-			return verity.Leaves(leaves[c.Off/verity.BlockSize*verity.HashSize:][:c.Size/verity.BlockSize*verity.HashSize], b)
+			return tree.Add(c.Off, b)
 		})
 	}
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
 		return err
 	}
-	tree, err := rootedTree(leaves, m)
+	root, err := tree.Root()
 	if err != nil {
-		return err
+		return fmt.Errorf("hash tree: %w", err)
 	}
+	if root != want {
+		return fmt.Errorf("verity root: %w: the data's is %s, the manifest's %s", ErrMismatch, hex.EncodeToString(root[:]), m.Verity.Root)
+	}
+	return treeChunks(file, m)
+}
+
+// treeChunks holds the chunks behind the data against the tree in a file.
+func treeChunks(file *os.File, m Manifest) error {
+	b := make([]byte, MaxChunk)
 	for _, c := range m.Chunks {
 		if c.Off < m.DataSize {
 			continue
 		}
-		if err := checkChunk(tree[c.Off-m.DataSize:][:c.Size], c); err != nil {
+		part := b[:c.Size]
+		if _, err := file.ReadAt(part, c.Off-m.DataSize); err != nil {
+			return fmt.Errorf("read hash tree: %w", err)
+		}
+		if err := checkChunk(part, c); err != nil {
 			return fmt.Errorf("hash tree at %d is not the data's: %w", c.Off, err)
 		}
 	}

@@ -3,26 +3,45 @@
 // Package content keeps the verified files that machines run from: kernels
 // and initramfs by digest, disk images by image id.
 //
-// The store is a cache on a tmpfs, so it costs memory: what a deployment uses
-// is pinned, what nobody uses stays only until its room is needed. A file that
-// is there is never believed: Get asks the Fetcher, which hashes it again.
+// The store is a cache on a tmpfs, so it costs memory: what a claimed
+// deployment needs is pinned, what nobody needs stays only until its room is
+// wanted (Decide). A file that is there is never believed: Blob and Image hash
+// it again, and Scrub hashes everything again all the time. A file that is not
+// what its name says is an incident (Finding): it is recorded, and then put
+// into quarantine, in that order, so that an agent that dies in between
+// records it twice rather than never.
+//
+//	blobs/<sha256>       a kernel or initramfs
+//	images/<id>.img      a disk; <id>.json is its manifest
+//	images/<id>.img.part a disk on its way, .img.have what of it is there
+//	pins/<deployment>    what a deployment needs, as a JSON list of names
+//	quarantine/<time>-…  files that were wrong
+//
+// A file gets its name in one rename, when it is whole and verified, and pins
+// are written before what they hold is used: an agent may die at any
+// instruction, and the next one finds nothing wrong under a right name, and
+// every pin (TestKilledAtEveryStep).
 package content
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/google/renameio/v2"
 
+	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/zimage"
 )
 
@@ -33,56 +52,136 @@ type Fetcher interface {
 	Image(ctx context.Context, m zimage.Manifest, id, path string) (int64, error)
 }
 
+// Config is what a store needs.
+type Config struct {
+	Dir   string
+	Fetch Fetcher
+	// Space is asked whenever room is needed.
+	Space func(dir string) (Space, error)
+	// Found, which may be nil, hears of every file that is wrong before it is
+	// taken out of use; its error leaves the file where it is.
+	Found func(Finding) error
+	// Check is Verify, but for tests whose files are no real ones.
+	Check func(f *os.File, w Want) error
+	Clock clock.Clock
+	Log   *slog.Logger
+}
+
+// Space is what there is for the store.
+type Space struct {
+	FreeMiB  int64 // what the file system can still take
+	QuotaMiB int64 // what the store may be in all
+}
+
 // Store is the node's content. Its methods are safe to call from several
 // goroutines.
 type Store struct {
-	dir   string
-	fetch Fetcher
-	log   *slog.Logger
-	free  func(path string) (int64, error) // MiB
-
+	Config
 	room sync.Mutex // held while room is made, so that it is not promised twice
 
 	mu       sync.Mutex
-	pins     map[string]int
-	busy     map[string]chan struct{} // closed when whoever works on a path is done
-	promised map[string]int64         // bytes that a file on its way may grow to
+	pins     map[int64]map[string]bool // names by deployment
+	busy     map[string]chan struct{}  // closed when whoever works on a path is done
+	promised map[string]int64          // bytes that a file on its way may grow to
+	counts   counts
 }
 
 const (
 	blobsDir      = "blobs"
 	imagesDir     = "images"
+	pinsDir       = "pins"
 	quarantineDir = "quarantine"
 	imageExt      = ".img"
+	manifestExt   = ".json"
 	partExt       = ".part" // of what the Fetcher is writing
+	haveExt       = ".have" // what of it is there
 	mib           = 1 << 20
 	// reserveMiB is left free for everything else that lives in the tmpfs.
 	reserveMiB = 64
 )
 
-// Open makes a store of a folder; free tells how many MiB it may still take.
-func Open(dir string, f Fetcher, free func(dir string) (int64, error), log *slog.Logger) (*Store, error) {
-	for _, d := range []string{blobsDir, imagesDir, quarantineDir} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+// Open makes a store of a folder, or takes up what an earlier agent left.
+func Open(c Config) (*Store, error) {
+	for _, d := range []string{blobsDir, imagesDir, pinsDir, quarantineDir} {
+		if err := os.MkdirAll(filepath.Join(c.Dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}
-	return &Store{dir: dir, fetch: f, log: log, free: free, pins: map[string]int{}, busy: map[string]chan struct{}{}, promised: map[string]int64{}}, nil
+	if c.Check == nil {
+		c.Check = Verify
+	}
+	s := &Store{Config: c, pins: map[int64]map[string]bool{}, busy: map[string]chan struct{}{}, promised: map[string]int64{}}
+	return s, s.loadPins()
 }
 
 func bare(digest string) string { return strings.TrimPrefix(digest, "sha256:") }
 
 // BlobPath is where a kernel or initramfs stands.
-func (s *Store) BlobPath(digest string) string { return filepath.Join(s.dir, blobsDir, bare(digest)) }
+func (s *Store) BlobPath(digest string) string { return filepath.Join(s.Dir, blobsDir, bare(digest)) }
 
 // ImagePath is where an image's disk stands.
 func (s *Store) ImagePath(id string) string {
-	return filepath.Join(s.dir, imagesDir, bare(id)+imageExt)
+	return filepath.Join(s.Dir, imagesDir, bare(id)+imageExt)
 }
 
-// Manifest gets the manifest of an image, verified.
+func (s *Store) manifestPath(id string) string {
+	return filepath.Join(s.Dir, imagesDir, bare(id)+manifestExt)
+}
+
+// Manifest gets the manifest of an image, verified: the one that is here, or
+// one from a mirror. What runs is thus started again without any mirror.
 func (s *Store) Manifest(ctx context.Context, id string) (zimage.Manifest, error) {
-	return s.fetch.Manifest(ctx, id)
+	m, err := s.kept(id)
+	if err == nil {
+		return m, nil
+	}
+	if errors.Is(err, zimage.ErrMismatch) {
+		err = s.condemn(s.manifestPath(id), err)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return m, err
+	}
+	if m, err = s.Fetch.Manifest(ctx, id); err != nil {
+		return m, err
+	}
+	return m, s.keep(m, id)
+}
+
+// kept reads the manifest that is here and holds it against its id.
+func (s *Store) kept(id string) (zimage.Manifest, error) {
+	b, err := os.ReadFile(s.manifestPath(id))
+	if err != nil {
+		return zimage.Manifest{}, fmt.Errorf("kept manifest: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	if got := hex.EncodeToString(sum[:]); got != bare(id) {
+		return zimage.Manifest{}, fmt.Errorf("kept manifest %s: %w: hashes to %s", id, zimage.ErrMismatch, got)
+	}
+	m, err := zimage.DecodeManifest(b)
+	if err != nil {
+		return m, fmt.Errorf("kept manifest %s: %w", id, err)
+	}
+	return m, nil
+}
+
+// keep keeps a manifest, which Scrub needs. One that is not what its id says
+// is not kept, whoever gave it.
+func (s *Store) keep(m zimage.Manifest, id string) error {
+	path := s.manifestPath(id)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	b, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != bare(id) {
+		return nil
+	}
+	if err := renameio.WriteFile(path, b, 0o400); err != nil {
+		return s.full(path, fmt.Errorf("keep manifest: %w", err))
+	}
+	return nil
 }
 
 // Blob makes sure that a blob is there, whole and right, and gives how many
@@ -94,9 +193,11 @@ func (s *Store) Blob(ctx context.Context, digest string) (int64, error) {
 		return 0, err
 	}
 	defer release()
-	return s.fetch.BlobWithin(ctx, digest, path, func(n int64) error {
-		return s.promise(path, n)
-	})
+	if right, err := s.right(path, Want{Digest: digest, Goroutines: 1}); right || err != nil {
+		return 0, err
+	}
+	n, err := s.Fetch.BlobWithin(ctx, digest, path, func(n int64) error { return s.promise(path, n) })
+	return n, s.arrived(path, err)
 }
 
 // Image makes sure that an image's disk is there, whole and right.
@@ -107,53 +208,35 @@ func (s *Store) Image(ctx context.Context, m zimage.Manifest, id string) (int64,
 		return 0, err
 	}
 	defer release()
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := s.promise(path, m.DiskSize-written(path)); err != nil {
-			return 0, fmt.Errorf("image %s: %w", id, err)
-		}
+	if err := s.keep(m, id); err != nil {
+		return 0, err
 	}
-	return s.fetch.Image(ctx, m, id, path)
+	if right, err := s.right(path, Want{Digest: id, Image: &m, Goroutines: runtime.GOMAXPROCS(0)}); right || err != nil {
+		return 0, err
+	}
+	if err := s.promise(path, m.DiskSize-written(path)); err != nil {
+		return 0, fmt.Errorf("image %s: %w", id, err)
+	}
+	n, err := s.Fetch.Image(ctx, m, id, path)
+	return n, s.arrived(path, err)
 }
 
-// promise makes room for bytes that are about to be written for a path, and
-// counts what this and other downloads were promised and have not written yet:
-// two that fit one by one need not fit together.
-func (s *Store) promise(path string, bytes int64) error {
-	s.room.Lock()
-	defer s.room.Unlock()
-	s.mu.Lock()
-	delete(s.promised, path) // it asks anew, for instance of another mirror
-	s.mu.Unlock()
-	if err := s.makeRoom(ceil(bytes)); err != nil {
-		return err
+// arrived ends a download.
+func (s *Store) arrived(path string, err error) error {
+	if err != nil {
+		return s.full(path, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.promised[path] = written(path) + bytes
+	s.touch(path)
+	s.say()
 	return nil
 }
 
-// outstanding is what is promised and not written yet, in MiB.
-func (s *Store) outstanding() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var sum int64
-	for path, size := range s.promised {
-		sum += max(size-written(path), 0)
+// touch notes a use: Decide evicts what was not used for longest.
+func (s *Store) touch(path string) {
+	now := time.Now()
+	if err := os.Chtimes(path, now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.Log.Warn("the last use of a file cannot be noted", "file", path, "err", err)
 	}
-	return ceil(sum)
-}
-
-func ceil(bytes int64) int64 { return (bytes + mib - 1) / mib }
-
-// written is what a file on its way takes up; an image has holes until then.
-func written(path string) int64 {
-	var st unix.Stat_t
-	if err := unix.Stat(path+partExt, &st); err != nil {
-		return 0 // not begun, or finished
-	}
-	const block = 512
-	return st.Blocks * block
 }
 
 // take waits until nobody else works on a path: two deployments that want the
@@ -183,116 +266,59 @@ func (s *Store) take(ctx context.Context, path string) (release func(), err erro
 	}
 }
 
-// Pin keeps files from being evicted. It comes before Get, so that what was
-// just verified cannot go away.
-func (s *Store) Pin(paths ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range paths {
-		s.pins[p]++
-	}
+// Want is what a file has to be.
+type Want struct {
+	Digest     string            // of a blob; of an image, its id
+	Image      *zimage.Manifest  // of a disk
+	Goroutines int               // that may hash at once
+	Before     func(n int) error // called ahead of each read; may be nil
 }
 
-// Unpin takes Pin back.
-func (s *Store) Unpin(paths ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range paths {
-		if s.pins[p]--; s.pins[p] <= 0 {
-			delete(s.pins, p)
+// Verify hashes a whole file. An error of a wrong one is a zimage.ErrMismatch.
+func Verify(f *os.File, w Want) error {
+	if w.Image != nil {
+		return zimage.VerifyFile(f, *w.Image, w.Goroutines, w.Before)
+	}
+	const piece = 256 << 10
+	buf, h := make([]byte, piece), sha256.New()
+	for {
+		if w.Before != nil {
+			if err := w.Before(len(buf)); err != nil {
+				return err
+			}
+		}
+		n, err := f.Read(buf)
+		h.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read blob: %w", err)
 		}
 	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != bare(w.Digest) {
+		return fmt.Errorf("%s: %w: hashes to %s", f.Name(), zimage.ErrMismatch, got)
+	}
+	return nil
 }
 
-// Quarantine takes a disk file that a guest found wrong out of use and keeps
-// it to be looked at. VMs that have it open are not touched by that. It gives
-// the new path, "" when the file is not there any more.
-func (s *Store) Quarantine(path string) (string, error) {
-	to := filepath.Join(s.dir, quarantineDir, fmt.Sprintf("%d-%s", time.Now().UnixNano(), filepath.Base(path)))
-	err := os.Rename(path, to)
+// right says whether a file is there and right. A wrong one is taken out of
+// use; it is fetched anew then.
+func (s *Store) right(path string, w Want) (bool, error) {
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return false, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("quarantine: %w", err)
+		return false, fmt.Errorf("store: %w", err)
 	}
-	return to, nil
-}
-
-// Room makes room for so many MiB by evicting what nobody uses, the oldest
-// first, quarantined files last. It returns a zimage.ErrNoRoom when that is not
-// enough.
-func (s *Store) Room(need int64) error {
-	s.room.Lock()
-	defer s.room.Unlock()
-	return s.makeRoom(need)
-}
-
-func (s *Store) makeRoom(need int64) error {
-	type file struct {
-		path string
-		mod  time.Time
-		last bool
+	err = s.Check(f, w)
+	if err = errors.Join(err, f.Close()); errors.Is(err, zimage.ErrMismatch) {
+		return false, s.condemn(path, err)
 	}
-	var all []file
-	for _, d := range []string{blobsDir, imagesDir, quarantineDir} {
-		list, err := os.ReadDir(filepath.Join(s.dir, d))
-		if err != nil {
-			return fmt.Errorf("store: %w", err)
-		}
-		for _, e := range list {
-			info, err := e.Info()
-			if err != nil {
-				if errors.Is(err, fs.ErrNotExist) {
-					continue
-				}
-				return fmt.Errorf("store: %w", err)
-			}
-			all = append(all, file{filepath.Join(s.dir, d, e.Name()), info.ModTime(), d == quarantineDir})
-		}
+	if err != nil {
+		return false, err
 	}
-	slices.SortFunc(all, func(a, b file) int {
-		if a.last != b.last {
-			if b.last {
-				return -1
-			}
-			return 1
-		}
-		return a.mod.Compare(b.mod)
-	})
-	for {
-		free, err := s.free(s.dir)
-		if err != nil {
-			return err
-		}
-		promised := s.outstanding()
-		if free >= need+reserveMiB+promised {
-			return nil
-		}
-		if len(all) == 0 {
-			return fmt.Errorf("%w: needs %d MiB, %d MiB are free (%d MiB are kept for the node, %d MiB for downloads on their way), and nothing can be evicted",
-				zimage.ErrNoRoom, need, free, reserveMiB, promised)
-		}
-		f := all[0]
-		all = all[1:]
-		if s.used(f.path) {
-			continue
-		}
-		s.log.Info("evicted to make room", "file", f.path, "needMiB", need)
-		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("store: %w", err)
-		}
-	}
-}
-
-// used says whether a file, or what it is a part of, is pinned or worked on.
-func (s *Store) used(path string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range []string{path, strings.TrimSuffix(path, filepath.Ext(path))} {
-		if _, busy := s.busy[p]; busy || s.pins[p] > 0 {
-			return true
-		}
-	}
-	return false
+	s.touch(path)
+	return true, nil
 }

@@ -11,11 +11,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/zimage"
 )
 
@@ -41,9 +45,27 @@ func (f *fakeFetcher) Image(_ context.Context, _ zimage.Manifest, _, path string
 	return 2, os.WriteFile(path, []byte("image"), 0o600)
 }
 
-func newStore(t *testing.T, f *fakeFetcher) *Store {
+// fake is Verify for what the fakeFetcher brings.
+func fake(f *os.File, w Want) error {
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		return err
+	}
+	want := "b"
+	if w.Image != nil {
+		want = "image"
+	}
+	if string(b) != want {
+		return zimage.ErrMismatch
+	}
+	return nil
+}
+
+func plenty(string) (Space, error) { return Space{FreeMiB: 10000, QuotaMiB: 10000}, nil }
+
+func newStore(t *testing.T, f Fetcher) *Store {
 	t.Helper()
-	s, err := Open(t.TempDir(), f, func(string) (int64, error) { return 10000, nil }, slog.New(slog.DiscardHandler))
+	s, err := Open(Config{Dir: t.TempDir(), Fetch: f, Space: plenty, Check: fake, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,11 +83,19 @@ func exists(t *testing.T, path string) bool {
 	return err == nil
 }
 
-func TestRoomEvictsWhatNobodyUses(t *testing.T) {
+func TestRoomEvictsWhatNobodyNeeds(t *testing.T) {
 	s := newStore(t, &fakeFetcher{})
 	ctx := context.Background()
 	for i, c := range []string{"a", "b", "c"} {
 		if _, err := s.Image(ctx, zimage.Manifest{DiskSize: 5}, id(c)); err != nil {
+			t.Fatal(err)
+		}
+		// Each takes 100 MiB.
+		f, err := os.OpenFile(s.ImagePath(id(c)), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 100*mib), f.Close()); err != nil {
 			t.Fatal(err)
 		}
 		when := time.Unix(int64(i), 0)
@@ -73,16 +103,20 @@ func TestRoomEvictsWhatNobodyUses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.Pin(s.ImagePath(id("a")))
-	// Each file that is gone gives 100 MiB.
-	s.free = func(string) (int64, error) {
+	if err := s.Pin(1, s.ImagePath(id("a"))); err != nil {
+		t.Fatal(err)
+	}
+	s.Space = func(string) (Space, error) {
 		free := int64(400)
 		for _, c := range []string{"a", "b", "c"} {
 			if exists(t, s.ImagePath(id(c))) {
 				free -= 100
 			}
 		}
-		return free, nil
+		return Space{FreeMiB: free, QuotaMiB: 10000}, nil
+	}
+	if err := s.Room(1000); !errors.Is(err, zimage.ErrNoRoom) || !exists(t, s.ImagePath(id("b"))) || !exists(t, s.ImagePath(id("c"))) {
+		t.Errorf("too much: %v", err)
 	}
 	if err := s.Room(200 - reserveMiB); err != nil {
 		t.Fatal(err)
@@ -90,12 +124,29 @@ func TestRoomEvictsWhatNobodyUses(t *testing.T) {
 	if !exists(t, s.ImagePath(id("a"))) || exists(t, s.ImagePath(id("b"))) || !exists(t, s.ImagePath(id("c"))) {
 		t.Error("evicted the wrong one")
 	}
-	if err := s.Room(1000); err == nil || !exists(t, s.ImagePath(id("a"))) {
-		t.Errorf("too much: %v", err)
+	u, err := s.Usage()
+	if err != nil || u.Items != 2 || u.MiB != 200 || u.NeededMiB != 100 || u.Evictions != 1 || u.EvictedMiB != 100 || u.QuotaMiB != 10000 {
+		t.Errorf("usage %+v, %v", u, err)
 	}
-	s.Unpin(s.ImagePath(id("a")))
-	if s.used(s.ImagePath(id("a"))) {
-		t.Error("still pinned")
+	// The next agent finds the pin.
+	again, err := Open(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Room(301 - reserveMiB); !errors.Is(err, zimage.ErrNoRoom) || !exists(t, s.ImagePath(id("a"))) {
+		t.Errorf("the pin is forgotten: %v", err)
+	}
+	if err := again.Retain(1, 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Room(301 - reserveMiB); !errors.Is(err, zimage.ErrNoRoom) {
+		t.Errorf("although its deployment is there: %v", err)
+	}
+	if err := again.Retain(7); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Room(400 - reserveMiB); err != nil || exists(t, s.ImagePath(id("a"))) {
+		t.Errorf("still pinned: %v", err)
 	}
 }
 
@@ -109,33 +160,90 @@ func TestOneAtATime(t *testing.T) {
 			done <- err
 		}()
 	}
-	f.in <- struct{}{}
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	f.in <- struct{}{} // nobody waits here a second time
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	}
-	f.mu.Lock()
-	n := f.calls
-	f.mu.Unlock()
-	if n < 1 || n > 2 {
-		t.Errorf("%d at once", n)
-	}
-	f.in <- struct{}{}
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	if f.calls != 1 {
+		t.Errorf("fetched %d times", f.calls)
 	}
 }
 
+// TestQuarantine: what a guest found wrong is recorded, and then moved.
 func TestQuarantine(t *testing.T) {
 	s := newStore(t, &fakeFetcher{})
-	if _, err := s.Blob(context.Background(), id("k")); err != nil {
+	path := s.ImagePath(id("k"))
+	if _, err := s.Image(context.Background(), zimage.Manifest{}, id("k")); err != nil {
 		t.Fatal(err)
 	}
-	to, err := s.Quarantine(s.BlobPath(id("k")))
-	if err != nil || exists(t, s.BlobPath(id("k"))) || !exists(t, to) {
-		t.Error(to, err)
+	full := errors.New("disk full")
+	if err := s.Quarantine(path, func(string) error { return full }); !errors.Is(err, full) || !exists(t, path) {
+		t.Errorf("without a record: %v", err)
 	}
-	if to, err := s.Quarantine(s.BlobPath(id("k"))); err != nil || to != "" {
-		t.Error(to, err)
+	var said string
+	record := func(detail string) error { said = detail; return nil }
+	if err := s.Quarantine(path, record); err != nil || exists(t, path) {
+		t.Error(err)
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(said, "disk file in quarantine as "), ": ")
+	if !exists(t, name) {
+		t.Errorf("nothing is there as it said: %s", said)
+	}
+	if err := s.Quarantine(path, record); err != nil || !strings.Contains(said, "already") {
+		t.Error(said, err)
+	}
+}
+
+// TestWrongFiles: a file that was changed behind its check is an incident, is
+// kept to be looked at, and is fetched anew.
+func TestWrongFiles(t *testing.T) {
+	s := newStore(t, &fakeFetcher{})
+	ctx := context.Background()
+	var found []Finding
+	s.Found = func(f Finding) error {
+		if !exists(t, f.Path) {
+			t.Errorf("%s is gone before it was recorded", f.Path)
+		}
+		found = append(found, f)
+		return nil
+	}
+	get := map[string]func() (int64, error){
+		s.BlobPath(id("k")):  func() (int64, error) { return s.Blob(ctx, id("k")) },
+		s.ImagePath(id("i")): func() (int64, error) { return s.Image(ctx, zimage.Manifest{DiskSize: 5}, id("i")) },
+	}
+	for path, get := range get {
+		if n, err := get(); err != nil || n == 0 {
+			t.Fatalf("%s: %d, %v", path, n, err)
+		}
+		if n, err := get(); err != nil || n != 0 || len(found) != 0 {
+			t.Errorf("%s, once more: %d, %v, %v", path, n, err, found)
+		}
+		if err := errors.Join(s.Pin(9, path), os.WriteFile(path, []byte("other"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := get(); err != nil || n == 0 {
+			t.Errorf("%s, altered: %d, %v", path, n, err)
+		}
+		if len(found) != 1 || found[0].Path != path || !slices.Equal(found[0].Owners, []int64{9}) || !errors.Is(found[0].Err, zimage.ErrMismatch) {
+			t.Fatalf("%s: found %+v", path, found)
+		}
+		if b, err := os.ReadFile(found[0].Quarantine); err != nil || string(b) != "other" {
+			t.Errorf("in quarantine: %q, %v", b, err)
+		}
+		found = nil
+	}
+	// What cannot be recorded stays where it is, and nobody gets it.
+	full := errors.New("disk full")
+	s.Found = func(Finding) error { return full }
+	for path, get := range get {
+		if err := os.WriteFile(path, []byte("other"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := get(); !errors.Is(err, full) || !exists(t, path) {
+			t.Errorf("%s, without a record: %v", path, err)
+		}
 	}
 }
 
@@ -156,7 +264,8 @@ func TestBlobsNeedRoom(t *testing.T) {
 	srv := httptest.NewServer(zimage.Handler(mirror))
 	defer srv.Close()
 	var free int64
-	s, err := Open(t.TempDir(), &zimage.Fetcher{Mirrors: []string{srv.URL}}, func(string) (int64, error) { return free, nil }, slog.New(slog.DiscardHandler))
+	s, err := Open(Config{Dir: t.TempDir(), Fetch: &zimage.Fetcher{Mirrors: []string{srv.URL}}, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
+		Space: func(string) (Space, error) { return Space{FreeMiB: free, QuotaMiB: 100}, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +281,7 @@ func TestBlobsNeedRoom(t *testing.T) {
 		t.Error(err)
 	}
 	if n := s.outstanding(); n != 0 {
-		t.Errorf("%d MiB are still promised", n)
+		t.Errorf("%d bytes are still promised", n)
 	}
 }
 
@@ -180,7 +289,7 @@ func TestBlobsNeedRoom(t *testing.T) {
 func TestPromisesAreCounted(t *testing.T) {
 	f := &fakeFetcher{in: make(chan struct{})}
 	s := newStore(t, f)
-	s.free = func(string) (int64, error) { return reserveMiB + 100, nil }
+	s.Space = func(string) (Space, error) { return Space{FreeMiB: reserveMiB + 100, QuotaMiB: 1000}, nil }
 	done := make(chan error, 1)
 	go func() {
 		_, err := s.Image(context.Background(), zimage.Manifest{DiskSize: 60 * mib}, id("a"))
@@ -196,8 +305,8 @@ func TestPromisesAreCounted(t *testing.T) {
 	if err := os.WriteFile(s.ImagePath(id("a"))+partExt, make([]byte, 30*mib), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.outstanding(); n != 30 {
-		t.Errorf("%d MiB are promised", n)
+	if n := s.outstanding(); n != 30*mib {
+		t.Errorf("%d bytes are promised", n)
 	}
 	f.in <- struct{}{}
 	if err := <-done; err != nil {

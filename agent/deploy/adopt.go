@@ -50,12 +50,10 @@ func (l *Life) undoHalf(ctx context.Context) error {
 }
 
 // adopt takes up the machines of a running deployment. One that has died
-// meanwhile is a failure like any other, only noticed late.
+// meanwhile is a failure like any other, only noticed late. What they run from
+// is pinned still: pins outlive agents.
 func (l *Life) adopt(run context.Context) error {
 	p := l.planned()
-	for _, m := range p.Machines {
-		l.pin(m.VM.Kernel, m.VM.Initramfs, m.VM.Disks[0].Path)
-	}
 	if err := l.world.Network.Adopt(l.st.Deployment, &p.Network); err != nil {
 		return l.takeDown(run, &Ending{Result: resultFailed, Reason: "adopt: " + err.Error(), Release: true})
 	}

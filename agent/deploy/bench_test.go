@@ -5,6 +5,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -103,6 +104,8 @@ type bench struct {
 	clock   clock.Clock
 	memory  int64
 	room    int64 // MiB of storage
+	check   func(*os.File, content.Want) error
+	found   func(content.Finding) error
 	world   *World
 	stop    context.CancelFunc
 }
@@ -116,11 +119,12 @@ func newBench(t *testing.T) *bench {
 	}
 	log := ledgertest.New(t)
 	b := &bench{t: t, dir: dir, ledger: &testLedger{Log: log, changed: make(chan struct{})}, node: log.Join("n1", 8192), driver: deploytest.NewDriver(),
-		kernel: &deploytest.Kernel{}, clock: clock.System{}, memory: 8192, room: 10000,
+		kernel: &deploytest.Kernel{}, clock: clock.System{}, memory: 8192, room: 10000, check: deploytest.Check,
 		fetcher: &deploytest.Fetcher{Manifests: map[string]zimage.Manifest{ledgertest.Digest("image"): {Format: zimage.Format, DataSize: 40960, DiskSize: 45056,
 			OCI:    zimage.OCI{Manifest: ledgertest.Digest("oci"), Platform: "linux/amd64", Config: ledgertest.Digest("config")},
 			Verity: zimage.Verity{Root: strings.TrimPrefix(ledgertest.Digest("verity"), "sha256:"), HashStart: 10},
 			Chunks: []zimage.Chunk{{ID: strings.TrimPrefix(ledgertest.Digest("chunk"), "sha256:"), Size: 45056}}}}}}
+	b.found = func(f content.Finding) error { return fmt.Errorf("no test expected %v", f) }
 	b.boot()
 	t.Cleanup(func() {
 		b.stop()
@@ -151,7 +155,9 @@ func (b *bench) boot() {
 	done := make(chan struct{})
 	go func() { defer close(done); q.Run(ctx) }()
 	b.stop = func() { cancel(); <-done }
-	store, err := content.Open(filepath.Join(b.dir, "store"), b.fetcher, func(string) (int64, error) { return b.room, nil }, log)
+	store, err := content.Open(content.Config{Dir: filepath.Join(b.dir, "store"), Fetch: b.fetcher, Check: b.check, Clock: b.clock, Log: log,
+		Space: func(string) (content.Space, error) { return content.Space{FreeMiB: b.room, QuotaMiB: 10000}, nil },
+		Found: func(f content.Finding) error { return b.found(f) }})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -290,7 +296,7 @@ func (b *bench) clean() {
 	if strings.Contains(b.kernel.Rules, "zb0") {
 		b.t.Error("rules are left")
 	}
-	for _, pattern := range []string{"vm/*", "volumes/*", "state/deployments/*", "output/*"} {
+	for _, pattern := range []string{"vm/*", "volumes/*", "state/deployments/*", "output/*", "store/pins/*"} {
 		left, err := filepath.Glob(filepath.Join(b.dir, pattern))
 		if err != nil || len(left) > 0 {
 			b.t.Errorf("%v is left (%v)", left, err)

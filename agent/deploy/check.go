@@ -168,7 +168,7 @@ func (l *Life) retrieve(_ context.Context, out *phase.Out) error {
 	out.Bytes = int64(len(d.Envelope))
 	out.Digest("spec", l.st.Digest)
 	out.Digest("envelope", ledger.HashEntry(d.Envelope))
-	return nil
+	return l.pin()
 }
 
 // verifySignatures checks every signature and the policy again, here, under

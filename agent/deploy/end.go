@@ -144,6 +144,9 @@ func (l *Life) leftovers() string {
 // finish closes the claim. Behind it nothing of the deployment is left.
 func (l *Life) finish(e *Ending) error {
 	claim := l.claimed()
+	if err := l.world.Content.Unpin(l.st.Deployment); err != nil {
+		return err
+	}
 	if !l.world.Records.Closed(claim) {
 		if e.Release {
 			if err := l.world.Records.Release(claim, e.Reason); err != nil {

@@ -31,7 +31,6 @@ type Life struct {
 	early     []phase.Report // from before the claim
 	spec      *spec.Deployment
 	manifests map[string]zimage.Manifest
-	pinned    []string
 	left      map[phase.Name]error // what could not be undone yet
 	over      <-chan struct{}      // the agent ends
 

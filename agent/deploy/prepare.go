@@ -70,7 +70,6 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 	defer cancel()
 	blobs := map[string]bool{}
 	for _, m := range l.spec.Machines {
-		l.pin(l.world.Content.BlobPath(m.Kernel), l.world.Content.BlobPath(m.Initramfs), l.world.Content.ImagePath(m.Image.ID))
 		blobs[m.Kernel], blobs[m.Initramfs] = true, true
 		out.Digest("kernel/"+m.Name, m.Kernel)
 		out.Digest("initramfs/"+m.Name, m.Initramfs)
@@ -106,7 +105,11 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 	if out.Bytes = bytes.Load(); err != nil {
 		return err
 	}
-	out.Detail = fmt.Sprintf("%d blobs and %d images verified, %d bytes from mirrors", len(blobs), len(l.manifests), out.Bytes)
+	use, err := l.world.Content.Usage()
+	if err != nil {
+		return err
+	}
+	out.Detail = fmt.Sprintf("%d blobs and %d images verified, %d bytes from mirrors; %s", len(blobs), len(l.manifests), out.Bytes, use)
 	return nil
 }
 
@@ -118,18 +121,20 @@ func fullHere(err error) error {
 	return err
 }
 
-func (l *Life) pin(paths ...string) {
-	l.world.Content.Pin(paths...)
-	l.pinned = append(l.pinned, paths...)
+// pin keeps what the spec names in the store, from when it is known until the
+// claim is closed.
+func (l *Life) pin() error {
+	var paths []string
+	c := l.world.Content
+	for _, m := range l.spec.Machines {
+		paths = append(paths, c.BlobPath(m.Kernel), c.BlobPath(m.Initramfs), c.ImagePath(m.Image.ID))
+	}
+	return fullHere(c.Pin(l.st.Deployment, paths...))
 }
 
 // undoContent gives the content free. It may stay in the cache until its room
 // is needed.
-func (l *Life) undoContent(context.Context) error {
-	l.world.Content.Unpin(l.pinned...)
-	l.pinned = nil
-	return nil
-}
+func (l *Life) undoContent(context.Context) error { return l.world.Content.Unpin(l.st.Deployment) }
 
 func (l *Life) plan(_ context.Context, out *phase.Out) error {
 	p, err := plan.Make(l.spec, l.manifests, l.facts())

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/wait"
 )
@@ -157,16 +158,41 @@ func (l *Life) failed(f *failure) error {
 	if !f.hard {
 		return f
 	}
-	detail := f.detail
-	if f.kind == IncidentPanic {
-		to, err := l.world.Content.Quarantine(m.plan.VM.Disks[0].Path)
-		errs = append(errs, err)
-		if to != "" {
-			detail += "; disk file in quarantine as " + to
+	record := func(detail string) error {
+		return l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, f.detail+detail)
+	}
+	if f.kind != IncidentPanic {
+		return errors.Join(append(errs, record(""))...)
+	}
+	errs = append(errs, l.world.Content.Quarantine(m.plan.VM.Disks[0].Path, func(detail string) error { return record("; " + detail) }))
+	return errors.Join(errs...)
+}
+
+// Condemned hears of a file of the store that this deployment needs and that
+// was found wrong. When it may run from it already, that is an incident of its
+// own, and it ends at once: what a guest has read of the file was checked by
+// its kernel, but nobody lets it go on with a disk that somebody changes.
+func (l *Life) Condemned(f content.Finding) (mine bool, err error) {
+	l.mu.Lock()
+	claim, p, begun := l.st.Claim, l.st.Plan, phase.Index(l.st.Phase)
+	l.mu.Unlock()
+	if claim < 0 || p == nil || begun < phase.Index(phase.Start) {
+		return false, nil
+	}
+	var names []string
+	for _, m := range p.Machines {
+		if f.Path == m.VM.Kernel || f.Path == m.VM.Initramfs || f.Path == m.VM.Disks[0].Path {
+			names = append(names, m.Name)
 		}
 	}
-	errs = append(errs, l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, detail))
-	return errors.Join(errs...)
+	if len(names) == 0 {
+		return false, nil
+	}
+	for _, name := range names {
+		err = errors.Join(err, l.world.Records.Incident(claim, IncidentContent, name, f.String()))
+	}
+	l.End(&Ending{Result: resultFailed, Reason: fmt.Sprintf("machine %s: %v", strings.Join(names, ", "), f), Kill: true})
+	return true, err
 }
 
 type word struct{ from, line string }

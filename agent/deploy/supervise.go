@@ -20,14 +20,13 @@ func (l *Life) supervise(ctx context.Context) *Ending {
 		l.release()
 		select {
 		case <-ctx.Done():
-			var e *Ending
-			if errors.As(context.Cause(ctx), &e) {
-				return e
-			}
-			return nil
+			return told(ctx)
 		case x := <-l.msgs:
 			if x.again && x.gen == x.m.gen {
 				if err := l.restart(ctx, x.m); err != nil {
+					if e := told(ctx); e != nil { // that is what broke it
+						return e
+					}
 					return &Ending{Result: resultFailed, Reason: err.Error()}
 				}
 				continue
@@ -47,6 +46,15 @@ func (l *Life) supervise(ctx context.Context) *Ending {
 			}
 		}
 	}
+}
+
+// told is the Ending that ended a context, if one did.
+func told(ctx context.Context) *Ending {
+	var e *Ending
+	if errors.As(context.Cause(ctx), &e) {
+		return e
+	}
+	return nil
 }
 
 // judge decides what a failure means: the end, or another start of the machine.

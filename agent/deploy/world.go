@@ -94,4 +94,5 @@ const (
 	IncidentSilent      = "guest-silent"
 	IncidentRestart     = "machine-restart"
 	IncidentLease       = "lease-lost"
+	IncidentContent     = "content-mismatch" // a file of the store was changed behind its check
 )

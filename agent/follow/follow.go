@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/sign"
@@ -92,12 +93,44 @@ func (f *Follower) Adopt() error {
 	if err != nil {
 		return err
 	}
+	owners := make([]int64, len(states))
+	for i, s := range states {
+		owners[i] = s.Deployment
+	}
+	if err := f.cfg.World.Content.Retain(owners...); err != nil {
+		return err
+	}
 	for _, s := range states {
 		l := deploy.Resume(f.cfg.World, s)
 		f.cfg.Log.Info("found a deployment of an earlier agent", "deployment", s.Name, "running", s.Adoptable(), "phase", s.Phase)
 		f.live(l, l.RunAgain)
 	}
 	return nil
+}
+
+// Wrong hears of a file of the store that is not what it was when it was
+// verified, and sees to it that this is recorded and that nothing runs from it
+// any more.
+func (f *Follower) Wrong(x content.Finding) error {
+	var lives []*deploy.Life
+	f.mu.Lock()
+	for _, owner := range x.Owners {
+		if l := f.lives[owner]; l != nil {
+			lives = append(lives, l)
+		}
+	}
+	f.mu.Unlock()
+	told := false
+	var errs []error
+	for _, l := range lives {
+		mine, err := l.Condemned(x)
+		told = told || mine
+		errs = append(errs, err)
+	}
+	if !told {
+		errs = append(errs, f.cfg.World.Records.Incident(-1, deploy.IncidentContent, "", x.String()))
+	}
+	return errors.Join(errs...)
 }
 
 // live runs a life beside the loop.

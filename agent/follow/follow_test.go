@@ -131,7 +131,8 @@ func (h *host) boot() {
 		OCI:    zimage.OCI{Manifest: ledgertest.Digest("oci"), Platform: "linux/amd64", Config: ledgertest.Digest("config")},
 		Verity: zimage.Verity{Root: strings.TrimPrefix(ledgertest.Digest("verity"), "sha256:"), HashStart: 10},
 		Chunks: []zimage.Chunk{{ID: strings.TrimPrefix(ledgertest.Digest("chunk"), "sha256:"), Size: 45056}}}}}
-	store, err := content.Open(filepath.Join(h.dir, "store"), fetcher, func(string) (int64, error) { return 10000, nil }, log)
+	store, err := content.Open(content.Config{Dir: filepath.Join(h.dir, "store"), Fetch: fetcher, Check: deploytest.Check, Clock: clock.System{}, Log: log,
+		Space: func(string) (content.Space, error) { return content.Space{FreeMiB: 10000, QuotaMiB: 10000}, nil }, Found: func(x content.Finding) error { return h.f.Wrong(x) }})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -112,8 +112,9 @@ func VsockSet() Set {
 
 // GuestStages is what the guest's PID 1 loads, all of it, in this order. Time
 // before the workload runs is what counts: the agent is dialled as soon as that
-// is possible, its answer comes while the second stage loads, and what only
-// helps later loads beside the workload.
+// is possible, its answer comes while the second stage loads, and what nothing
+// before needs loads while the agent compares the report. Then the guest's
+// kernel takes no more.
 func GuestStages() []Set {
 	return []Set{
 		{"line", []Want{

@@ -60,7 +60,7 @@ func Collect(tree *flat.Tree) Catalog {
 	}
 	slices.SortFunc(c.Packages, func(a, b Package) int {
 		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Space, b.Space), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
-			cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.Source, b.Source))
+			cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Epoch, b.Epoch))
 	})
 	c.Packages = slices.Compact(c.Packages)
 	return c.Catalog
@@ -114,7 +114,9 @@ func (c *collector) file(dir, name string, n *erofs.Node) {
 			with(packageJSON)
 		case lockFiles[name] != nil:
 			with(lockFiles[name])
-		case foreign[name] && (rpmFolders[dir] || strings.Contains(name, "lock")):
+		case rpmFolders[dir] && name == "rpmdb.sqlite":
+			system(rpmSQLite)
+		case foreign(dir, name):
 			c.Unread = append(c.Unread, full())
 		}
 	}

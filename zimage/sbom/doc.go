@@ -8,12 +8,14 @@
 // no library whose next release finds other things. That is why the readers
 // of package databases are here and not a scanner's.
 //
-// What is read: the databases of dpkg (also its split form, status.d) and
-// apk; what Go programs say of themselves; Python's METADATA, installed npm
-// packages and package-lock.json, Cargo.lock, poetry.lock, uv.lock,
-// Gemfile.lock and composer.lock. A database that is seen but not read (rpm,
-// yarn, pnpm, or one that is broken) is listed as Unread: silence about it
-// would say that there is nothing.
+// What is read: the databases of dpkg (also its split form, status.d), apk and
+// rpm (SQLite); what Go programs say of themselves; Python's METADATA
+// and installed npm packages; the lock files of npm, yarn (all versions), pnpm
+// (5 to 9), bun, Cargo, Poetry, uv, PDM, Pipenv, Bundler and Composer. A
+// database that is seen but not read (rpm's Berkeley DB and NDB, pacman, opkg, Nix,
+// conda, Java archives and the other lock files of the function foreign), or
+// one that is broken, is listed as Unread: silence about it would say that
+// there is nothing.
 //
 // Then the dynamic linker is followed: each executable's interpreter and
 // needed shared objects, and theirs, with the search rules of ld.so, inside

@@ -17,19 +17,46 @@ type reader func(b []byte, file string) ([]Package, bool)
 
 // lockFiles are read wherever they stand, by their name.
 var lockFiles = map[string]reader{
-	"package-lock.json":  packageLock,
-	".package-lock.json": packageLock, // what npm keeps in node_modules
-	"Cargo.lock":         tomlLock("cargo"),
-	"poetry.lock":        tomlLock("pypi"),
-	"uv.lock":            tomlLock("pypi"),
-	"Gemfile.lock":       gemfileLock,
-	"composer.lock":      composerLock,
+	"package-lock.json":   packageLock,
+	".package-lock.json":  packageLock, // what npm keeps in node_modules
+	"Cargo.lock":          tomlLock("cargo"),
+	"poetry.lock":         tomlLock("pypi"),
+	"uv.lock":             tomlLock("pypi"),
+	"Gemfile.lock":        gemfileLock,
+	"composer.lock":       composerLock,
+	"npm-shrinkwrap.json": packageLock,
+	"yarn.lock":           yarnLock,
+	"pnpm-lock.yaml":      pnpmLock,
+	"bun.lock":            bunLock,
+	"Pipfile.lock":        pipfileLock,
+	"pdm.lock":            tomlLock("pypi"),
 }
 
-// foreign are databases that are known, and not read.
-var foreign = map[string]bool{
-	"yarn.lock": true, "pnpm-lock.yaml": true, "bun.lock": true,
-	"Packages": true, "Packages.db": true, "rpmdb.sqlite": true, // rpm's, in its folders only
+// foreign says whether a file is a database or a lock file that is known, and
+// not read.
+func foreign(dir, name string) bool {
+	switch name {
+	case "bun.lockb", "gradle.lockfile", "pubspec.lock", "mix.lock", "rebar.lock", "Podfile.lock", "Package.resolved",
+		"packages.lock.json", "conan.lock", "cabal.project.freeze", "stack.yaml.lock", "flake.lock", "deno.lock", "pylock.toml", "pixi.lock":
+		return true
+	case "Packages", "Packages.db", "rpmdb.sqlite-wal": // Berkeley DB; NDB; what is not in the SQLite database yet
+		return rpmFolders[dir]
+	case "desc":
+		return strings.HasPrefix(dir, "/var/lib/pacman/local/")
+	case "status":
+		return strings.HasSuffix(dir, "/lib/opkg")
+	case "CONTENTS":
+		return strings.HasPrefix(dir, "/var/db/pkg/")
+	case "db.sqlite":
+		return dir == "/nix/var/nix/db"
+	}
+	switch path.Ext(name) {
+	case ".jar", ".war", ".ear":
+		return true
+	case ".json":
+		return strings.HasSuffix(name, ".deps.json") || path.Base(dir) == "conda-meta"
+	}
+	return false
 }
 
 // rpmFolders are where rpm keeps its database.

@@ -8,12 +8,21 @@ import (
 
 // Package is a piece of software that an image says it has.
 type Package struct {
-	Type    string // of its package URL: "deb", "apk", "golang", "pypi", "npm", "cargo", "gem", "composer"
+	Type    string // of its package URL: "deb", "apk", "rpm", "golang", "pypi", "npm", "cargo", "gem", "composer"
 	Space   string // of its package URL, such as "debian"; may be empty
 	Name    string
 	Version string
 	Arch    string // may be empty
 	Source  string // the file that says so
+	Epoch   string // of an rpm; may be empty
+}
+
+// version is how people and their tools write it.
+func (p Package) version() string {
+	if p.Epoch != "" {
+		return p.Epoch + ":" + p.Version
+	}
+	return p.Version
 }
 
 // purl is the package URL, in its canonical form.
@@ -29,8 +38,12 @@ func (p Package) purl() string {
 	if p.Version != "" {
 		b.WriteString("@" + escape(p.Version))
 	}
-	if p.Arch != "" {
-		b.WriteString("?arch=" + escape(p.Arch))
+	sep := "?"
+	for _, q := range [][2]string{{"arch", p.Arch}, {"epoch", p.Epoch}} {
+		if q[1] != "" {
+			b.WriteString(sep + q[0] + "=" + escape(q[1]))
+			sep = "&"
+		}
 	}
 	return b.String()
 }
@@ -89,7 +102,7 @@ func dpkg(b []byte, file, distro string) ([]Package, bool) {
 		if state := s["Status"]; state != "" && !strings.HasSuffix(state, " installed") {
 			continue
 		}
-		out = append(out, Package{"deb", distro, s["Package"], s["Version"], s["Architecture"], file})
+		out = append(out, Package{Type: "deb", Space: distro, Name: s["Package"], Version: s["Version"], Arch: s["Architecture"], Source: file})
 	}
 	return out, len(out) > 0
 }
@@ -99,7 +112,7 @@ func apk(b []byte, file, distro string) ([]Package, bool) {
 	var out []Package
 	for _, s := range stanzas(b) {
 		if s["P"] != "" && s["V"] != "" {
-			out = append(out, Package{"apk", distro, s["P"], s["V"], s["A"], file})
+			out = append(out, Package{Type: "apk", Space: distro, Name: s["P"], Version: s["V"], Arch: s["A"], Source: file})
 		}
 	}
 	return out, len(out) > 0

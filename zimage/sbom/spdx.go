@@ -114,7 +114,7 @@ func Document(about About, c Catalog) ([]byte, error) {
 	}
 	for i, p := range c.Packages {
 		add("SPDXRef-Package-"+strconv.Itoa(i+1), packageInfo{
-			Name: text(p.Name), Version: text(p.Version), SourceInfo: "stands in " + text(p.Source),
+			Name: text(p.Name), Version: text(p.version()), SourceInfo: "stands in " + text(p.Source),
 			Refs: []externalRef{{"PACKAGE-MANAGER", "purl", p.purl()}},
 		})
 	}

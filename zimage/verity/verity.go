@@ -9,9 +9,9 @@
 // levels stand from the top down, level 0 last. The salt is empty so that
 // the same data has the same root everywhere.
 //
-// A reader of small data hashes blocks in any order with Leaves and then asks
-// for the Tree. A Builder does the same in a file, so that memory does not
-// grow with the data: the hashes alone are a 128th of it.
+// A Builder makes the tree in a file, from blocks in any order, and Check holds
+// a whole disk against its root; neither keeps hashes in memory, which would
+// grow with the data: they are a 128th of it.
 package verity
 
 import (
@@ -61,30 +61,4 @@ func Leaves(dst, data []byte) error {
 		copy(dst[i*HashSize:], h[:])
 	}
 	return nil
-}
-
-// Tree builds the tree over the hashes of all data blocks: the bytes that
-// follow the data on disk, and the root hash.
-func Tree(leaves []byte) (tree []byte, root [HashSize]byte, err error) {
-	if len(leaves) == 0 || len(leaves)%HashSize != 0 {
-		return nil, root, fmt.Errorf("%d bytes of leaves: %w", len(leaves), ErrSize)
-	}
-	sizes := levels(int64(len(leaves) / HashSize))
-	var total int64
-	for _, blocks := range sizes {
-		total += blocks * BlockSize
-	}
-	tree = make([]byte, total)
-	hashes, end := leaves, total
-	for _, blocks := range sizes {
-		level := tree[end-blocks*BlockSize : end]
-		copy(level, hashes) // what remains of the last block stays zero
-		hashes = make([]byte, blocks*HashSize)
-		if err := Leaves(hashes, level); err != nil {
-			return nil, root, err
-		}
-		end -= blocks * BlockSize
-	}
-	copy(root[:], hashes)
-	return tree, root, nil
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/guest/wire"
@@ -251,6 +253,22 @@ func (f *Fetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (i
 		f.Fetched()
 	}
 	return 2, os.WriteFile(path, []byte("image"), 0o600)
+}
+
+// Check is content.Verify for what a Fetcher brings.
+func Check(f *os.File, w content.Want) error {
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	want := "blob"
+	if w.Image != nil {
+		want = "image"
+	}
+	if string(b) != want {
+		return fmt.Errorf("%s: %w", f.Name(), zimage.ErrMismatch)
+	}
+	return nil
 }
 
 // Output is a piece of output.

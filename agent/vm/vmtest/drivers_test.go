@@ -49,10 +49,11 @@ func TestDrivers(t *testing.T) {
 			if _, err := os.Stat(h.path); err != nil {
 				t.Skipf("SKIP %s: no binary; set CLOUD_HYPERVISOR=/path", h.name)
 			}
-			for _, c := range []struct {
+			type one struct {
 				name string
 				run  func(*suite)
-			}{
+			}
+			cases := []one{
 				{"Version", (*suite).version},
 				{"Life", (*suite).life},
 				{"PowerButton", (*suite).powerButton},
@@ -62,7 +63,17 @@ func TestDrivers(t *testing.T) {
 				{"CorruptBlock", (*suite).corruptBlock},
 				{"Reboot", (*suite).reboot},
 				{"CannotStart", (*suite).cannotStart},
-			} {
+			}
+			if p.Attacks {
+				cases = []one{
+					{"Inside", func(s *suite) { s.fromInside(nil) }},
+					{"InsideWithEverything", func(s *suite) { s.fromInside(everything) }},
+				}
+				for _, a := range attacks {
+					cases = append(cases, one{"Attack/" + a.name, func(s *suite) { s.attacked(a) }})
+				}
+			}
+			for _, c := range cases {
 				t.Run(c.name, func(t *testing.T) {
 					begun := time.Now()
 					c.run(&suite{T: t, parts: p, hypervisor: h, cids: &cids})

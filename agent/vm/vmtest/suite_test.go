@@ -26,6 +26,8 @@ type parts struct {
 	Verity string // root hash
 	Blocks int64
 	Marker int64 // offset of a block of /marked in the root disk
+	// Attacks has the cases of attack_test.go run instead of the others.
+	Attacks bool
 }
 
 func loadParts(t *testing.T) parts {

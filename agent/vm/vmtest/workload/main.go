@@ -73,6 +73,12 @@ func main() {
 		b, err := os.ReadFile(os.Args[2])
 		fmt.Println("read", len(b), err)
 		time.Sleep(time.Hour) // a kernel that did not panic leaves the test waiting
+	case "attack":
+		attack(os.Args[2])
+	case "again":
+		again(os.Args[2])
+	case "inside":
+		inside()
 	default:
 		fail(fmt.Errorf("unknown task %q", os.Args[1]))
 	}

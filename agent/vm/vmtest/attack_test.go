@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vmtest
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zos-node/zos/agent/vm"
+	"github.com/zos-node/zos/guest/wire"
+	"github.com/zos-node/zos/zimage/verity"
+)
+
+// attack is one thing that is done to a disk which its guest trusts to be what
+// its root hash says.
+type attack struct {
+	name  string
+	alter func(s *suite, disk string)
+	while bool   // it runs already, and reads on, past its cache
+	says  string // what the guest says where it sees it by itself; "" is a panic
+}
+
+// attacks is the table. Nothing of the host's own checks is in the way here:
+// what ends the guest is its own kernel.
+var attacks = []attack{
+	{name: "data byte", alter: func(s *suite, d string) { s.flip(d, s.Marker+100) }},
+	{name: "data byte, while it runs", alter: func(s *suite, d string) { s.flip(d, s.Marker+100) }, while: true},
+	{name: "hash block", alter: func(s *suite, d string) { s.flip(d, s.hashOf(s.Marker)) }},
+	{name: "root of the tree", alter: func(s *suite, d string) { s.flip(d, s.Blocks*verity.BlockSize) }},
+	{name: "superblock", alter: func(s *suite, d string) { s.flip(d, 1024) }},
+	{name: "truncated file", alter: func(s *suite, d string) { s.must(os.Truncate(d, s.Marker)) }, says: "verity"},
+	{name: "truncated file, while it runs", alter: func(s *suite, d string) { s.must(os.Truncate(d, s.Marker&^(1<<16-1))) }, while: true},
+	{name: "swapped image", alter: func(s *suite, d string) { s.other(d) }},
+	{name: "stale root", alter: func(*suite, string) {}},
+}
+
+// hashOf is where the tree has the hash of a data block.
+func (s *suite) hashOf(at int64) int64 {
+	const perBlock = verity.BlockSize / verity.HashSize
+	size := s.Blocks * verity.BlockSize
+	level0 := (s.Blocks + perBlock - 1) / perBlock * verity.BlockSize // the last level on the disk
+	return size + verity.TreeSize(size) - level0 + at/verity.BlockSize*verity.HashSize
+}
+
+func (s *suite) flip(name string, at int64) {
+	s.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	s.must(err)
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, at)
+	s.must(err)
+	_, err = f.WriteAt([]byte{b[0] ^ 1}, at)
+	s.must(err)
+	s.must(f.Close())
+}
+
+// other makes the file a disk of the same size, of an image with other bytes.
+func (s *suite) other(name string) {
+	s.Helper()
+	b, err := os.ReadFile(name)
+	s.must(err)
+	for i := range b {
+		b[i] ^= 0x5a
+	}
+	s.must(os.WriteFile(name, b, 0o600))
+}
+
+// attacked does one line of the table.
+func (s *suite) attacked(a attack) {
+	bad := "/run/attacked.img"
+	s.copyFile(partsDir+"/root.img", bad)
+	defer func() { s.must(os.Remove(bad)) }()
+	cfg := s.config("attacked")
+	cfg.Disks[0].Path = bad
+	if a.name == "stale root" {
+		cfg.Cmdline = strings.Replace(cfg.Cmdline, s.Verity, strings.Repeat("ab", 32), 1)
+	}
+	if !a.while {
+		a.alter(s, bad)
+	}
+	m := s.start(cfg)
+	m.accept()
+	config := wire.Config{Machine: "x", TimeMs: time.Now().UnixMilli(), Entropy: make([]byte, 32), Check: wire.Check{Kind: "none"},
+		Process: wire.Process{Args: []string{"/app", "again", "/marked"}, StopSignal: "SIGTERM"}}
+	m.send(wire.Frame{Config: &config})
+	began := time.Now()
+	// Until it is over: a report, the process, its output, or the end.
+	ended := make(chan vm.Event, 1)
+	go func() { ended <- <-m.vm.Events() }()
+	frames := make(chan wire.Frame, 64)
+	conn := m.conn
+	go func() {
+		defer close(frames)
+		for {
+			f, err := wire.ReadFrame(conn)
+			if err != nil {
+				return
+			}
+			frames <- f
+		}
+	}()
+	fatal, output, altered := "", "", false
+	hear := func(f wire.Frame) {
+		switch {
+		case f.Report != nil:
+			m.send(wire.Frame{Start: &wire.Start{}})
+		case f.Fatal != nil:
+			fatal = f.Fatal.Phase
+		case f.Output != nil:
+			output += string(f.Output.Data)
+			if a.while && !altered && strings.Contains(output, "<nil>\n") {
+				a.alter(s, bad)
+				altered = true
+			}
+			began = time.Now() // a wrong block is read after the last word
+		}
+	}
+	var over vm.Event
+	for over.Kind == "" {
+		select {
+		case f, ok := <-frames:
+			if !ok {
+				frames = nil
+				continue
+			}
+			hear(f)
+		case over = <-ended:
+		case <-m.ctx().Done():
+			s.Fatalf("the guest goes on; it said %q", output)
+		}
+	}
+	seen := time.Since(began)
+	m.must(m.vm.Kill(m.ctx()))
+	gone := time.Since(began)
+	m.killed()
+	if frames != nil { // what was said before the end
+		for f := range frames {
+			hear(f)
+		}
+	}
+	if a.says == "" && over.Kind != vm.EventPanic || a.says != "" && fatal != a.says {
+		s.Errorf("it ended with %s, fatal in %q, want fatal in %q: %s", over.Kind, fatal, a.says, over.Detail)
+	}
+	if a.while != strings.Contains(output, "\nread ") {
+		s.Errorf("it read %q", output)
+	}
+	since := "it was configured"
+	if output != "" {
+		since = "the read began"
+	}
+	s.Logf("ATTACK %-18s %-32s %-6s %5d ms after %s, VM gone %5d ms after that", s.name, a.name, over.Kind, seen.Milliseconds(), since, gone.Milliseconds())
+}
+
+// everything is what a spec can give a workload, but the capabilities that are
+// its guest's kernel (CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SYS_RAWIO, CAP_BPF,
+// CAP_PERFMON): a spec that is signed with those gives it that (package
+// process).
+var everything = strings.Fields(`CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID CAP_SETPCAP
+	CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK CAP_IPC_OWNER CAP_SYS_MODULE
+	CAP_SYS_CHROOT CAP_SYS_PACCT CAP_SYS_BOOT CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE
+	CAP_AUDIT_WRITE CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM CAP_BLOCK_SUSPEND
+	CAP_AUDIT_READ CAP_CHECKPOINT_RESTORE`)
+
+// fromInside has root, with all capabilities but those, try to switch the check
+// off, and then shows that it is on: a wrong block ends the guest as ever.
+func (s *suite) fromInside(capabilities []string) {
+	bad := "/run/inside.img"
+	s.copyFile(partsDir+"/root.img", bad)
+	defer func() { s.must(os.Remove(bad)) }()
+	s.flip(bad, s.Marker+100)
+	cfg := s.config("inside")
+	cfg.Disks[0].Path = bad
+	m := s.start(cfg)
+	m.accept()
+	m.configure(func(c *wire.Config) {
+		c.Process.Args = []string{"/app", "attack", "/marked"}
+		c.Process.Capabilities = capabilities
+		c.Mounts[0].SizeMiB = 32
+	})
+	m.run()
+	m.says("]\n")
+	var tried []struct{ What, Answer string }
+	line, _, _ := strings.Cut(m.stdout.String(), "\n")
+	s.must(json.Unmarshal([]byte(line), &tried))
+	if len(tried) < 25 {
+		s.Errorf("it tried %d things", len(tried))
+	}
+	for _, a := range tried {
+		s.Logf("INSIDE %-18s %2d capabilities: %-55s %s", s.name, len(capabilities), a.What, a.Answer)
+		// Any other answer could mean that it was only done wrong.
+		if !slices.Contains([]string{"EPERM", "EACCES", "EROFS", "ENOENT", "EOF"}, a.Answer) {
+			s.Errorf("%s: %q", a.What, a.Answer)
+		}
+	}
+	m.event(vm.EventPanic)
+	if strings.Contains(m.stdout.String(), "\nread") {
+		s.Error("the wrong block was read")
+	}
+	m.hangUp()
+	m.killed()
+}
