@@ -40,7 +40,7 @@ type workload struct {
 	cgroup     *process.Cgroup
 	root       root.Spec
 	verity     verity.State
-	null       *os.File     // where a check's output goes
+	null       *os.File // where a check's output goes
 }
 
 // setup does everything up to the Report.
