@@ -9,7 +9,9 @@ import (
 )
 
 // Sign returns the section .pcrsig for a UKI with this register.
-func (r Register) Sign(key crypto.Signer) ([]byte, error) { return pcrsig.Sign(pcrsig.Register(r), key) }
+func (r Register) Sign(key crypto.Signer) ([]byte, error) {
+	return pcrsig.Sign(pcrsig.Register(r), key)
+}
 
 // PublicKey returns the section .pcrpkey.
 func PublicKey(key crypto.Signer) ([]byte, error) { return pcrsig.PublicKey(key) }
