@@ -81,6 +81,13 @@ func (c Config) dir() string { return filepath.Join(c.RunDir, "kept") }
 // Open finds the state, makes it, or waits for what opens it. It blocks for as
 // long as it is locked.
 func Open(ctx context.Context, c Config) (*State, error) {
+	there, err := mounted(c.dir())
+	if err != nil {
+		return nil, err
+	}
+	if there {
+		return c.again()
+	}
 	p, err := c.partition(ctx)
 	if err != nil {
 		return nil, err
@@ -95,13 +102,6 @@ func Open(ctx context.Context, c Config) (*State, error) {
 	defer f.Close()
 	guard, done := c.guard()
 	defer done()
-	there, err := mounted(c.dir())
-	if err != nil {
-		return nil, err
-	}
-	if there {
-		return c.again()
-	}
 	if c.Modules != nil {
 		if err := c.Modules(); err != nil {
 			return nil, fmt.Errorf("state: %w", err)
