@@ -45,12 +45,12 @@ func dialer() func(context.Context, string, string) (net.Conn, error) {
 
 // assemble makes the parts that need no driver yet, and joins them.
 func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) error {
-	signer, err := nodeKey(filepath.Join(runDir, "node.key"))
+	signer, err := nodeKey(filepath.Join(n.state.Dir, "node.key"))
 	if err != nil {
 		return err
 	}
 	n.log.Info("node", "name", n.seed.Name, "id", signer.KeyID())
-	led, err := follow.NewLedger(clock.System{}, filepath.Join(runDir, "state", "acted"))
+	led, err := follow.NewLedger(clock.System{}, filepath.Join(n.state.Dir, "acted"))
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	if err := led.Open(ledger.ClientConfig{Root: root, Ledgers: n.seed.Ledger, StateFile: filepath.Join(runDir, "state", "checkpoint"), HTTP: n.web}); err != nil {
+	if err := led.Open(ledger.ClientConfig{Root: root, Ledgers: n.seed.Ledger, StateFile: filepath.Join(n.state.Dir, "checkpoint"), HTTP: n.web}); err != nil {
 		return err
 	}
 	queue, err := record.Open(record.Config{Dir: filepath.Join(runDir, "records"), Ledger: led, Signer: signer, Clock: clock.System{}, Log: part("record"),
@@ -133,6 +133,9 @@ func (n *node) prepare(ctx context.Context) error {
 	if hyper.Version, err = driver.Version(ctx); err != nil {
 		return fmt.Errorf("hypervisor: %w", err)
 	}
+	if n.boot, err = vouched(bootTrust, n.state); err != nil {
+		return err
+	}
 	n.log.Info("hypervisor", "name", hyper.Name, "version", hyper.Version, "source", hyper.Source, "digest", hyper.Digest)
 	n.world.Driver, n.world.Hypervisor = driver, hyper.Hypervisor
 	if err := n.follower.Adopt(); err != nil {
@@ -179,14 +182,14 @@ func (n *node) capacity() (ledger.Capacity, error) {
 		return ledger.Capacity{}, err
 	}
 	c := ledger.Capacity{Arch: capacity.Arch(), VCPUs: capacity.VCPUs(), MemoryMiB: g.division.MemoryMiB, StorageMiB: g.division.StorageMiB,
-		Hypervisor: g.hyper.Hypervisor, Addresses: []string{}}
+		Hypervisor: g.hyper.Hypervisor, Addresses: []string{}, Boot: n.boot}
 	for _, a := range n.uplink().Addresses {
 		c.Addresses = append(c.Addresses, a.Addr().String())
 	}
 	return c, nil
 }
 
-// nodeKey is the node's identity. It lives as long as the machine is up.
+// nodeKey is the node's identity. It lives as long as the node's state.
 func nodeKey(path string) (sign.Signer, error) {
 	none := func() ([]byte, error) { return nil, errors.New("the node's key has no passphrase") }
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -197,12 +200,25 @@ func nodeKey(path string) (sign.Signer, error) {
 		if err := renameio.WriteFile(path, pem, 0o600); err != nil {
 			return nil, fmt.Errorf("keep the node's key: %w", err)
 		}
+		// The ledger is about to know this key: it must outlast a power cut now.
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			return nil, fmt.Errorf("keep the node's key: %w", err)
+		}
 	}
 	s, err := sign.LoadSigner(path, none)
 	if err != nil {
 		return nil, fmt.Errorf("node's key: %w", err)
 	}
 	return s, nil
+}
+
+// syncDir makes the names in a folder last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // imageName is what os-release says that this image is.

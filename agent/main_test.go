@@ -90,8 +90,8 @@ func TestProcess(t *testing.T) {
 	}
 	network := seed.Automatic()
 	network.IPv4 = seed.IP{Mode: seed.ModeStatic, Address: "192.0.2.1/24"}
-	s := seed.Seed{APIVersion: "zos/v2", Kind: "Seed", Name: "n1", Ledger: []string{"http://192.0.2.2:8470"}, Mirrors: []string{"http://192.0.2.2:8480"},
-		Voucher: log.Voucher("v", 1, map[string]string{}), VoucherKey: string(log.VoucherKey), Networks: []seed.Network{network}}
+	s := seed.Seed{APIVersion: seed.Version, Kind: "Seed", Name: "n1", Ledger: []string{"http://192.0.2.2:8470"}, Mirrors: []string{"http://192.0.2.2:8480"},
+		Voucher: log.Voucher("v", 1, map[string]string{}), VoucherKey: string(log.VoucherKey), Networks: []seed.Network{network}, Recovery: []string{}}
 	text, err := s.Encode()
 	if err != nil {
 		t.Fatal(err)

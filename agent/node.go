@@ -24,6 +24,7 @@ import (
 	"github.com/zos-node/zos/agent/initlink"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/agent/state"
 	"github.com/zos-node/zos/agent/uplink"
 	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/ledger"
@@ -58,6 +59,8 @@ type node struct {
 	link     *initlink.Link
 	progress *initlink.Progress
 	seed     *seed.Seed
+	state    *state.State
+	boot     ledger.Boot // written before guests are possible
 	manager  *network.Manager
 	web      *http.Client
 	world    *deploy.World
@@ -104,6 +107,9 @@ func run(ctx context.Context, log *slog.Logger) error {
 	u := &uplink.Uplink{Configs: n.seed.Networks, Host: n.seed.Name, Resolv: resolvConf, Good: filepath.Join(runDir, "state", "network"), Clock: clock.System{},
 		Log: part("uplink"), Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }, Reach: reach}
 	go u.Run(ctx)
+	if err := n.keepState(ctx, words, part("state")); err != nil {
+		return err
+	}
 	t := &clock.Sync{Servers: func() []string { return n.uplink().NTP }, Bounds: n.timeBounds, Step: clock.Set, Slew: clock.Slew,
 		Stamp: filepath.Join(runDir, "state", "stepped"), Clock: clock.System{}, Log: part("clock")}
 	go t.Run(ctx)
@@ -162,7 +168,13 @@ func (n *node) start() {
 	}
 }
 
-func (n *node) clockPath() string { return filepath.Join(runDir, "state", "clock") }
+// clockPath is where the time is kept: over a reboot, once the state is open.
+func (n *node) clockPath() string {
+	if n.state != nil {
+		return filepath.Join(n.state.Dir, "clock")
+	}
+	return filepath.Join(runDir, "state", "clock")
+}
 
 // ledgerTime hears of the ledger's time with each Sync. When it has moved
 // since the last one, a block has just arrived, and it is about now.

@@ -20,9 +20,19 @@ import (
 const (
 	espStart  = mib // the usual alignment
 	tableRoom = mib // at the end, for the backup table
+
+	// StateMiB is the partition for what a node keeps over a reboot: its key,
+	// what it believes of the ledger, the time. It is zeros, and the node fills
+	// it at its first boot (agent/state).
+	StateMiB = 64
+	// stateName is how the node knows it.
+	stateName = "zos state"
+	// stateType is the type of LUKS partitions (UAPI's list of partition types).
+	stateType = gpt.Type("CA7D7CCB-63ED-4C53-861C-1742536059CC")
 )
 
-// Disk is a bootable disk image: GPT with one EFI system partition.
+// Disk is a bootable disk image: GPT with an EFI system partition and an empty
+// one for the node's state.
 type Disk struct {
 	Boot
 	ESPMiB int64
@@ -41,10 +51,13 @@ func (d Disk) Write(name string) error {
 		return fmt.Errorf("disk image: a UKI of %d bytes is too large for a boot partition of %d MiB", len(d.UKI), esp/mib)
 	}
 	return create(name, "disk image", d.mode(), func(f *os.File) error {
-		if err := f.Truncate(espStart + esp + tableRoom); err != nil {
+		size := espStart + esp + StateMiB*mib + tableRoom
+		if err := f.Truncate(size); err != nil {
 			return err
 		}
-		if err := writeTable(f, d.table(esp), espStart+esp+tableRoom); err != nil {
+		t := d.table(esp)
+		t.Partitions = append(t.Partitions, d.state(espStart+esp))
+		if err := writeTable(f, t, size); err != nil {
 			return err
 		}
 		files, err := d.files()
@@ -53,6 +66,15 @@ func (d Disk) Write(name string) error {
 		}
 		return fat32.Volume{Size: esp, Sector: d.Sector, Start: espStart, ID: volumeID, Label: espLabel, Files: files}.Write(f)
 	})
+}
+
+// state is the partition behind the boot partition.
+func (d Disk) state(at int64) *gpt.Partition {
+	s := int64(d.Sector)
+	return &gpt.Partition{
+		Index: 2, Start: uint64(at / s), End: uint64((at+StateMiB*mib)/s) - 1, Size: uint64(StateMiB * mib),
+		Type: stateType, Name: stateName, GUID: guid("state", d.UKI),
+	}
 }
 
 // table names one boot partition. Its GUIDs say which build this is: two

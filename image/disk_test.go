@@ -82,7 +82,11 @@ func TestMediaReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := fat32.Read(f, m.at, st.Size()-m.at-mib)
+		size := st.Size() - m.at - mib
+		if m.name != "iso" {
+			size -= StateMiB * mib
+		}
+		got, err := fat32.Read(f, m.at, size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,6 +121,12 @@ func TestMediaJudges(t *testing.T) {
 				t.Errorf("sgdisk: %s", out)
 			}
 			if out := sh(t, "sgdisk", "-i", "1", img); !strings.Contains(out, "EFI system partition") || !strings.Contains(out, guid("ESP", boot(5_000_000).UKI)) {
+				t.Errorf("sgdisk: %s", out)
+			}
+			if m.name == "iso" { // nothing is kept on one
+				return
+			}
+			if out := sh(t, "sgdisk", "-i", "2", img); !strings.Contains(out, "Linux LUKS") || !strings.Contains(out, "'zos state'") || !strings.Contains(out, "64.0 MiB") {
 				t.Errorf("sgdisk: %s", out)
 			}
 		})

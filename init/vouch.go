@@ -3,6 +3,8 @@
 package main
 
 import (
+	"os"
+
 	"github.com/zos-node/zos/init/disks"
 	"github.com/zos-node/zos/init/trust"
 )
@@ -13,6 +15,9 @@ func (n *node) vouch() {
 	n.log.Info("boot trust", "secureBoot", s.SecureBoot, "tpm", s.TPM, "pcr11", s.PCR11)
 	for _, l := range s.Lacks() {
 		n.log.Warn("this node cannot promise all", "lacks", l)
+	}
+	if err := os.WriteFile(trust.Told, []byte(s.Text()), 0o644); err != nil {
+		n.log.Error("tell the agent what vouches for this boot", "err", err)
 	}
 }
 

@@ -230,8 +230,35 @@ func checkCapacity(p *Capacity) error {
 			return refuse(strict.Index("addresses", i), "is %q, want an IP address", a)
 		}
 	}
+	if err := checkBoot(p.Boot); err != nil {
+		return err
+	}
 	return firstError(natural("vcpus", p.VCPUs), natural("memoryMiB", p.MemoryMiB), natural("storageMiB", p.StorageMiB),
 		textual("hypervisor.version", h.Version), checkActed(p.Acted))
+}
+
+// maxLacks bounds what a node says that it cannot promise.
+const maxLacks = 16
+
+func checkBoot(b Boot) error {
+	if !slices.Contains([]string{"on", "off", "setup mode", "none"}, b.SecureBoot) {
+		return refuse("boot.secureBoot", "is %q, want on, off, setup mode or none", b.SecureBoot)
+	}
+	if b.PCR11 != "" && !match(digest, "sha256:"+b.PCR11) {
+		return refuse("boot.pcr11", "is %q, want 64 hex digits, or nothing", b.PCR11)
+	}
+	if !slices.Contains(BootKeys, b.Key) {
+		return refuse("boot.key", "is %q, want one of %q", b.Key, BootKeys)
+	}
+	if len(b.Lacks) > maxLacks {
+		return refuse("boot.lacks", "has %d entries, at most %d are allowed", len(b.Lacks), maxLacks)
+	}
+	for i, l := range b.Lacks {
+		if err := textual(strict.Index("boot.lacks", i), l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func checkRecord(p *Record) error {

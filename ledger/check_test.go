@@ -40,7 +40,8 @@ func TestEveryValueIsChecked(t *testing.T) {
 	}
 	capacity := func() *ledger.Capacity {
 		return &ledger.Capacity{Arch: "amd64", VCPUs: 1, MemoryMiB: 1, StorageMiB: 1, Acted: acted,
-			Hypervisor: ledger.Hypervisor{Name: "qemu", Version: "1", Digest: ledgertest.Digest("q"), Source: "debian"}}
+			Hypervisor: ledger.Hypervisor{Name: "qemu", Version: "1", Digest: ledgertest.Digest("q"), Source: "debian"},
+			Boot:       ledger.Boot{SecureBoot: "on", PCR11: strings.Repeat("ab", 32), Key: "sealed", Lacks: []string{}}}
 	}
 	stop := func() *ledger.Stop { return &ledger.Stop{Deployment: 1, Name: "x"} }
 	claim := func() *ledger.Claim { return &ledger.Claim{Deployment: 1, Acted: acted} }
@@ -84,6 +85,11 @@ func TestEveryValueIsChecked(t *testing.T) {
 		{change(enrol, func(p *ledger.Enrol) { p.Image = long }), "image"},
 		{change(enrol, func(p *ledger.Enrol) { p.Acted.Size = -1 }), "acted.size"},
 
+		{change(capacity, func(p *ledger.Capacity) { p.Boot.SecureBoot = "maybe" }), "boot.secureBoot"},
+		{change(capacity, func(p *ledger.Capacity) { p.Boot.PCR11 = "AB" }), "boot.pcr11"},
+		{change(capacity, func(p *ledger.Capacity) { p.Boot.Key = "" }), "boot.key"},
+		{change(capacity, func(p *ledger.Capacity) { p.Boot.Lacks = make([]string, 17) }), "boot.lacks"},
+		{change(capacity, func(p *ledger.Capacity) { p.Boot.Lacks = []string{strings.Repeat("x", 9_000)} }), "boot.lacks[0]"},
 		{change(capacity, func(p *ledger.Capacity) { p.Arch = "x86_64" }), "arch"},
 		{change(capacity, func(p *ledger.Capacity) { p.Hypervisor.Name = "kvm" }), "hypervisor.name"},
 		{change(capacity, func(p *ledger.Capacity) { p.Hypervisor.Digest = "sha256:ab" }), "hypervisor.digest"},

@@ -103,8 +103,23 @@ type Capacity struct {
 	StorageMiB int64      `json:"storageMiB"` // for images and volumes
 	Hypervisor Hypervisor `json:"hypervisor"`
 	Addresses  []string   `json:"addresses"` // where gateways are reached
+	Boot       Boot       `json:"boot"`
 	Acted      Acted      `json:"acted"`
 }
+
+// Boot is what vouches for a node's present boot, as the node itself says it:
+// nobody else has attested to it.
+type Boot struct {
+	SecureBoot string   `json:"secureBoot"` // "on", "off", "setup mode", or "none": no UEFI variables
+	PCR11      string   `json:"pcr11"`      // register 11 of its TPM (SHA-256), 64 hex digits; "": none that could vouch for anything
+	Key        string   `json:"key"`        // who can read the node's key, one of BootKeys
+	Lacks      []string `json:"lacks"`      // what the node cannot promise, in words
+}
+
+// BootKeys are the values of Boot.Key: only its TPM under an image of the same
+// maker; whoever has the disk; whoever has the recovery key; nobody, and it is
+// gone with the next boot.
+var BootKeys = []string{"sealed", "clear", "recovery", "memory"}
 
 // Hypervisor names the driver and the exact program that runs guests.
 type Hypervisor struct {

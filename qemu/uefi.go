@@ -14,6 +14,7 @@ import (
 // UEFI is a boot through firmware on other ways than a virtio disk.
 type UEFI struct {
 	Bus   string               // one of Buses; "": no disk at all
+	Write bool                 // what the machine writes stays on that disk's file; else it is forgotten
 	Extra []ExtraDisk          // further disks, behind the one that is booted
 	Net   *NetBoot             // nil: the network is not booted from
 	Vars  func() (Vars, error) // variables of the firmware before the boot; nil: Debian's empty ones
@@ -26,7 +27,10 @@ type UEFI struct {
 }
 
 // ExtraDisk is a disk beside the one that is booted.
-type ExtraDisk struct{ Bus, File string }
+type ExtraDisk struct {
+	Bus, File string
+	Write     bool // as UEFI's
+}
 
 // NetBoot is what QEMU's own DHCP and TFTP hand out.
 type NetBoot struct {
@@ -159,7 +163,7 @@ func (u *UEFI) args(dir, disk, arch string) ([]string, error) {
 	}
 	disks := u.Extra
 	if u.Bus != "" {
-		disks = append([]ExtraDisk{{u.Bus, disk}}, disks...)
+		disks = append([]ExtraDisk{{u.Bus, disk, u.Write}}, disks...)
 	}
 	for i, d := range disks {
 		more, err := d.args(i)
@@ -177,7 +181,10 @@ func (d ExtraDisk) args(index int) ([]string, error) {
 		return nil, fmt.Errorf("no way to attach a disk is called %q", d.Bus)
 	}
 	id := fmt.Sprintf("disk%d", index)
-	drive := "if=none,id=" + id + ",format=raw,snapshot=on,file=" + quoted(d.File)
+	drive := "if=none,id=" + id + ",format=raw,file=" + quoted(d.File)
+	if !d.Write {
+		drive += ",snapshot=on"
+	}
 	if d.Bus == "cdrom" {
 		drive = "if=none,id=" + id + ",format=raw,media=cdrom,readonly=on,file=" + quoted(d.File)
 	}

@@ -146,7 +146,7 @@ func (h *host) boot() {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.f = New(ctx, Config{Ledger: led, World: world, Name: "n1", Voucher: h.log.Voucher("v1", 5, map[string]string{}), VoucherSigner: h.log.Keys["voucher"], Image: "test", Clock: clock.System{}, Log: log, Every: 50 * time.Millisecond,
 		Capacity: func() (ledger.Capacity, error) {
-			return ledger.Capacity{Arch: "amd64", VCPUs: 4, MemoryMiB: h.memory, StorageMiB: 1000, Hypervisor: hyper, Addresses: []string{"192.0.2.1"}}, nil
+			return ledger.Capacity{Arch: "amd64", VCPUs: 4, MemoryMiB: h.memory, StorageMiB: 1000, Hypervisor: hyper, Addresses: []string{"192.0.2.1"}, Boot: ledgertest.Boot()}, nil
 		}, LedgerTime: func(time.Time) {}, Moved: func() {}})
 	h.cancel, h.done = cancel, make(chan struct{})
 	if err := h.f.Adopt(); err != nil {

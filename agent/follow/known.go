@@ -59,9 +59,10 @@ func (f *Follower) offer(ctx context.Context, s *ledger.State, now time.Time) bo
 
 // same compares two offers, whatever was acted on.
 func same(a, b ledger.Capacity) bool {
-	addresses := slices.Equal(a.Addresses, b.Addresses)
+	lists := slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Boot.Lacks, b.Boot.Lacks)
 	a.Addresses, b.Addresses, a.Acted, b.Acted = nil, nil, ledger.Acted{}, ledger.Acted{}
-	return addresses && reflect.DeepEqual(a, b)
+	a.Boot.Lacks, b.Boot.Lacks = nil, nil
+	return lists && reflect.DeepEqual(a, b)
 }
 
 func (f *Follower) submit(ctx context.Context, typ string, payload any, more ...sign.Signer) error {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 
+	"github.com/zos-node/zos/agent/recovery"
 	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec/strict"
 )
@@ -16,20 +17,23 @@ const (
 	// MaxBytes bounds a seed; an SMBIOS string holds it in base64.
 	MaxBytes = 32 << 10
 
-	apiVersion  = "zos/v2"
-	oldVersion  = `"apiVersion":"zos/v1"`
 	kind        = "Seed"
 	labelMax    = 63
 	networksMax = 8
 )
+
+// oldVersions had other fields.
+var oldVersions = []string{"zos/v1", "zos/v2"}
 
 // Decode reads a seed strictly and checks what it means. An error names the
 // field.
 func Decode(b []byte) (*Seed, error) {
 	var s Seed
 	if err := strict.Decode(b, &s, MaxBytes); err != nil {
-		if bytes.Contains(b, []byte(oldVersion)) {
-			return nil, fmt.Errorf("seed: is of version zos/v1, this image wants %s: make it anew with zos node seed (%w)", apiVersion, err)
+		for _, old := range oldVersions {
+			if bytes.Contains(b, []byte(`"apiVersion":"`+old+`"`)) {
+				return nil, fmt.Errorf("seed: is of version %s, this image wants %s: make it anew with zos node seed (%w)", old, Version, err)
+			}
 		}
 		return nil, fmt.Errorf("seed: %w", err)
 	}
@@ -60,8 +64,8 @@ func (s *Seed) Encode() ([]byte, error) {
 }
 
 func (s *Seed) validate() error {
-	if s.APIVersion != apiVersion {
-		return strict.Errorf("apiVersion", "is %q, want %q", s.APIVersion, apiVersion)
+	if s.APIVersion != Version {
+		return strict.Errorf("apiVersion", "is %q, want %q", s.APIVersion, Version)
 	}
 	if s.Kind != kind {
 		return strict.Errorf("kind", "is %q, want %q", s.Kind, kind)
@@ -89,6 +93,14 @@ func (s *Seed) validate() error {
 	for i := range s.Networks {
 		if err := s.Networks[i].validate(strict.Index("networks", i)); err != nil {
 			return err
+		}
+	}
+	if len(s.Recovery) > recovery.MaxRecipients {
+		return strict.Errorf("recovery", "has %d entries, at most %d are allowed", len(s.Recovery), recovery.MaxRecipients)
+	}
+	for i, k := range s.Recovery {
+		if _, err := recovery.Recipients([]string{k}); err != nil {
+			return strict.Errorf(strict.Index("recovery", i), "is no public key of age (age1…), ssh-ed25519 or ssh-rsa: %v", err)
 		}
 	}
 	return nil

@@ -83,23 +83,38 @@ func isFAT(dev string) (bool, error) {
 		(string(b[offFAT16Name:offFAT16Name+3]) == "FAT" || string(b[offFAT32Name:offFAT32Name+3]) == "FAT"), nil
 }
 
+// Finder looks for a file on every FAT file system that the node can see.
+// fs.ErrNotExist says that none has it.
+func Finder(log *slog.Logger) func(path string) (content []byte, from string, err error) {
+	m := newMedium(log)
+	return func(path string) ([]byte, string, error) {
+		b, from, _, err := m.look(path)
+		if errors.Is(err, ErrNone) {
+			err = fs.ErrNotExist
+		}
+		return b, from, err
+	}
+}
+
 // find gives the seed's bytes, ErrNone with seen=true when there are FAT file
 // systems but none has one, and ErrNone with seen=false when there are none.
-func (m medium) find() (b []byte, from string, seen bool, err error) {
+func (m medium) find() (b []byte, from string, seen bool, err error) { return m.look(MediumPath) }
+
+func (m medium) look(path string) (b []byte, from string, seen bool, err error) {
 	devs, err := m.candidates()
 	if err != nil {
 		return nil, "", false, err
 	}
 	for _, dev := range devs {
 		err := m.mount(dev, func(dir string) (err error) {
-			b, err = readLimited(filepath.Join(dir, MediumPath))
+			b, err = readLimited(filepath.Join(dir, path))
 			return err
 		})
 		if err == nil {
-			return b, dev + ":" + MediumPath, true, nil
+			return b, dev + ":" + path, true, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			m.log.Warn("cannot look for a seed", "device", dev, "err", err)
+			m.log.Warn("cannot look at a medium", "for", path, "device", dev, "err", err)
 		}
 	}
 	return nil, "", len(devs) > 0, ErrNone

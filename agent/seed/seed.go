@@ -9,6 +9,9 @@ package seed
 
 import "github.com/zos-node/zos/sign"
 
+// Version is the apiVersion of a seed.
+const Version = "zos/v3"
+
 const (
 	// RootPath is the trust root in the initramfs: an envelope of ledger.Root.
 	RootPath = "/etc/zos/root.json"
@@ -24,7 +27,7 @@ const (
 
 // Seed is strict JSON: every field present, none unknown.
 type Seed struct {
-	APIVersion string        `json:"apiVersion"` // "zos/v2"
+	APIVersion string        `json:"apiVersion"` // Version
 	Kind       string        `json:"kind"`       // "Seed"
 	Name       string        `json:"name"`       // of the node, a DNS label
 	Ledger     []string      `json:"ledger"`     // base URLs of ledger mirrors, none trusted; the first that takes entries gets them
@@ -36,6 +39,10 @@ type Seed struct {
 	// Networks are ways to the outside in order of preference: the first by
 	// which the ledger is reached is used.
 	Networks []Network `json:"networks"`
+	// Recovery are public keys of operators, age's ("age1…") or SSH's: whoever has
+	// one of them can open the node's state without its TPM. They count at the
+	// first boot. Empty is allowed: what is sealed is then lost with the TPM.
+	Recovery []string `json:"recovery"`
 }
 
 // Network is one complete configuration of the uplink.

@@ -29,10 +29,10 @@ var key = sync.OnceValue(func() string {
 })
 
 func good() *Seed {
-	return &Seed{APIVersion: "zos/v2", Kind: "Seed", Name: "node-1", Ledger: []string{"http://10.0.2.2:8470"}, Mirrors: []string{"http://10.0.2.2:8480"},
+	return &Seed{APIVersion: Version, Kind: "Seed", Name: "node-1", Ledger: []string{"http://10.0.2.2:8470"}, Mirrors: []string{"http://10.0.2.2:8480"},
 		Voucher:    sign.Envelope{PayloadType: "application/vnd.zos.voucher.v1+json", Payload: []byte("{}"), Signatures: []sign.Signature{{KeyID: "SHA256:x", Sig: []byte{1}}}},
 		VoucherKey: key(),
-		Networks:   []Network{Automatic()}}
+		Networks:   []Network{Automatic()}, Recovery: []string{}}
 }
 
 func encoded(t *testing.T) []byte {
@@ -56,7 +56,11 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
 		"unknown field": {`"name"`, `"extra":1,"name"`, "extra"},
 		"absent field":  {`"vlan":0,`, ``, "networks[0].vlan"},
-		"old version":   {`zos/v2","kind"`, `zos/v1","mind"`, "make it anew"},
+		"old version":   {Version + `","kind"`, `zos/v1","mind"`, "make it anew"},
+		"older version": {Version + `","kind"`, `zos/v2","mind"`, "is of version zos/v2"},
+		"bad recovery":  {`"recovery":[]`, `"recovery":["sk-ssh-ed25519@openssh.com AAAA"]`, "recovery[0]"},
+		"secret key":    {`"recovery":[]`, `"recovery":["AGE-SECRET-KEY-1QQ"]`, "recovery[0]"},
+		"all may":       {`"recovery":[]`, `"recovery":["a","a","a","a","a","a","a","a","a"]`, "at most 8"},
 		"wrong case":    {`"name"`, `"Name"`, "ame"},
 		"other kind":    {`"Seed"`, `"Sed"`, "kind"},
 		"bad name":      {`"node-1"`, `"Node_1"`, "name"},

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/zos-node/zos/agent/recovery"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/image"
@@ -191,11 +193,12 @@ func (a *app) nodeSeed() *cobra.Command {
 	var s seed.Seed
 	var network networkFlags
 	var voucher, voucherKey, out string
+	var operators []string
 	cmd := &cobra.Command{
 		Use:   "seed",
 		Short: "compose what a node is told before it can reach the ledger",
 		Example: "  zos node seed --name n1 --ledger http://10.0.2.2:8470 --mirror http://10.0.2.2:8480 --voucher voucher.json -o seed.json\n" +
-			"  zos node seed --name n2 --ledger http://192.0.2.1:8470 --voucher voucher.json --address 192.0.2.20/24 --gateway 192.0.2.1 -o seed.json\n" +
+			"  zos node seed --name n2 --ledger http://192.0.2.1:8470 --voucher voucher.json --address 192.0.2.20/24 --gateway 192.0.2.1 --recovery operator.pub -o seed.json\n" +
 			"  zos node seed --name n3 --ledger http://192.0.2.1:8470 --voucher voucher.json --link 52:54:00:12:34:56 --link 52:54:00:12:34:57 --bond lacp --vlan 7 -o seed.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -215,8 +218,11 @@ func (a *app) nodeSeed() *cobra.Command {
 				return fileError(fmt.Errorf("--voucher-key: %w", err))
 			}
 			s.VoucherKey = string(secret)
-			s.APIVersion, s.Kind, s.Voucher = "zos/v2", "Seed", *env
+			s.APIVersion, s.Kind, s.Voucher = seed.Version, "Seed", *env
 			if s.Networks, err = network.networks(cmd); err != nil {
+				return err
+			}
+			if s.Recovery, err = operatorKeys(operators); err != nil {
 				return err
 			}
 			text, err := s.Encode()
@@ -244,10 +250,28 @@ func (a *app) nodeSeed() *cobra.Command {
 	f.StringArrayVar(&s.Mirrors, "mirror", []string{}, "base URL of a chunk mirror (repeat)")
 	f.StringVar(&voucher, "voucher", "", "voucher that an operator signed")
 	f.StringVar(&voucherKey, "voucher-key", "", "private key of the voucher; its file with .key when empty")
+	f.StringArrayVar(&operators, "recovery", nil, "file with a public key of age, or an SSH key of type ed25519 or rsa: whoever has its other half can open the node's state without its TPM (repeat)")
 	network.add(f)
 	f.StringVarP(&out, "output", "o", "", "file; standard output when empty")
 	for _, n := range []string{"name", "ledger", "voucher"} {
 		must(cmd.MarkFlagRequired(n))
 	}
 	return cmd
+}
+
+// operatorKeys reads files of one public key each.
+func operatorKeys(files []string) ([]string, error) {
+	keys := make([]string, 0, len(files))
+	for _, name := range files {
+		b, err := readFile(name, "a public key", maxKeyFile)
+		if err != nil {
+			return nil, fileError(fmt.Errorf("--recovery: %w", err))
+		}
+		k := strings.TrimSpace(string(b))
+		if _, err := recovery.Recipients([]string{k}); err != nil {
+			return nil, coded(exitRefused, fmt.Errorf("--recovery %s: %w", name, err))
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
 }

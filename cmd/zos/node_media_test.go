@@ -38,7 +38,7 @@ func TestMediaCommands(t *testing.T) {
 		}
 		return p(name)
 	}
-	empty, full, small := disk("empty", 100<<20, ""), disk("full", 100<<20, "precious"), disk("small", 10<<20, "")
+	empty, full, small := disk("empty", 200<<20, ""), disk("full", 200<<20, "precious"), disk("small", 10<<20, "")
 	for _, c := range []struct {
 		args []string
 		code int

@@ -152,6 +152,18 @@ func (a *app) nodeCapacity() *cobra.Command {
 	return cmd
 }
 
+// keyKinds are ledger.BootKeys for people.
+var keyKinds = map[string]string{
+	"sealed": "sealed to its TPM", "clear": "readable by whoever has its disk", "recovery": "readable with the recovery key", "memory": "in its memory only",
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
 func printCapacity(w io.Writer, nodes []*ledger.Node) {
 	if len(nodes) == 0 {
 		fmt.Fprintln(w, "no node has enrolled yet; zos node seed makes what one needs for it")
@@ -166,5 +178,9 @@ func printCapacity(w io.Writer, nodes []*ledger.Node) {
 		c := n.Capacity
 		fmt.Fprintf(w, "  %s, %d vcpus, %d MiB memory, %d MiB storage, %s %s (%s), addresses %s\n",
 			c.Arch, c.VCPUs, c.MemoryMiB, c.StorageMiB, c.Hypervisor.Name, harmless(c.Hypervisor.Version), c.Hypervisor.Source, strings.Join(c.Addresses, " "))
+		fmt.Fprintf(w, "  says of its boot: Secure Boot %s, register 11 %s, its key is %s\n", harmless(c.Boot.SecureBoot), orNone(c.Boot.PCR11), keyKinds[c.Boot.Key])
+		for _, l := range c.Boot.Lacks {
+			fmt.Fprintf(w, "  cannot promise: %s\n", harmless(l))
+		}
 	}
 }

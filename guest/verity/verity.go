@@ -5,10 +5,9 @@
 // one root hash. That hash comes on the kernel's command line, from the signed
 // spec; with it, the disk itself needs no trust.
 //
-// The device is made with device-mapper's ioctls, written out by hand here:
-// four calls, one struct. A block that does not match, or that cannot be read,
-// makes the kernel panic. There is nothing that a guest with a forged root
-// could sensibly do instead.
+// The device is made by kernel/dm. A block that does not match, or that cannot
+// be read, makes the kernel panic. There is nothing that a guest with a forged
+// root could sensibly do instead.
 package verity
 
 import (

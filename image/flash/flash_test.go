@@ -125,7 +125,7 @@ func TestWrite(t *testing.T) {
 
 // TestCancelled: half a write leaves no disk that anybody would boot.
 func TestCancelled(t *testing.T) {
-	source, disk := img(t), blank(t, 100<<20)
+	source, disk := img(t), blank(t, 200<<20)
 	p, err := Look(source, disk, "")
 	if err != nil {
 		t.Fatal(err)

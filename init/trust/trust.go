@@ -101,6 +101,19 @@ func secureBoot(dir string) string {
 	return None
 }
 
+// Told is where init tells the agent, which says it on the ledger.
+const Told = "/run/boot-trust"
+
+// Text is a line for each thing: a word and its value. "lacks" may stand there
+// several times.
+func (s State) Text() string {
+	text := "secureBoot " + s.SecureBoot + "\npcr11 " + s.PCR11 + "\n"
+	for _, l := range s.Lacks() {
+		text += "lacks " + l + "\n"
+	}
+	return text
+}
+
 // Lacks lists what this boot cannot promise, and what to do about it.
 func (s State) Lacks() []string {
 	var out []string

@@ -46,6 +46,9 @@ func TestLook(t *testing.T) {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
 			lacks := got.Lacks()
+			if text := got.Text(); !strings.HasPrefix(text, "secureBoot "+c.want.SecureBoot+"\npcr11 "+c.want.PCR11+"\n") || strings.Count(text, "\nlacks ") != len(c.lacks) {
+				t.Errorf("tells the agent %q", text)
+			}
 			if len(lacks) != len(c.lacks) {
 				t.Fatalf("lacks %q, want %q", lacks, c.lacks)
 			}

@@ -78,9 +78,12 @@ func Sets() []Set {
 			{Name: "ahci", Optional: true, Why: "SATA disks"},
 		}},
 		{"crypt", []Want{
+			// The agent loads these where there is a disk for the node's state.
 			{Name: "dm_mod", Why: "encrypted volumes"},
 			{Name: "dm_crypt", Why: "encrypted volumes"},
 			{Name: "xts", Optional: true, Why: "encrypted volumes"},
+			{Name: "ecb", Optional: true, Why: "encrypted volumes, where the processor has no AES"},
+			{Name: "ext4", Why: "the node's state"},
 			{Name: "aesni_intel", Optional: true, Why: "fast encryption"},
 			{Name: "sha256_ssse3", Optional: true, Why: "fast digests"},
 		}},

@@ -50,7 +50,12 @@ func (n *Node) Entry(payloadType string, payload any) []byte {
 func (n *Node) Capacity(memoryMiB int64) ledger.Capacity {
 	return ledger.Capacity{Arch: "amd64", VCPUs: 4, MemoryMiB: memoryMiB, StorageMiB: 10_000,
 		Hypervisor: ledger.Hypervisor{Name: "qemu", Version: "10", Digest: Digest("qemu"), Source: "debian"},
-		Addresses:  []string{"10.0.0.1"}, Acted: n.l.Acted()}
+		Addresses:  []string{"10.0.0.1"}, Boot: Boot(), Acted: n.l.Acted()}
+}
+
+// Boot is that of a node that has nothing to vouch for it.
+func Boot() ledger.Boot {
+	return ledger.Boot{SecureBoot: "none", PCR11: "", Key: "memory", Lacks: []string{"no TPM"}}
 }
 
 // Join enrols a node that has memory to give.

@@ -99,6 +99,11 @@ func TestSecureBoot(t *testing.T) {
 		if o.UEFI.TPM != "" && said[2] != res.PCR11 {
 			t.Errorf("register 11 is %s, predicted %s", said[2], res.PCR11)
 		}
+		if o.UEFI.TPM != "" {
+			if said := says(t, m, `msg="the node's state was made" .*key=(\S+)`); said[1] != "sealed" {
+				t.Errorf("the node's key is %s", said[1])
+			}
+		}
 	})
 	t.Run("words from outside", func(t *testing.T) {
 		whole(t)

@@ -24,6 +24,7 @@ import (
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/ledger/ledgertest"
 	"github.com/zos-node/zos/qemu"
 	"github.com/zos-node/zos/sign"
 )
@@ -82,7 +83,7 @@ func request(t *testing.T, board, out string) image.Request {
 		t.Fatal(err)
 	}
 	return image.Request{
-		Board: b, Source: repo, Parts: parts, Root: []byte(`{"payloadType":"","payload":"","signatures":[]}`), Seed: seedBytes(t),
+		Board: b, Source: repo, Parts: parts, Root: ledgertest.New(t).RootEnv, Seed: seedBytes(t),
 		Out: out, Guest: filepath.Join(out, "guest"), Log: log,
 		// These tests start no guests: without a hypervisor nothing has to be fetched.
 		Hypervisor: func(context.Context, *kernel.Source) (kernel.Hypervisor, error) {
@@ -102,8 +103,8 @@ var seedOnce = sync.OnceValues(func() ([]byte, error) {
 		return nil, err
 	}
 	s := seed.Seed{
-		APIVersion: "zos/v2", Kind: "Seed", Name: "boot", Ledger: []string{"http://10.0.2.2:9"}, Mirrors: []string{},
-		Voucher: env, VoucherKey: string(secret), Networks: []seed.Network{seed.Automatic()},
+		APIVersion: seed.Version, Kind: "Seed", Name: "boot", Ledger: []string{"http://10.0.2.2:9"}, Mirrors: []string{},
+		Voucher: env, VoucherKey: string(secret), Networks: []seed.Network{seed.Automatic()}, Recovery: []string{},
 	}
 	return s.Encode()
 })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verity
+package dm
 
 import (
 	"bytes"
@@ -31,6 +31,7 @@ const (
 	flagSecure      = 1 << 15 // the kernel wipes its copy
 
 	commandCreate  = 3
+	commandRemove  = 4
 	commandSuspend = 6 // resume, without the suspend flag
 	commandLoad    = 9
 	commandStatus  = 12

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/agent/initlink"
+	"github.com/zos-node/zos/agent/pcrsig"
+	"github.com/zos-node/zos/agent/recovery"
+	"github.com/zos-node/zos/agent/seal"
+	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/agent/state"
+	"github.com/zos-node/zos/kernel/kmod"
+	"github.com/zos-node/zos/ledger"
+)
+
+const (
+	// bootTrust is where init tells what vouches for this boot.
+	bootTrust = "/run/boot-trust"
+	firmware  = "/sys/firmware/efi"
+	// bootPartition is the variable in which systemd-boot says which partition it
+	// was started from (systemd, Boot Loader Interface).
+	bootPartition = firmware + "/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+)
+
+// stateDrivers are what an encrypted disk needs, the fast cipher first: a device
+// stays with the one that it was made with.
+var stateDrivers = []struct {
+	name     string
+	optional bool
+}{{"aesni_intel", true}, {"aes_ce_blk", true}, {"xts", true}, {"ecb", true}, {"dm_mod", false}, {"dm_crypt", false}, {"ext4", false}}
+
+// keepState opens what the node keeps over a reboot, or makes it. It may take
+// for ever, when the state is locked: init's words are listened to meanwhile.
+func (n *node) keepState(ctx context.Context, words <-chan string, log *slog.Logger) error {
+	to, err := recovery.Recipients(n.seed.Recovery)
+	if err != nil {
+		return err
+	}
+	c := state.Config{
+		Sys: "/sys/class/block", Dev: "/dev", Extra: pcrsig.Dir, TPM: seal.Device, RunDir: runDir, Recipients: to,
+		Modules: loadStateDrivers, Booted: n.booted, Medium: seed.Finder(log), Log: log,
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		state *state.State
+		err   error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		s, err := state.Open(ctx, c)
+		opened <- result{s, err}
+	}()
+	for {
+		select {
+		case r := <-opened:
+			if r.err != nil {
+				return r.err
+			}
+			n.state = r.state
+			if r.state.Kind != state.Memory {
+				n.start() // the time that was kept counts as well
+			}
+			return nil
+		case w := <-words:
+			if w != initlink.Shutdown {
+				n.log.Warn("unknown word from init", "word", w)
+				continue
+			}
+			// There is nothing to end yet; init ends this process.
+			if err := n.link.Send(initlink.PowerOff); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// booted says whether this boot came from a partition, which then has to be
+// there. A machine without UEFI was started with our kernel directly; one that
+// was started from the network or an optical medium has no partition.
+func (n *node) booted(ctx context.Context) (bool, error) {
+	if _, err := os.Stat(firmware); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err := n.drivers(ctx); err != nil { // efivarfs is among them
+		return false, err
+	}
+	_, err := os.Stat(bootPartition)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// vouched is what this boot can show, from init and from the node's state.
+func vouched(file string, s *state.State) (ledger.Boot, error) {
+	b := ledger.Boot{SecureBoot: "none", Key: string(s.Kind), Lacks: []string{}}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		b.Lacks = append(b.Lacks, "nothing is known of this boot")
+	} else if err != nil {
+		return b, fmt.Errorf("boot trust: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		switch word, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " "); word {
+		case "secureBoot":
+			b.SecureBoot = value
+		case "pcr11":
+			b.PCR11 = value
+		case "lacks":
+			b.Lacks = append(b.Lacks, value)
+		}
+	}
+	b.Lacks = append(b.Lacks, s.Lacks...)
+	return b, nil
+}
+
+func loadStateDrivers() error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	index, err := kmod.Open(filepath.Join("/lib/modules", unix.ByteSliceToString(u.Release[:])))
+	if err != nil {
+		return err
+	}
+	for _, d := range stateDrivers {
+		err := index.Load(d.name)
+		if d.optional && (errors.Is(err, kmod.ErrUnknown) || errors.Is(err, kmod.ErrNoDevice)) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
