@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -21,15 +22,22 @@ import (
 
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// claims simulates nodes that poll every 5 s, with blocks of 1 s, of which some
-// are dead, and lets the real Apply decide. It counts claim entries and the
-// ledger time from registration to claim.
-func (b *bench) claims(t *testing.T, nodes int, dead float64, deployments int) {
+// fleet is a ledger with many nodes.
+type fleet struct {
+	log  *ledgertest.Log
+	made []*ledgertest.Node
+	n    int // deployments so far
+}
+
+func newFleet(t *testing.T, nodes int) *fleet {
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		t.Setenv("TMPDIR", "/dev/shm") // what is measured needs no disk
+	}
 	l := ledgertest.New(t)
-	rng := rand.New(rand.NewPCG(uint64(nodes), uint64(dead*100)))
-	byID := map[string]*ledgertest.Node{}
-	asleep := map[string]bool{}
-	poll := map[string]int64{}
+	// Nobody renews here: a lease of a day, so that none runs out meanwhile.
+	root := l.Root
+	root.Version, root.Lease.LeaseMs = 2, (24 * time.Hour).Milliseconds()
+	l.Must(l.Sign(ledger.TypeRoot, root, "root"))
 	voucher := l.Voucher("v", int64(nodes), nil)
 	var made []*ledgertest.Node
 	for i := 0; i < nodes; i += 100 {
@@ -49,14 +57,25 @@ func (b *bench) claims(t *testing.T, nodes int, dead float64, deployments int) {
 		l.Must(offer...)
 		made = append(made, fresh...)
 	}
-	for _, n := range made {
-		byID[n.ID], poll[n.ID] = n, rng.Int64N(5000)
+	return &fleet{log: l, made: made}
+}
+
+// claims simulates nodes that poll every 5 s, with blocks of 1 s, of which some
+// are dead, and lets the real Apply decide. It counts claim entries and the
+// ledger time from registration to claim.
+func (b *bench) claims(t *testing.T, f *fleet, dead float64, deployments int) {
+	l, nodes := f.log, len(f.made)
+	rng := rand.New(rand.NewPCG(uint64(nodes), uint64(dead*100)))
+	asleep, poll := map[string]bool{}, map[string]int64{}
+	for _, n := range f.made {
+		poll[n.ID] = rng.Int64N(5000)
 		asleep[n.ID] = rng.Float64() < dead
 	}
 	var took []int64
 	sent, accepted := 0, 0
-	for i := range deployments {
-		id := l.Must(l.Register(fmt.Sprintf("d%d", i), 1, func(d *spec.Deployment) { d.Gateways = nil }))
+	for range deployments {
+		f.n++
+		id := l.Must(l.Register(fmt.Sprintf("d%d", f.n), 1, func(d *spec.Deployment) { d.Gateways = nil }))
 		s := l.State()
 		t0 := s.TimeMs()
 		first := int64(-1)
@@ -78,7 +97,7 @@ func (b *bench) claims(t *testing.T, nodes int, dead float64, deployments int) {
 		}
 		end := (first/1000 + 1) * 1000 // of the block that has the first claim
 		var block [][]byte
-		for _, n := range made {
+		for _, n := range f.made {
 			if when, ok := at[n.ID]; ok && when < end {
 				block = append(block, n.Claim(id))
 			}
@@ -101,6 +120,9 @@ func (b *bench) claims(t *testing.T, nodes int, dead float64, deployments int) {
 
 // growth measures one more entry at a number of live deployments.
 func (b *bench) growth(t *testing.T, live int) {
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		t.Setenv("TMPDIR", "/dev/shm")
+	}
 	l := ledgertest.New(t)
 	n := l.Join("n", 1<<30)
 	p := n.Capacity(1 << 30)
@@ -141,11 +163,12 @@ func (b *bench) growth(t *testing.T, live int) {
 // simulated is the part that needs no engine.
 func (b *bench) simulated(t *testing.T) {
 	for _, nodes := range []int{10, 1000, 10_000} {
+		f := newFleet(t, nodes)
 		for _, dead := range []float64{0, 0.05, 0.3} {
-			b.claims(t, nodes, dead, map[int]int{10: 200, 1000: 100, 10_000: 25}[nodes])
+			b.claims(t, f, dead, map[int]int{10: 400, 1000: 400, 10_000: 200}[nodes])
 		}
 	}
-	for _, live := range []int{1000, 10_000} {
+	for _, live := range []int{1000, 10_000, 100_000} {
 		b.growth(t, live)
 	}
 }

@@ -31,7 +31,10 @@ import (
 // lost, none is there twice. `make test-ledger` runs it.
 func TestFaults(t *testing.T) {
 	var rows []string
-	row := func(fault, injected, came string) { rows = append(rows, fault+"\t"+injected+"\t"+came) }
+	row := func(fault, injected, came string) {
+		rows = append(rows, fault+"\t"+injected+"\t"+came)
+		fmt.Printf("%s · %s · %s\n", fault, injected, came) // at once: the table comes at the end, if it comes
+	}
 	defer func() {
 		w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(w, "FAULT\tSEEN TO BE INJECTED\tWHAT CAME OF IT")

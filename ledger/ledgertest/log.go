@@ -243,7 +243,11 @@ func (l *Log) State() *ledger.State {
 }
 
 // Acted is the present state for an entry that acts on it.
-func (l *Log) Acted() ledger.Acted { return l.State().Acted() }
+func (l *Log) Acted() ledger.Acted {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state.Acted()
+}
 
 // Checkpoint signs any tree with the log's own keys, for lies.
 func (l *Log) Checkpoint(t tlog.Tree) []byte {
