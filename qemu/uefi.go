@@ -14,7 +14,6 @@ import (
 // UEFI is a boot through firmware on other ways than a virtio disk.
 type UEFI struct {
 	Bus   string               // one of Buses; "": no disk at all
-	Write bool                 // what the machine writes stays on that disk's file; else it is forgotten
 	Extra []ExtraDisk          // further disks, behind the one that is booted
 	Net   *NetBoot             // nil: the network is not booted from
 	Vars  func() (Vars, error) // variables of the firmware before the boot; nil: Debian's empty ones
@@ -22,15 +21,15 @@ type UEFI struct {
 	// behind system management mode.
 	Secure bool
 	Keep   string // file for the variables; "": forgotten with the machine
-	TPM    string // control socket of swtpm; "": no TPM
-	Args   []string
+	// Write lets what the machine writes reach the file of its disk; without it
+	// all of that is forgotten with the machine.
+	Write bool
+	TPM   string // control socket of swtpm; "": no TPM
+	Args  []string
 }
 
 // ExtraDisk is a disk beside the one that is booted.
-type ExtraDisk struct {
-	Bus, File string
-	Write     bool // as UEFI's
-}
+type ExtraDisk struct{ Bus, File string }
 
 // NetBoot is what QEMU's own DHCP and TFTP hand out.
 type NetBoot struct {
@@ -163,10 +162,10 @@ func (u *UEFI) args(dir, disk, arch string) ([]string, error) {
 	}
 	disks := u.Extra
 	if u.Bus != "" {
-		disks = append([]ExtraDisk{{u.Bus, disk, u.Write}}, disks...)
+		disks = append([]ExtraDisk{{u.Bus, disk}}, disks...)
 	}
 	for i, d := range disks {
-		more, err := d.args(i)
+		more, err := d.args(i, u.Write)
 		if err != nil {
 			return nil, err
 		}
@@ -175,16 +174,17 @@ func (u *UEFI) args(dir, disk, arch string) ([]string, error) {
 	return append(args, u.Args...), nil
 }
 
-func (d ExtraDisk) args(index int) ([]string, error) {
+func (d ExtraDisk) args(index int, write bool) ([]string, error) {
 	how, ok := Buses[d.Bus]
 	if !ok {
 		return nil, fmt.Errorf("no way to attach a disk is called %q", d.Bus)
 	}
 	id := fmt.Sprintf("disk%d", index)
-	drive := "if=none,id=" + id + ",format=raw,file=" + quoted(d.File)
-	if !d.Write {
-		drive += ",snapshot=on"
+	forget := ",snapshot=on"
+	if write {
+		forget = ""
 	}
+	drive := "if=none,id=" + id + ",format=raw" + forget + ",file=" + quoted(d.File)
 	if d.Bus == "cdrom" {
 		drive = "if=none,id=" + id + ",format=raw,media=cdrom,readonly=on,file=" + quoted(d.File)
 	}

@@ -20,6 +20,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,6 +61,7 @@ type Config struct {
 	// Medium looks for a file on every medium; fs.ErrNotExist when none has it.
 	Medium func(path string) (content []byte, from string, err error)
 	Log    *slog.Logger
+	every  time.Duration // between two looks at media
 }
 
 // State is where a node keeps what has to last.
@@ -274,7 +276,7 @@ const todo = "boot an image of the same maker on the machine that it was sealed 
 func (c Config) locked(ctx context.Context, f *os.File, recoverable bool, guard Guard, why error) (key []byte, kind Kind, err error) {
 	c.Log.Error("THE NODE'S STATE IS LOCKED", "err", why, "recovery", recoverable, "do", todo)
 	said := ""
-	err = wait.Until(ctx, c.Log, "the recovery key", RecoveryPath+" on a FAT medium", recoveryEvery, func() (bool, error) {
+	err = wait.Until(ctx, c.Log, "the recovery key", RecoveryPath+" on a FAT medium", cmp.Or(c.every, recoveryEvery), func() (bool, error) {
 		b, from, err := c.Medium(RecoveryPath)
 		if errors.Is(err, fs.ErrNotExist) {
 			said = ""

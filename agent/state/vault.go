@@ -112,7 +112,10 @@ func (g Guard) open(d luks.Disk, h *luks.Header) (key []byte, kind Kind, err err
 			return nil, "", fmt.Errorf("%w: token %s: %w", luks.ErrHeader, tokenClear, err)
 		}
 		key, err := h.Unlock(d, tokenClear, c.Key)
-		return key, Clear, err
+		if err != nil {
+			return nil, "", fmt.Errorf("%w: %w", errLocked, err)
+		}
+		return key, Clear, nil
 	}
 	return nil, "", fmt.Errorf("%w: it has no key slot of this machine", errLocked)
 }
