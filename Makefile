@@ -9,7 +9,7 @@ export GOFLAGS := -trimpath
 export FUZZTIME ?= 60s
 export FUZZ
 
-.PHONY: run test test-boot test-ledger fuzz bench image deb programs setup clean
+.PHONY: run test test-boot test-ledger test-image fuzz fuzz-image bench image deb programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -24,6 +24,18 @@ test-boot: programs
 # FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
 fuzz: setup
 	@ci/fuzz.sh
+
+# What decodes an image and a guest's configuration; CI runs it before the tests.
+fuzz-image: setup
+	@FUZZ='./zimage/flat:FuzzLayer ./zimage:FuzzDecodeManifest ./zimage:FuzzChunkIndex ./guest/wire:FuzzDecode' JOBS=2 ci/fuzz.sh
+
+# What is done to images on purpose: to the node's store at every step, to disks
+# under guests, from inside of guests, and to what running deployments were
+# started from. Takes about 20 min where KVM does not work, and prints tables.
+test-image: programs
+	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./agent/content
+	@bash -o pipefail -c "ZOS_VMTEST=attacks go test -v -count=1 -timeout 40m -run '^TestNested$$' ./agent/vm/vmtest | sed -E 's/^ +(nested|attack)_test.go:[0-9]+: +(attack_test.go:[0-9]+: )?//'"
+	@bash -o pipefail -c "ZOS_E2E=attacks go test -v -count=1 -timeout 40m -run '^TestAttacks$$' ./qemu/e2e"
 
 # What breaks a ledger of several validators on purpose: takes up to 30 min and
 # prints a table.
