@@ -31,11 +31,14 @@ fuzz-image: setup
 
 # What is done to images on purpose: to the node's store at every step, to disks
 # under guests, from inside of guests, and to what running deployments were
-# started from. Takes about 20 min where KVM does not work, and prints tables.
+# started from. Takes about 20 min where KVM does not work, and ends in tables.
 test-image: programs
+	@mkdir -p build/test
 	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./agent/content
-	@bash -o pipefail -c "ZOS_VMTEST=attacks go test -v -count=1 -timeout 40m -run '^TestNested$$' ./agent/vm/vmtest | sed -E 's/^ +(nested|attack)_test.go:[0-9]+: +(attack_test.go:[0-9]+: )?//'"
+	@bash -o pipefail -c "ZOS_VMTEST=attacks go test -v -count=1 -timeout 40m -run '^TestNested$$' ./agent/vm/vmtest | tee build/test/attacks.log | grep -vE '^ +nested_test.go:[0-9]+: \[?[ A-Z]'"
 	@bash -o pipefail -c "ZOS_E2E=attacks go test -v -count=1 -timeout 40m -run '^TestAttacks$$' ./qemu/e2e"
+	@echo; echo "== attacks: a wrong block is read, its guest ends, its VM is gone"
+	@grep -ohE '(ATTACK|INSIDE) .*' build/test/attacks.log
 
 # What breaks a ledger of several validators on purpose: takes up to 30 min and
 # prints a table.
