@@ -9,7 +9,7 @@ export GOFLAGS := -trimpath
 export FUZZTIME ?= 60s
 export FUZZ
 
-.PHONY: run test test-boot test-ledger fuzz bench image deb programs setup clean
+.PHONY: run test test-boot test-ledger test-image fuzz fuzz-image bench image deb programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -24,6 +24,21 @@ test-boot: programs
 # FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
 fuzz: setup
 	@ci/fuzz.sh
+
+# What decodes an image and a guest's configuration; CI runs it before the tests.
+fuzz-image: setup
+	@FUZZ='./zimage/flat:FuzzLayer ./zimage:FuzzDecodeManifest ./zimage:FuzzChunkIndex ./guest/wire:FuzzDecode' JOBS=2 ci/fuzz.sh
+
+# What is done to images on purpose: to the node's store at every step, to disks
+# under guests, from inside of guests, and to what running deployments were
+# started from. Takes about 20 min where KVM does not work, and ends in tables.
+test-image: programs
+	@mkdir -p build/test
+	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./agent/content
+	@bash -o pipefail -c "ZOS_VMTEST=attacks go test -v -count=1 -timeout 40m -run '^TestNested$$' ./agent/vm/vmtest | tee build/test/attacks.log | grep -E '^ *--- |^(ok|FAIL|panic)'"
+	@bash -o pipefail -c "ZOS_E2E=attacks go test -v -count=1 -timeout 40m -run '^TestAttacks$$' ./qemu/e2e"
+	@echo; echo "== attacks: a wrong block is read, its guest ends, its VM is gone"
+	@grep -ohE '(ATTACK|INSIDE) .*' build/test/attacks.log
 
 # What breaks a ledger of several validators on purpose: takes up to 30 min and
 # prints a table.

@@ -164,7 +164,7 @@ func (l *Life) failed(f *failure) error {
 	if f.kind != IncidentPanic {
 		return errors.Join(append(errs, record(""))...)
 	}
-	errs = append(errs, l.world.Content.Quarantine(m.plan.VM.Disks[0].Path, func(detail string) error { return record("; " + detail) }))
+	errs = append(errs, l.world.Content.Quarantine(l.world.Content.ImagePath(m.plan.Image), func(detail string) error { return record("; " + detail) }))
 	return errors.Join(errs...)
 }
 
@@ -181,7 +181,7 @@ func (l *Life) Condemned(f content.Finding) (mine bool, err error) {
 	}
 	var names []string
 	for _, m := range p.Machines {
-		if f.Path == m.VM.Kernel || f.Path == m.VM.Initramfs || f.Path == m.VM.Disks[0].Path {
+		if f.Path == m.VM.Kernel || f.Path == m.VM.Initramfs || f.Path == l.world.Content.ImagePath(m.Image) {
 			names = append(names, m.Name)
 		}
 	}

@@ -23,7 +23,7 @@ func (w *world) machine(name, address string) spec.Machine {
 		Files: []spec.File{}, Mounts: []spec.Mount{{Type: "tmpfs", Volume: "", Path: "/tmp", SizeMiB: 8, Mode: "1777"}},
 		Interfaces: []spec.Interface{{Network: "net", Address: address}},
 		Health: spec.Health{
-			Kind: "http", Port: 8080, Path: "/healthz", Args: []string{}, IntervalMs: 500, TimeoutMs: 2000, DeadlineMs: 60000, Failures: 20,
+			Kind: "http", Port: 8080, Path: "/healthz", Args: []string{}, IntervalMs: 500, TimeoutMs: 2000, DeadlineMs: 180000, Failures: 20,
 		},
 		DependsOn: []string{}, Failure: spec.Failure{Action: "end"},
 	}

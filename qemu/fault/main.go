@@ -32,7 +32,8 @@ import (
 type command struct {
 	Do      string `json:"do"`
 	File    string `json:"file"`    // flip, list: a glob
-	Pattern string `json:"pattern"` // flip: hex bytes to look for; the first of them is changed
+	Pattern string `json:"pattern"` // flip, find: hex bytes to look for; flip changes the first of them
+	Offset  int64  `json:"offset"`  // flip without a pattern, truncate: where
 	Name    string `json:"name"`    // kill, stop, cont: base name of the program
 
 	Argv  []string `json:"argv"`  // hand: what to start
@@ -99,8 +100,8 @@ func do(c command) (any, error) {
 	switch c.Do {
 	case "kill", "stop", "cont":
 		return signalAll(c.Name, map[string]unix.Signal{"kill": unix.SIGKILL, "stop": unix.SIGSTOP, "cont": unix.SIGCONT}[c.Do])
-	case "flip":
-		return flip(c.File, c.Pattern)
+	case "flip", "find", "truncate", "swap":
+		return alter(c)
 	case "list":
 		files, err := filepath.Glob(c.File)
 		return map[string]any{"files": files}, err
@@ -215,34 +216,75 @@ func signalAll(name string, sig unix.Signal) (any, error) {
 	return map[string]any{"pids": hit}, nil
 }
 
-// flip changes one bit of the first byte of the pattern, in the one file that
-// matches the glob.
-func flip(glob, pattern string) (any, error) {
-	want, err := hex.DecodeString(pattern)
-	if err != nil || len(want) < 8 {
-		return nil, fmt.Errorf("pattern %q: want at least 8 bytes in hex", pattern)
-	}
-	files, err := filepath.Glob(glob)
+// alter does something to the one file that matches the glob, or in which the
+// pattern is: changes one bit, cuts it off, puts another in its place, or
+// nothing but tell where the pattern is.
+func alter(c command) (any, error) {
+	files, err := filepath.Glob(c.File)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range files {
-		at, err := find(name, want)
-		if err != nil {
-			return nil, err
+	name, at := "", c.Offset
+	if c.Pattern == "" {
+		if len(files) != 1 {
+			return nil, fmt.Errorf("%d files are %s, want one", len(files), c.File)
 		}
-		if at < 0 {
-			continue
-		}
-		// The file may be read-only for its users; a fault does not ask.
-		f, err := os.OpenFile(name, os.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		_, err = f.WriteAt([]byte{want[0] ^ 1}, at)
-		return map[string]any{"file": name, "offset": at}, errors.Join(err, f.Close())
+		name = files[0]
+	} else if name, at, err = findIn(files, c.Pattern); err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("the pattern is in none of %v", files)
+	// The file may be read-only for its users; a fault does not ask.
+	switch c.Do {
+	case "flip":
+		err = flip(name, at)
+	case "truncate":
+		err = os.Truncate(name, at)
+	case "swap":
+		err = swap(name)
+	}
+	return map[string]any{"file": name, "offset": at}, err
+}
+
+func findIn(files []string, pattern string) (string, int64, error) {
+	want, err := hex.DecodeString(pattern)
+	if err != nil || len(want) < 8 {
+		return "", 0, fmt.Errorf("pattern %q: want at least 8 bytes in hex", pattern)
+	}
+	for _, name := range files {
+		if at, err := find(name, want); err != nil || at >= 0 {
+			return name, at, err
+		}
+	}
+	return "", 0, fmt.Errorf("the pattern is in none of %v", files)
+}
+
+// flip changes one bit.
+func flip(name string, at int64) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 1)
+	if _, err = f.ReadAt(b, at); err == nil {
+		_, err = f.WriteAt([]byte{b[0] ^ 1}, at)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// swap puts another file of the same size under the name.
+func swap(name string) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	for i := range b {
+		b[i] ^= 0x5a
+	}
+	other := filepath.Join(filepath.Dir(filepath.Dir(name)), "other")
+	if err := os.WriteFile(other, b, 0o444); err != nil {
+		return err
+	}
+	return os.Rename(other, name)
 }
 
 // find returns where a file holds the bytes, or -1.
