@@ -44,6 +44,7 @@ type Log struct {
 	// VoucherKey is the private key file of Keys["voucher"], which is the key of
 	// every voucher of this log.
 	VoucherKey []byte
+	ReleaseKey []byte   // private key file of Keys["release"]
 	Leaves     [][]byte // all entries
 
 	mu      sync.Mutex
@@ -68,11 +69,14 @@ func Key(t testing.TB) sign.Signer {
 func New(t testing.TB) *Log {
 	t.Helper()
 	l := &Log{t: t, Dir: t.TempDir(), Keys: map[string]sign.Signer{}, nowMs: Epoch, state: ledger.NewState()}
-	for _, k := range []string{"root", "author", "security1", "security2", "operator", "release"} {
+	for _, k := range []string{"root", "author", "security1", "security2", "operator"} {
 		l.Keys[k] = Key(t)
 	}
 	var err error
 	if l.Keys["voucher"], l.VoucherKey, err = sign.GenerateSigner(); err != nil {
+		t.Fatal(err)
+	}
+	if l.Keys["release"], l.ReleaseKey, err = sign.GenerateSigner(); err != nil {
 		t.Fatal(err)
 	}
 	l.Root = ledger.Root{Version: 1, Policy: sign.Policy{Roles: map[string]sign.Role{
