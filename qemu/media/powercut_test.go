@@ -113,7 +113,7 @@ func (f *fleet) whole(images map[string][]byte) {
 		f.t.Fatal(err)
 	}
 	defer d.Close()
-	all, err := fat32.Read(d, espStart, 128<<20)
+	all, err := fat32.Read(d, espStart, espSize)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -23,9 +23,9 @@ import (
 
 const (
 	updateBoard = "qemu-x86_64"
-	// As image.Disk lays a disk out.
-	espStart  = 1 << 20
-	tableRoom = 1 << 20
+	// As image.Disk lays this board's disk out.
+	espStart = 1 << 20
+	espSize  = 128 << 20
 )
 
 // fleet is one node with a disk of its own that keeps what is written to it,
@@ -221,12 +221,7 @@ func (f *fleet) ukis() []string {
 		f.t.Fatal(err)
 	}
 	defer d.Close()
-	info, err := d.Stat()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	size := info.Size() - espStart - tableRoom
-	all, err := fat32.Read(d, espStart, size)
+	all, err := fat32.Read(d, espStart, espSize)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -237,7 +232,7 @@ func (f *fleet) ukis() []string {
 		}
 	}
 	slices.Sort(names)
-	f.fsck(io.NewSectionReader(d, espStart, size))
+	f.fsck(io.NewSectionReader(d, espStart, espSize))
 	return names
 }
 
