@@ -9,7 +9,7 @@ export GOFLAGS := -trimpath
 export FUZZTIME ?= 60s
 export FUZZ
 
-.PHONY: run test test-boot test-ledger test-image fuzz fuzz-image bench image deb programs setup clean
+.PHONY: run test test-boot test-update test-ledger test-image fuzz fuzz-image bench image deb programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -19,7 +19,11 @@ test: programs
 
 # Every medium, bus, firmware and board; `make test` has the fast rows of it.
 test-boot: programs
-	@ZOS_BOOT=all go test -v -count=1 -timeout 90m ./qemu/media
+	@ZOS_BOOT=all go test -v -count=1 -timeout 180m ./qemu/media
+
+# Updates alone: X to Y to Z, broken ones that go back, power cuts.
+test-update: programs
+	@ZOS_BOOT=all go test -v -count=1 -timeout 90m -run '^TestUpdate' ./qemu/media
 
 # FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
 fuzz: setup

@@ -24,6 +24,7 @@ import (
 	"github.com/zos-node/zos/agent/follow"
 	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/agent/update"
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/vm/ch"
 	"github.com/zos-node/zos/agent/vm/qemu"
@@ -49,6 +50,11 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	release, err := os.ReadFile(seed.ReleasePath)
+	if err != nil {
+		return fmt.Errorf("image's own name: %w", err)
+	}
+	n.about = update.Release(release)
 	n.log.Info("node", "name", n.seed.Name, "id", signer.KeyID())
 	led, err := follow.NewLedger(clock.System{}, filepath.Join(n.state.Dir, "acted"))
 	if err != nil {
@@ -80,11 +86,12 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 		return fmt.Errorf("key of the voucher: %w", err)
 	}
 	n.follower = follow.New(ctx, follow.Config{Ledger: led, World: n.world, Name: n.seed.Name, Voucher: n.seed.Voucher, VoucherSigner: voucher, Image: imageName(seed.ReleasePath),
+		Barred:   func(s *ledger.State) string { return update.Below(s, n.about.Version) },
 		Capacity: n.capacity, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
 		Moved: func() { n.progress.Moved("follow", followLimit) }})
 	go queue.Run(ctx)
 	go store.Scrub(ctx)
-	return nil
+	return n.updates(signer, led, queue, store, mirrors, part("update"))
 }
 
 // space is what the division of the node's memory leaves for content: all of

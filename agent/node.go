@@ -25,6 +25,7 @@ import (
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/state"
+	"github.com/zos-node/zos/agent/update"
 	"github.com/zos-node/zos/agent/uplink"
 	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/ledger"
@@ -65,6 +66,8 @@ type node struct {
 	web      *http.Client
 	world    *deploy.World
 	follower *follow.Follower
+	about    update.About // the image that runs
+	updater  *update.Updater
 
 	mu     sync.Mutex
 	can    guests
@@ -121,6 +124,12 @@ func run(ctx context.Context, log *slog.Logger) error {
 	go func() {
 		if err := n.prepare(ctx); err != nil {
 			ended <- err
+		}
+	}()
+	go func() {
+		// The loader's word about this start is there once drivers are loaded.
+		if err := n.drivers(ctx); err == nil {
+			n.updater.Run(ctx)
 		}
 	}()
 	signals := make(chan os.Signal, 1)

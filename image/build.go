@@ -23,7 +23,7 @@ import (
 	"github.com/zos-node/zos/kernel/modules"
 )
 
-// Version of the node's operating system.
+// Version of the node's operating system, where a Request does not say another.
 const Version = "0.1"
 
 // The programs of an image.
@@ -42,9 +42,11 @@ type Request struct {
 	Root   []byte             // trust root envelope
 	Seed   []byte             // nil: none; goes to the boot partition
 	Keys   *secureboot.Signer // nil: not signed; else UKI and loader are, and media enrol the keys
-	Faults bool               // a test image: init supervises the fault program
-	Out    string             // folder for the node's files
-	Guest  string             // folder for the guest's files
+	// Version is the image's own, as ledger.ValidVersion wants it; Version when "".
+	Version string
+	Faults  bool   // a test image: init supervises the fault program
+	Out     string // folder for the node's files
+	Guest   string // folder for the guest's files
 	// Hypervisor chooses; nil takes Cloud Hypervisor, else Debian's QEMU.
 	Hypervisor func(context.Context, *kernel.Source) (kernel.Hypervisor, error)
 	Log        *slog.Logger
@@ -126,8 +128,11 @@ func (b *builder) next(name string) {
 
 // Build makes all files of a board and says what they are.
 func Build(ctx context.Context, r Request) (Result, error) {
+	if r.Version == "" {
+		r.Version = Version
+	}
 	b := builder{Request: r, res: Result{
-		Version: Version, Board: r.Board.Name, Arch: r.Board.Arch, Cmdline: Closed(r.Board.Cmdline), Faults: r.Faults,
+		Version: r.Version, Board: r.Board.Name, Arch: r.Board.Arch, Cmdline: Closed(r.Board.Cmdline), Faults: r.Faults,
 		Files: map[string]Item{}, Programs: map[string]Item{}, TookMs: map[string]int64{},
 	}}
 	if b.Hypervisor == nil {
@@ -185,7 +190,7 @@ func (b *builder) build(ctx context.Context) error {
 
 	b.next("UKI")
 	uki, err := b.uki(UKI{
-		Stub: efi.Stub, OSRel: OSRelease(Version, b.Board.Name), Cmdline: b.res.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
+		Stub: efi.Stub, OSRel: OSRelease(b.Version, b.Board.Name), Cmdline: b.res.Cmdline, Uname: k.Release, Linux: k.Image, Initrd: initramfs,
 	})
 	if err != nil {
 		return err
@@ -207,7 +212,7 @@ func (b *builder) build(ctx context.Context) error {
 	}
 
 	b.next("media")
-	if err := b.media(Boot{Arch: b.Board.Arch, Version: Version, Loader: loader, UKI: uki, Seed: b.Seed, Keys: keys}); err != nil {
+	if err := b.media(Boot{Arch: b.Board.Arch, Version: b.Version, Loader: loader, UKI: uki, Seed: b.Seed, Keys: keys}); err != nil {
 		return err
 	}
 	b.next("")
@@ -274,7 +279,7 @@ func (b *builder) uki(u UKI) ([]byte, error) {
 func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EFI, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
 	node := Node{
 		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
-		Root: b.Root, OSRelease: OSRelease(Version, b.Board.Name), Version: Version,
+		Root: b.Root, OSRelease: OSRelease(b.Version, b.Board.Name), Version: b.Version,
 	}
 	var err error
 	if node.Outside, err = outside(k, efi); err != nil {

@@ -54,6 +54,7 @@ type node struct {
 	agent   *supervise.Child
 	ending  chan power.How  // a wish to end the machine
 	granted chan struct{}   // the agent says that its guests have ended
+	blessed chan struct{}   // the agent says that this image may stay
 	running context.Context // of everything that is supervised
 	stop    context.CancelFunc
 }
@@ -67,7 +68,7 @@ func main() {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(50)
 	runtime.MemProfileRate = 0
-	n := &node{ending: make(chan power.How, 4), granted: make(chan struct{}, 4)}
+	n := &node{ending: make(chan power.How, 4), granted: make(chan struct{}, 4), blessed: make(chan struct{}, 1)}
 	n.running, n.stop = context.WithCancel(context.Background())
 	mounted := mount.All(mount.Table(), mount.Mount)
 	n.open()
@@ -170,6 +171,7 @@ func (n *node) late(index *kmod.Index) {
 		n.log.Warn("late mounts", "err", err)
 	}
 	n.vouch()
+	n.onTrial()
 	// Once more: a stick may have shown up meanwhile.
 	if err := n.twins(); err != nil {
 		n.fail(err)
@@ -305,6 +307,13 @@ func (n *node) buttons() {
 
 // asked is what the agent says.
 func (n *node) asked(word string) {
+	if word == supervise.Blessed {
+		select {
+		case n.blessed <- struct{}{}:
+		default:
+		}
+		return
+	}
 	select {
 	case n.granted <- struct{}{}:
 	default:

@@ -40,6 +40,8 @@ func (s *State) applyNode(a at, e *Entry, keys []string) (func(), error) {
 		change, err = s.applyIncident(a, p, &node)
 	case *Close:
 		change, err = s.applyClose(a, p, &node)
+	case *Update:
+		change, err = s.applyUpdate(a, p, &node)
 	default:
 		err = refuse("payloadType", "is %s, which nobody may submit", e.Type)
 	}

@@ -55,8 +55,11 @@ func (r *Root) Validate() error {
 	if err := r.Policy.Validate(); err != nil {
 		return refusal("policy", err)
 	}
-	for _, what := range []string{"root", "deployment", "stop", "voucher"} {
-		roles := r.Require[what]
+	for _, what := range []string{"root", "deployment", "stop", "voucher", releaseRoles} {
+		roles, there := r.Require[what]
+		if what == releaseRoles && !there {
+			continue // nobody may sign releases
+		}
 		if len(roles) == 0 {
 			return refuse("require."+what, "names no role, so anybody could sign")
 		}
@@ -69,8 +72,9 @@ func (r *Root) Validate() error {
 			}
 		}
 	}
-	if len(r.Require) != 4 {
-		return refuse("require", "may have root, deployment, stop and voucher only")
+	_, more := r.Require[releaseRoles]
+	if want := 4; len(r.Require) != want && !(more && len(r.Require) == want+1) {
+		return refuse("require", "may have root, deployment, stop, voucher and release only")
 	}
 	l := r.Lease
 	if l.WindowMs < 1 || l.LeaseMs < 1 || l.GraceMs < 0 || l.WindowMs > maxNumber || l.LeaseMs > maxNumber || l.GraceMs > maxNumber {
@@ -127,6 +131,9 @@ func (v *Voucher) Validate() error { return check(v) }
 
 // check looks at the values of one payload without any state.
 func check(p any) error {
+	if known, err := checkSoftware(p); known {
+		return err
+	}
 	switch p := p.(type) {
 	case *Root:
 		return p.Validate()

@@ -20,7 +20,8 @@ type Entry struct {
 	Type     string
 	Envelope *sign.Envelope
 	// Payload is a *Root, *Enrol, *Capacity, *spec.Deployment, *Stop, *Revoke, *Claim,
-	// *Renew, *Release, *Record, *Incident, *Close or *Block.
+	// *Renew, *Release, *Record, *Incident, *Close, *NodeRelease, *Rollout,
+	// *Update or *Block.
 	Payload any
 	Raw     []byte
 }
@@ -95,6 +96,12 @@ func payload(entryType string) any {
 		return new(Incident)
 	case TypeClose:
 		return new(Close)
+	case TypeNodeRelease:
+		return new(NodeRelease)
+	case TypeRollout:
+		return new(Rollout)
+	case TypeUpdate:
+		return new(Update)
 	case TypeBlock:
 		return new(Block)
 	}

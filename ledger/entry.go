@@ -35,7 +35,8 @@ type Root struct {
 	Log     LogPolicy   `json:"log"`
 	Policy  sign.Policy `json:"policy"`
 	// Require lists, per entry type, the roles of Policy that must each reach
-	// their threshold: "root", "deployment", "stop", "voucher".
+	// their threshold: "root", "deployment", "stop", "voucher", and, where the
+	// ledger also says what software nodes run, "release".
 	Require map[string][]string `json:"require"`
 	Lease   LeasePolicy         `json:"lease"`
 }

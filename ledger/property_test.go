@@ -50,13 +50,15 @@ func (c *chaos) make() []byte {
 		d.Machines[0].MemoryMiB = int64(128 << pick(5))
 		d.Gateways[0].Port = int64(8000 + pick(6))
 	}
-	switch k := pick(14); {
+	switch k := pick(20); {
 	case k == 0 || n == nil:
 		n := c.l.NewNode(fmt.Sprintf("n%d", len(c.nodes)))
 		c.nodes = append(c.nodes, n)
 		return n.EnrolEntry(c.l.Voucher(fmt.Sprintf("v%d", pick(4)), 2, nil))
 	case k == 1:
 		return n.Entry(ledger.TypeCapacity, n.Capacity(int64(512<<pick(4)))) // perhaps less than before
+	case k >= 13 && k <= 18:
+		return c.software(k%3, n)
 	case k <= 3 || d == nil:
 		c.names++
 		return c.l.Register(fmt.Sprintf("d%d", c.names), 1, edit)
@@ -96,6 +98,90 @@ func (c *chaos) make() []byte {
 	b := bytes.Clone(c.l.RootEnv)
 	b[pick(len(b))] ^= byte(1 << pick(8))
 	return b
+}
+
+// software are entries about what nodes run: releases, rollouts up and down,
+// and what nodes say of them, true or not.
+func (c *chaos) software(k int, n *ledgertest.Node) []byte {
+	s := c.l.State()
+	version := func() string { return fmt.Sprintf("%d.%d", 1+c.rand.IntN(2), c.rand.IntN(6)) }
+	if len(s.Releases()) == 0 || k == 0 {
+		return c.l.NodeRelease(version(), "a", "b")
+	}
+	r := s.Releases()[c.rand.IntN(len(s.Releases()))]
+	if len(s.Rollouts()) == 0 || k == 1 {
+		p := c.l.Rollout(r.ID, r.Version)
+		p.MaxFailed = int64(1 + c.rand.IntN(3))
+		if c.rand.IntN(2) == 0 {
+			p.Floor = []string{version(), r.Version}[c.rand.IntN(2)]
+			if ledger.CompareVersions(p.Floor, p.Version) > 0 {
+				p.Floor = ""
+			}
+		}
+		return c.l.Sign(ledger.TypeRollout, p, "release")
+	}
+	out := s.Rollouts()[c.rand.IntN(len(s.Rollouts()))]
+	return n.Entry(ledger.TypeUpdate, ledger.Update{Rollout: out.ID, Version: out.Rollout.Version, Running: []string{version(), out.Rollout.Version}[c.rand.IntN(2)],
+		Result: []string{ledger.UpdateTrying, ledger.UpdateBlessed, ledger.UpdateRolledBack, ledger.UpdateFailed}[c.rand.IntN(4)], Acted: c.l.Acted()})
+}
+
+// holdSoftware checks what must hold of releases and rollouts in every state.
+func holdSoftware(t *testing.T, s *ledger.State) {
+	t.Helper()
+	versions := map[string]bool{}
+	for _, r := range s.Releases() {
+		if versions[r.Version] {
+			t.Fatalf("version %s was released twice", r.Version)
+		}
+		versions[r.Version] = true
+	}
+	floor := ""
+	for _, r := range s.Rollouts() {
+		p := r.Rollout
+		if rel := s.Released(p.Release); rel == nil || rel.Version != p.Version {
+			t.Fatalf("rollout %d is of nothing: %+v", r.ID, p)
+		}
+		if floor != "" && ledger.CompareVersions(p.Version, floor) < 0 {
+			t.Fatalf("rollout %d goes to %s, below the floor %s", r.ID, p.Version, floor)
+		}
+		if p.Floor != "" {
+			if floor != "" && ledger.CompareVersions(p.Floor, floor) < 0 {
+				t.Fatalf("rollout %d takes the floor from %s down to %s", r.ID, floor, p.Floor)
+			}
+			floor = p.Floor
+		}
+		last := map[string]string{}
+		for _, u := range s.Updates() {
+			if u.Rollout == r.ID {
+				last[u.Name] = u.Result
+			}
+		}
+		var trying, blessed, failed int64
+		for _, result := range last {
+			switch result {
+			case ledger.UpdateTrying:
+				trying++
+			case ledger.UpdateBlessed:
+				blessed++
+			default:
+				failed++
+			}
+		}
+		if r.Trying != trying || r.Blessed != blessed || r.Failed != failed {
+			t.Fatalf("rollout %d counts %d, %d, %d nodes, their last words are %v", r.ID, r.Trying, r.Blessed, r.Failed, last)
+		}
+	}
+	if s.Floor() != floor {
+		t.Fatalf("floor %q, want %q", s.Floor(), floor)
+	}
+	for _, n := range s.Nodes() {
+		for _, runs := range []string{"1.0", "1.3", "2.1"} {
+			target, _ := s.NextUpdate(ledger.NodeFacts{Name: n.Name, Labels: n.Labels, Board: "a", Version: runs}, s.TimeMs())
+			if target != nil && (ledger.CompareVersions(target.Version, runs) <= 0 || ledger.CompareVersions(target.Version, floor) < 0) {
+				t.Fatalf("node %s with %s and floor %q is to take %s", n.Name, runs, floor, target.Version)
+			}
+		}
+	}
 }
 
 // TestAnyEntriesInAnyOrder feeds several validators blocks of any entries in
@@ -148,11 +234,15 @@ func TestAnyEntriesInAnyOrder(t *testing.T) {
 					}
 				}
 				granted += hold(t, now)
+				holdSoftware(t, now)
 				for ; folded < len(l.Leaves); folded++ {
 					if err := second.Add(l.Leaves[folded]); err != nil {
 						t.Fatal(err)
 					}
 				}
+			}
+			if s := l.State(); len(s.Rollouts()) == 0 || len(s.Updates()) == 0 || s.Floor() == "" {
+				t.Errorf("nothing happened to the nodes' software: %d rollouts, %d updates, floor %q", len(s.Rollouts()), len(s.Updates()), s.Floor())
 			}
 			if granted == 0 || refused == 0 {
 				t.Errorf("nothing happened: %d leases seen, %d refused", granted, refused)

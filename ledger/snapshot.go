@@ -33,6 +33,7 @@ import (
 //	deployments  list of index, JSON, register entry
 //	blocks       list of size, root hash
 //	entries      list of SHA-256 of what it says, index
+//	node releases, rollouts, updates   list of index, JSON; not there when nothing was released
 const snapshotMagic = "zos-snapshot-v1\n"
 
 // snapshotPath is its place in a log; maxSnapshot bounds it.
@@ -71,6 +72,11 @@ func (s *State) Snapshot() []byte {
 	for _, h := range s.said {
 		w.Write(h.id[:])
 		w.num(h.index)
+	}
+	if s.hasSoftware() {
+		writeTable(w, &s.releases, nil)
+		writeTable(w, &s.rollouts, nil)
+		writeTable(w, &s.updates, nil)
 	}
 	return w.Bytes()
 }
@@ -148,6 +154,14 @@ func OpenSnapshot(b []byte) (*State, error) {
 		s.hear(h)
 	}
 	if r.err == nil && len(r.b) > 0 {
+		readTable(r, &s.releases, nil)
+		readTable(r, &s.rollouts, nil)
+		readTable(r, &s.updates, nil)
+		if !s.hasSoftware() {
+			r.fail(errors.New("has an empty list of releases"))
+		}
+	}
+	if r.err == nil && len(r.b) > 0 {
 		r.err = fmt.Errorf("has %d bytes too many", len(r.b))
 	}
 	if r.err != nil {
@@ -186,6 +200,9 @@ func (s *State) index() error {
 			return fmt.Errorf("revocation %d stands at %d", r.Index, s.revoked.keys[i])
 		}
 		s.revokedKey[r.KeyID] = r.Index
+	}
+	if err := s.indexSoftware(); err != nil {
+		return err
 	}
 	for i, d := range s.deployments.vals {
 		if d.ID != s.deployments.keys[i] || d.RootVersion < 1 || d.RootVersion > int64(len(s.roots)) {

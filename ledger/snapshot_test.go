@@ -32,6 +32,10 @@ func eventful(t testing.TB) (*ledgertest.Log, *ledgertest.Node) {
 	next.Version = 2
 	next.Lease.LeaseMs++
 	l.Must(l.Sign(ledger.TypeRoot, next, "root"))
+	p := l.Rollout(l.Must(l.NodeRelease("1.1", "a")), "1.1")
+	p.Floor = "1.1"
+	rollout := l.Must(l.Sign(ledger.TypeRollout, p, "release"))
+	l.Must(m.Entry(ledger.TypeUpdate, ledger.Update{Rollout: rollout, Version: "1.1", Running: "1.0", Result: ledger.UpdateRolledBack, Acted: l.Acted()}))
 	l.Must(m.Entry(ledger.TypeIncident, ledger.Incident{Claim: -1, Kind: "test", Detail: "x", Acted: l.Acted()}))
 	return l, n
 }
@@ -68,6 +72,9 @@ func TestSnapshotIsTheState(t *testing.T) {
 	}
 	if quick.State().StateRoot() != whole.State().StateRoot() || quick.State().Size() != l.State().Size() {
 		t.Error("the two are not the same")
+	}
+	if u := quick.State().Updated(l.State().Rollouts()[0].ID, "n2"); u == nil || quick.State().Floor() != "1.1" || !quick.State().Rollouts()[0].Halted() {
+		t.Errorf("what nodes run is not in the snapshot: %+v", u)
 	}
 	if len(whole.State().Incidents()) != 1 || len(quick.State().Incidents()) != 0 {
 		t.Error("the quick one did not start from the snapshot")

@@ -38,6 +38,10 @@ type State struct {
 	leases      leases           // when they run out
 	records     map[int64][]Recorded
 	incidents   []Reported
+	releases    table[Released]
+	rollouts    table[Rolled]
+	updates     table[Updated]
+	updatedBy   map[updateKey]int64 // the last word of a node about a rollout
 	seen        map[sum]int64
 	said        []heard // what seen holds, in the order of the log
 	// Of lists that only grow, the state root holds a chain of digests.
@@ -77,6 +81,7 @@ func NewState() *State {
 	return &State{
 		nodeByID: map[string]int64{}, voucherByID: map[string]int64{}, newest: map[string]int64{},
 		active: map[int64]bool{}, records: map[int64][]Recorded{}, seen: map[sum]int64{}, revokedKey: map[string]int64{},
+		updatedBy: map[updateKey]int64{},
 	}
 }
 
@@ -88,6 +93,7 @@ func (s *State) Clone() *State {
 	c.nodeByID, c.voucherByID, c.newest = maps.Clone(s.nodeByID), maps.Clone(s.voucherByID), maps.Clone(s.newest)
 	c.leases = slices.Clone(s.leases)
 	c.revoked, c.revokedKey = s.revoked.clone(), maps.Clone(s.revokedKey)
+	c.releases, c.rollouts, c.updates, c.updatedBy = s.releases.clone(), s.rollouts.clone(), s.updates.clone(), maps.Clone(s.updatedBy)
 	c.active, c.records, c.seen = maps.Clone(s.active), maps.Clone(s.records), maps.Clone(s.seen)
 	return &c
 }
@@ -203,6 +209,8 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 		change, err = s.applyEnrol(a, p, keys)
 	case *Revoke:
 		change, err = s.applyRevoke(a, p, keys)
+	case *NodeRelease, *Rollout:
+		change, err = s.applySoftware(a, e, keys)
 	default:
 		if e.Type == TypeDeployment || e.Type == TypeStop {
 			change, err = s.applyDeployment(a, e, keys)
@@ -234,6 +242,9 @@ func (s *State) stateRoot() (root sum) {
 		{"entry", len(s.said), s.saidSum}, {"block", len(s.bounds), s.boundsSum},
 	} {
 		fmt.Fprintf(h, "%s %d %x\n", part.name, part.n, part.sum)
+	}
+	if s.hasSoftware() { // a log without any has the root that it always had
+		fmt.Fprintf(h, "node-release %d %x\nrollout %d %x\nupdate %d %x\n", s.releases.len(), s.releases.sum(), s.rollouts.len(), s.rollouts.sum(), s.updates.len(), s.updates.sum())
 	}
 	h.Sum(root[:0])
 	return root

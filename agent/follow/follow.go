@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +44,9 @@ type Config struct {
 	Clock      clock.Clock
 	Log        *slog.Logger
 	Moved      func()
-	Every      time.Duration // between two Syncs while all is well
+	// Barred says why the node takes no new work, "" when it does; nil: it does.
+	Barred func(*ledger.State) string
+	Every  time.Duration // between two Syncs while all is well
 }
 
 // Follower is the loop's state. Only the loop's goroutine touches it, except
@@ -63,11 +66,13 @@ type Follower struct {
 	// agent is over when the agent ends without the node: lives then let go of
 	// what runs.
 	agent context.Context
-	mu    sync.Mutex
-	lives map[int64]*deploy.Life // by deployment
-	wg    sync.WaitGroup
-	err   chan error // a life that could not even be ended
-	down  bool       // the node shuts down: nothing new is begun
+	// following says for others what watching is for the loop.
+	following atomic.Bool
+	mu        sync.Mutex
+	lives     map[int64]*deploy.Life // by deployment
+	wg        sync.WaitGroup
+	err       chan error // a life that could not even be ended
+	down      bool       // the node shuts down: nothing new is begun
 }
 
 // SyncEvery is how often a node looks at the ledger.
@@ -176,6 +181,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		now := f.cfg.Clock.Now()
 		if err != nil {
 			f.watching = false
+			f.following.Store(false)
 			f.trouble.show(f.cfg.Log, now, f.cfg.Ledger.Refused(), err)
 			pause = min(pause+f.cfg.Every, slower*f.cfg.Every)
 		} else {
@@ -208,6 +214,7 @@ func (f *Follower) Run(ctx context.Context) error {
 // caughtUp does what the newest state asks for.
 func (f *Follower) caughtUp(ctx context.Context, now time.Time) {
 	s := f.cfg.Ledger.State()
+	f.following.Store(true)
 	if !f.watching {
 		f.watching = true
 		f.cfg.Log.Info("following the ledger", "size", s.Size(), "root", s.RootHash(), "ledgerTime", time.UnixMilli(s.TimeMs()).UTC().Format(time.RFC3339),
@@ -329,6 +336,12 @@ func (f *Follower) abandon(g *ledger.Grant, e *deploy.Ending) error {
 // claim starts the lives of deployments that are open, fit, and whose turn is
 // this node's.
 func (f *Follower) claim(s *ledger.State, now time.Time) {
+	if f.cfg.Barred != nil {
+		if why := f.cfg.Barred(s); why != "" {
+			f.problemOnce("the node takes no work", errors.New(why))
+			return
+		}
+	}
 	for _, d := range s.Deployments() {
 		if s.Open(d) == 0 {
 			f.settled(d.ID)
@@ -395,6 +408,9 @@ func (f *Follower) sayOnce(d *ledger.Deployment, why string) {
 	f.said[d.ID] = why
 	f.cfg.Log.Info("deployment not claimed", "deployment", d.Name, "entry", d.ID, "err", why)
 }
+
+// Following says whether the last look at the ledger went well.
+func (f *Follower) Following() bool { return f.following.Load() }
 
 // Wait blocks until no life is left.
 func (f *Follower) Wait() { f.wg.Wait() }

@@ -66,6 +66,7 @@ type host struct {
 	kernel   *deploytest.Kernel
 	console  *buffer
 	memory   int64
+	barred   func(*ledger.State) string
 
 	f      *Follower
 	queue  *record.Queue
@@ -147,7 +148,7 @@ func (h *host) boot() {
 	h.f = New(ctx, Config{Ledger: led, World: world, Name: "n1", Voucher: h.log.Voucher("v1", 5, map[string]string{}), VoucherSigner: h.log.Keys["voucher"], Image: "test", Clock: clock.System{}, Log: log, Every: 50 * time.Millisecond,
 		Capacity: func() (ledger.Capacity, error) {
 			return ledger.Capacity{Arch: "amd64", VCPUs: 4, MemoryMiB: h.memory, StorageMiB: 1000, Hypervisor: hyper, Addresses: []string{"192.0.2.1"}, Boot: ledgertest.Boot()}, nil
-		}, LedgerTime: func(time.Time) {}, Moved: func() {}})
+		}, LedgerTime: func(time.Time) {}, Moved: func() {}, Barred: h.barred})
 	h.cancel, h.done = cancel, make(chan struct{})
 	if err := h.f.Adopt(); err != nil {
 		h.t.Fatal(err)
@@ -216,6 +217,36 @@ func TestFromEnrolmentToStop(t *testing.T) {
 	if h.driver.Running() != 0 || h.kernel.Left() != 0 {
 		t.Errorf("%d VMs, %d bridges are left", h.driver.Running(), h.kernel.Left())
 	}
+}
+
+// TestBarred: a node that must not take work says why and takes none; what it
+// has it keeps, and once the bar is gone it takes what there is.
+func TestBarred(t *testing.T) {
+	h := newHost(t, 1)
+	h.barred = func(s *ledger.State) string {
+		if f := s.Floor(); f == "1.1" {
+			return "the floor is " + f
+		}
+		return ""
+	}
+	h.boot()
+	first := h.log.Must(h.log.Register("first", 1, nil))
+	h.status(first, ledger.Running)
+	roll := func(version string) {
+		p := h.log.Rollout(h.log.Must(h.log.NodeRelease(version, "a")), version)
+		p.Floor = version
+		h.log.Must(h.log.Sign(ledger.TypeRollout, p, "release"))
+	}
+	roll("1.1")
+	second := h.log.Must(h.log.Register("second", 1, func(d *spec.Deployment) {
+		d.Gateways, d.Networks[0].Subnet, d.Machines[0].Interfaces[0].Address = nil, "10.43.0.0/24", "10.43.0.2"
+	}))
+	h.until("a reason on the console", func(*ledger.State) bool { return h.console.count("the floor is 1.1") > 0 })
+	if s := h.log.State(); s.Status(s.Deployment(first)) != ledger.Running || len(s.Claims(second)) != 0 {
+		t.Errorf("first is %s, second has %d claims", s.Status(s.Deployment(first)), len(s.Claims(second)))
+	}
+	roll("1.2")
+	h.status(second, ledger.Running)
 }
 
 // TestNothingIsKeptOfWhatIsOver: a node lives for years in memory alone.

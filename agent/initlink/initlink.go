@@ -2,7 +2,7 @@
 
 // Package initlink is the agent's end of its line to the node's PID 1: a
 // SOCK_SEQPACKET socket on fd 3, one word per packet. The agent says "alive",
-// "poweroff" and "reboot"; init says "shutdown".
+// "poweroff", "reboot" and "blessed" (the image's trial is over); init says "shutdown".
 //
 // Without the socket (a test, a run by hand) the line is simply quiet.
 package initlink
@@ -24,6 +24,7 @@ const (
 	PowerOff = "poweroff"
 	Reboot   = "reboot"
 	Shutdown = "shutdown"
+	Blessed  = "blessed"
 )
 
 // Every is the distance of heartbeats.

@@ -217,6 +217,15 @@ func (q *Queue) Incident(claim int64, kind, machine, detail string) error {
 	return err
 }
 
+// Update queues a word about the node's own software.
+func (q *Queue) Update(p ledger.Update) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p.Reason, p.Acted = clip(p.Reason), q.cfg.Ledger.Acted()
+	_, err := q.push(ledger.TypeUpdate, p)
+	return err
+}
+
 // Release gives a claim back, after all that was recorded so far.
 func (q *Queue) Release(claim int64, reason string) error {
 	q.mu.Lock()

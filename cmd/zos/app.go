@@ -78,7 +78,7 @@ func (k *keeper) Write(b []byte) (int, error) {
 // commands lists the command groups, one file each.
 func (a *app) commands() []*cobra.Command {
 	var all []*cobra.Command
-	for _, group := range []func(*app) []*cobra.Command{specCommands, signCommands, imageCommands, nodeCommands, ledgerCommands} {
+	for _, group := range []func(*app) []*cobra.Command{specCommands, signCommands, imageCommands, nodeCommands, ledgerCommands, softwareCommands} {
 		all = append(all, group(a)...)
 	}
 	return all

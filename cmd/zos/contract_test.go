@@ -18,7 +18,7 @@ import (
 )
 
 // contract are the commands whose names are promised.
-const contract = `render|check|sign|verify|submit|stop|status|history|audit|ledger init|ledger serve|ledger verify|ledger demo|ledger join|ledger peer|ledger invite|ledger leave|ledger mirror|ledger backup|ledger restore|ledger revoke|
+const contract = `render|check|sign|verify|submit|stop|status|release|rollout|history|audit|ledger init|ledger serve|ledger verify|ledger demo|ledger join|ledger peer|ledger invite|ledger leave|ledger mirror|ledger backup|ledger restore|ledger revoke|
 image convert|image inspect|image verify|image serve|node build|node run|node capacity`
 
 // every is each command that does something.
@@ -61,7 +61,7 @@ func TestEveryCommand(t *testing.T) {
 				t.Errorf("zos %s --json --bogus: %q, %q, %v", name, out, errs, err)
 			}
 			// No command takes so many, but for one that takes any.
-			if name == "ledger peer" {
+			if name == "ledger peer" || name == "release" {
 				continue
 			}
 			zos(t, exitUsage, append(strings.Fields(name), "a", "b", "c", "d")...)
@@ -140,6 +140,13 @@ func TestExitCodes(t *testing.T) {
 		{"stop shop @led", exitUsage, "--key"},
 		{"stop shop @led --key @key", exitUsage, "is a folder|URL"},
 		{"stop shop --ledger @away @root --key @key", exitUnreachable, "zos ledger serve"},
+		{"release @dir/absent @led --key @key", exitNotFound, "absent"},
+		{"release @dir/junk @led --key @key", exitRefused, "junk: "},
+		{"release @dir/junk @led", exitUsage, "--key"},
+		{"release @led --key @key", exitUsage, "UKIs"},
+		{"rollout @led --key @key", exitUsage, "version"},
+		{"rollout 9.9 @led --key @key", exitNotFound, "9.9|zos release"},
+		{"rollout 9.9 --ledger @away @root --key @key", exitUnreachable, "zos ledger serve"},
 		{"status", exitUsage, "--root is needed"},
 		{"status ship @led", exitNotFound, "ship|zos status"},
 		{"status --ledger @away @root", exitUnreachable, "zos ledger serve"},

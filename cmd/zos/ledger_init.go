@@ -40,8 +40,9 @@ func ledgerInitCommand(a *app) *cobra.Command {
 what; the keys of role "root" sign it. Nodes get root.json in their image.
 
 --require says which roles must sign a deployment, a stop, a voucher and the
-next trust root. Left out: root=root, stop as deployment, voucher=operator.
-Without a role "root" it is made of the --root-key keys, all of which must sign.
+next trust root. Left out: root=root, stop as deployment, voucher=operator. A
+role "release" signs what software nodes run; without it (or --require release=…)
+the ledger takes no release. Without a role "root" it is made of the --root-key keys, all of which must sign.
 
 Exit codes: 0 made, 2 wrong arguments, 3 the policy does not hold together.`,
 		Example: `  zos ledger init ./ledger --origin zos.example/prod \
@@ -53,7 +54,7 @@ Exit codes: 0 made, 2 wrong arguments, 3 the policy does not hold together.`,
 	f := cmd.Flags()
 	f.StringVar(&o.origin, "origin", "", "name of the log, unique in the world, such as zos.example/prod")
 	f.StringArrayVar(&o.roles, "role", nil, "ROLE=KEY.pub[,KEY.pub…]:THRESHOLD; repeat for each role")
-	f.StringArrayVar(&o.requires, "require", nil, "WHAT=ROLE[,ROLE…], WHAT is deployment, stop, voucher or root")
+	f.StringArrayVar(&o.requires, "require", nil, "WHAT=ROLE[,ROLE…], WHAT is deployment, stop, voucher, release or root")
 	f.StringArrayVar(&o.rootKey, "root-key", nil, "private key that signs the trust root (or .pub of a key in ssh-agent); repeat for each")
 	f.BoolVar(&o.shared, "shared-keys", false, "one key may fill several roles")
 	f.DurationVar(&o.window, "window", 10*time.Second, "how long each next node waits before it may claim")
@@ -152,6 +153,9 @@ func policyOf(o initOptions, signers []sign.Signer) (ledger.Root, error) {
 		if len(root.Require[what]) == 0 {
 			root.Require[what] = roles
 		}
+	}
+	if _, ok := root.Policy.Roles["release"]; ok && len(root.Require["release"]) == 0 {
+		root.Require["release"] = []string{"release"}
 	}
 	return root, nil
 }

@@ -55,7 +55,7 @@ func (p *partsFlags) open(log *slog.Logger, arch string) (*kernel.Source, error)
 
 func (a *app) nodeBuild() *cobra.Command {
 	var parts partsFlags
-	var board, root, seedFile, keyDir, out string
+	var board, root, seedFile, keyDir, version, out string
 	var faults bool
 	cmd := &cobra.Command{
 		Use:   "build",
@@ -65,6 +65,9 @@ func (a *app) nodeBuild() *cobra.Command {
 		Example: "  zos node build --board qemu-x86_64 --root ledger/root.json --seed seed.json -o build/images/qemu-x86_64",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !ledger.ValidVersion(version) {
+				return coded(exitUsage, fmt.Errorf("--version %q: want two to four numbers such as 1.4.0", version))
+			}
 			b, err := boards.Load(board)
 			if err != nil {
 				return coded(exitNotFound, err)
@@ -90,7 +93,7 @@ func (a *app) nodeBuild() *cobra.Command {
 				return err
 			}
 			res, err := image.Build(cmd.Context(), image.Request{
-				Board: b, Source: parts.source, Parts: source, Root: envelope, Seed: s, Keys: keys, Faults: faults, Out: out, Guest: parts.guest,
+				Board: b, Source: parts.source, Parts: source, Root: envelope, Seed: s, Keys: keys, Version: version, Faults: faults, Out: out, Guest: parts.guest,
 				Log: a.nodeLog(), Progress: a.progress,
 			})
 			if err != nil {
@@ -104,6 +107,7 @@ func (a *app) nodeBuild() *cobra.Command {
 	cmd.Flags().StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root that goes into the image (env ZOS_ROOT)")
 	cmd.Flags().StringVar(&seedFile, "seed", "", "seed that goes onto the boot partition")
 	cmd.Flags().StringVar(&keyDir, "keys", os.Getenv("ZOS_KEYS"), "folder of Secure Boot keys: the image is signed, and enrols them in setup mode (env ZOS_KEYS)")
+	cmd.Flags().StringVar(&version, "version", image.Version, "version of the image: an update goes to a higher one")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "folder for the result")
 	cmd.Flags().BoolVar(&faults, "faults", false, "a TEST image that obeys the rig's fault channel")
 	must(cmd.MarkFlagRequired("output"))

@@ -25,6 +25,7 @@ func statusCommand(a *app) *cobra.Command {
 		Long: `Show the state of every deployment, or of one by name or log index: registered
 (no node has it), claimed, running, failed, stopping, stopped or replaced; and
 where no node has it, for each node what is against it or when its turn comes.
+Then which versions of the node's image were released, and how far rollouts are.
 
 Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
 5 ledger not reached.`,
@@ -93,18 +94,23 @@ func (a *app) status(ctx context.Context, f ledgerFlags, deployment string) erro
 	for _, d := range list {
 		all = append(all, statusOf(s, d))
 	}
+	software := softwareOf(s)
 	return a.print(struct {
 		Size        int64              `json:"size"`
 		TimeMs      int64              `json:"timeMs"`
 		Nodes       int                `json:"nodeCount"`
 		Deployments []deploymentStatus `json:"deployments"`
-	}{s.Size(), s.TimeMs(), len(s.Nodes()), all}, func(w io.Writer) {
+		Software    softwareStatus     `json:"software"`
+	}{s.Size(), s.TimeMs(), len(s.Nodes()), all, software}, func(w io.Writer) {
 		fmt.Fprintf(w, "ledger %s: %d entries until %s, %d nodes\n", s.Root().Log.Origin, s.Size(), clock(s.TimeMs()), len(s.Nodes()))
 		if len(all) == 0 {
 			fmt.Fprintln(w, "no deployment yet; zos submit puts one on the ledger")
 		}
 		for _, d := range all {
 			d.write(w)
+		}
+		if deployment == "" {
+			software.write(w)
 		}
 	})
 }

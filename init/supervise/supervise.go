@@ -31,6 +31,7 @@ const (
 	PowerOff = "poweroff"
 	Reboot   = "reboot"
 	Shutdown = "shutdown"
+	Blessed  = "blessed"
 )
 
 // Silence is how long an agent may say nothing before it is ended; it beats
@@ -49,12 +50,20 @@ type Child struct {
 	Console io.Writer
 	Log     *slog.Logger
 	Silence time.Duration     // 0 takes the constant
-	Asked   func(word string) // told of "poweroff" and "reboot"
+	Asked   func(word string) // told of "poweroff", "reboot" and "blessed"
 
-	mu   sync.Mutex
-	line *os.File // our end while it runs
-	pid  int
-	beat time.Time
+	mu     sync.Mutex
+	line   *os.File // our end while it runs
+	pid    int
+	beat   time.Time
+	starts int
+}
+
+// Starts is how often the child was started.
+func (c *Child) Starts() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.starts
 }
 
 // LastBeat is when the child last said that it is alive.
@@ -85,6 +94,9 @@ func (c *Child) Run(ctx context.Context) {
 	var wait time.Duration
 	for n := 1; ctx.Err() == nil; n++ {
 		start := time.Now()
+		c.mu.Lock()
+		c.starts = n
+		c.mu.Unlock()
 		why, last := c.once()
 		if ctx.Err() != nil {
 			return
@@ -222,7 +234,7 @@ func (c *Child) listen(line *os.File) {
 			c.mu.Lock()
 			c.beat = time.Now()
 			c.mu.Unlock()
-		case PowerOff, Reboot:
+		case PowerOff, Reboot, Blessed:
 			c.Asked(word)
 		default:
 			c.Log.Warn("unknown word from program", "program", c.Path, "word", word)

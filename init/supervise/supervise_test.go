@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 			n, err = line.Read(b)
 		}
 		if string(b[:n]) == Shutdown {
+			line.Write([]byte(Blessed))
 			line.Write([]byte(PowerOff))
 			time.Sleep(time.Minute)
 		}
@@ -123,7 +124,7 @@ func TestSilenceEndsTheChild(t *testing.T) {
 
 func TestLine(t *testing.T) {
 	c, out := child(t, "well")
-	asked := make(chan string, 1)
+	asked := make(chan string, 2)
 	c.Asked = func(w string) { asked <- w }
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -132,13 +133,18 @@ func TestLine(t *testing.T) {
 	for c.Say(Shutdown) != nil {
 		time.Sleep(5 * time.Millisecond)
 	}
-	select {
-	case w := <-asked:
-		if w != PowerOff {
-			t.Errorf("asked for %s", w)
+	for _, want := range []string{Blessed, PowerOff} {
+		select {
+		case w := <-asked:
+			if w != want {
+				t.Errorf("asked for %s, want %s", w, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("no answer\n%s", out.String())
 		}
-	case <-time.After(30 * time.Second):
-		t.Fatalf("no answer\n%s", out.String())
+	}
+	if n := c.Starts(); n != 1 {
+		t.Errorf("%d starts", n)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

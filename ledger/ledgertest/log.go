@@ -33,16 +33,18 @@ import (
 const Epoch = 1_800_000_000_000
 
 // Log is a ledger. Its policy: a deployment needs author 1 of 1 and security
-// 2 of 2, a stop the author, a voucher the operator.
+// 2 of 2, a stop the author, a voucher the operator, a release of the node's
+// software the role "release".
 type Log struct {
 	t       testing.TB
 	Dir     string // the static files
 	Root    ledger.Root
 	RootEnv []byte
-	Keys    map[string]sign.Signer // "root", "author", "security1", "security2", "operator", "voucher"
+	Keys    map[string]sign.Signer // "root", "author", "security1", "security2", "operator", "release", "voucher"
 	// VoucherKey is the private key file of Keys["voucher"], which is the key of
 	// every voucher of this log.
 	VoucherKey []byte
+	ReleaseKey []byte   // private key file of Keys["release"]
 	Leaves     [][]byte // all entries
 
 	mu      sync.Mutex
@@ -74,9 +76,12 @@ func New(t testing.TB) *Log {
 	if l.Keys["voucher"], l.VoucherKey, err = sign.GenerateSigner(); err != nil {
 		t.Fatal(err)
 	}
+	if l.Keys["release"], l.ReleaseKey, err = sign.GenerateSigner(); err != nil {
+		t.Fatal(err)
+	}
 	l.Root = ledger.Root{Version: 1, Policy: sign.Policy{Roles: map[string]sign.Role{
-		"root": l.role(1, "root"), "author": l.role(1, "author"), "security": l.role(2, "security1", "security2"), "operator": l.role(1, "operator"),
-	}}, Require: map[string][]string{"root": {"root"}, "deployment": {"author", "security"}, "stop": {"author"}, "voucher": {"operator"}},
+		"root": l.role(1, "root"), "author": l.role(1, "author"), "security": l.role(2, "security1", "security2"), "operator": l.role(1, "operator"), "release": l.role(1, "release"),
+	}}, Require: map[string][]string{"root": {"root"}, "deployment": {"author", "security"}, "stop": {"author"}, "voucher": {"operator"}, "release": {"release"}},
 		Lease: ledger.LeasePolicy{WindowMs: 10_000, LeaseMs: 60_000, GraceMs: 30_000}}
 	l.Root.Log, l.signers = Signers(t, "test.example/log")
 	l.RootEnv = l.Sign(ledger.TypeRoot, l.Root, "root")

@@ -122,3 +122,23 @@ func (l *Log) Register(name string, version int64, edit func(*spec.Deployment)) 
 	l.t.Helper()
 	return l.Sign(ledger.TypeDeployment, l.Spec(name, version, edit), "author", "security1", "security2")
 }
+
+// Release is a release of the node's software for some boards.
+func (l *Log) Release(version string, boards ...string) ledger.NodeRelease {
+	r := ledger.NodeRelease{Version: version, Images: []ledger.ReleaseImage{}, Mirrors: []string{}}
+	for _, b := range boards {
+		r.Images = append(r.Images, ledger.ReleaseImage{Board: b, Digest: Digest("uki " + b + " " + version), Size: 1 << 20})
+	}
+	return r
+}
+
+// NodeRelease is its entry with the signature that the policy wants.
+func (l *Log) NodeRelease(version string, boards ...string) []byte {
+	l.t.Helper()
+	return l.Sign(ledger.TypeNodeRelease, l.Release(version, boards...), "release")
+}
+
+// Rollout is a rollout to all nodes at once, which ends at the first failure.
+func (l *Log) Rollout(release int64, version string) ledger.Rollout {
+	return ledger.Rollout{Release: release, Version: version, Labels: map[string]string{}, Waves: []int64{100}, MaxFailed: 1}
+}

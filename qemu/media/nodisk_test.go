@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,38 +30,8 @@ func TestNoDisk(t *testing.T) {
 	if !all() {
 		t.Skip("SKIP here, part of make test-boot")
 	}
-	dir := t.TempDir()
-	tool := filepath.Join(dir, "zos")
-	if out, err := exec.Command("go", "build", "-o", tool, "../../cmd/zos").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	zos := func(args ...string) []byte {
-		t.Helper()
-		out, err := exec.Command(tool, args...).Output()
-		if err != nil {
-			t.Fatalf("zos %v: %v", args, err)
-		}
-		return out
-	}
-	p := func(name string) string { return filepath.Join(dir, name) }
-	for _, k := range []string{"root", "author", "operator"} {
-		s, secret, err := sign.GenerateSigner()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, b := range map[string][]byte{k: secret, k + ".pub": []byte(s.PublicKey() + "\n")} {
-			if err := os.WriteFile(p(name), b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	zos("ledger", "init", p("ledger"), "--origin", "zos.example/nodisk", "--role", "root="+p("root.pub")+":1", "--role", "author="+p("author.pub")+":1",
-		"--role", "operator="+p("operator.pub")+":1", "--require", "root=root", "--require", "deployment=author", "--require", "stop=author",
-		"--require", "voucher=operator", "--root-key", p("root"))
-	root := filepath.Join(p("ledger"), "root.json")
-	zos("ledger", "voucher", "--key", p("operator"), "--root", root, "--uses", "1", "-o", p("voucher.json"))
-	url := serveLedger(t, tool, p("ledger"))
-	port := regexp.MustCompile(`\d+$`).FindString(url)
+	l := newOnline(t, "1")
+	zos, p, root, url, port := l.zos, l.file, l.root, l.url, l.port
 	zos("node", "seed", "--name", "ram", "--ledger", "http://10.0.2.2:"+port, "--voucher", p("voucher.json"), "-o", p("seed.json"))
 	text, err := os.ReadFile(p("seed.json"))
 	if err != nil {
@@ -100,6 +71,58 @@ func TestNoDisk(t *testing.T) {
 			t.Fatalf("the ledger knows %s", out)
 		}
 	}
+}
+
+// online is a ledger in a process of its own, with keys and a voucher.
+type online struct {
+	t                    *testing.T
+	dir, tool, root, url string
+	port                 string // of url: the machine reaches it at 10.0.2.2
+}
+
+func (l *online) file(name string) string { return filepath.Join(l.dir, name) }
+
+// zos runs the tool and wants success.
+func (l *online) zos(args ...string) []byte {
+	l.t.Helper()
+	out, err := exec.Command(l.tool, args...).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		l.t.Fatalf("zos %v: %v", args, err)
+	}
+	return out
+}
+
+// newOnline starts one whose voucher is good for so many enrolments.
+func newOnline(t *testing.T, uses string) *online {
+	t.Helper()
+	l := &online{t: t, dir: t.TempDir()}
+	l.tool = l.file("zos")
+	if out, err := exec.Command("go", "build", "-o", l.tool, "../../cmd/zos").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	p := l.file
+	for _, k := range []string{"root", "author", "operator", "release"} {
+		s, secret, err := sign.GenerateSigner()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, b := range map[string][]byte{k: secret, k + ".pub": []byte(s.PublicKey() + "\n")} {
+			if err := os.WriteFile(p(name), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l.zos("ledger", "init", p("ledger"), "--origin", "zos.example/rig", "--role", "root="+p("root.pub")+":1", "--role", "author="+p("author.pub")+":1",
+		"--role", "operator="+p("operator.pub")+":1", "--role", "release="+p("release.pub")+":1", "--require", "deployment=author", "--require", "stop=author", "--root-key", p("root"))
+	l.root = filepath.Join(p("ledger"), "root.json")
+	l.zos("ledger", "voucher", "--key", p("operator"), "--root", l.root, "--uses", uses, "-o", p("voucher.json"))
+	l.url = serveLedger(t, l.tool, p("ledger"))
+	l.port = regexp.MustCompile(`\d+$`).FindString(l.url)
+	return l
 }
 
 var listening = regexp.MustCompile(`(http://127\.0\.0\.1:\d+)`)

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package update
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf16"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/kernel/partition"
+)
+
+// EFIVars is where the kernel shows the firmware's variables.
+const EFIVars = "/sys/firmware/efi/efivars"
+
+const (
+	loaderGUID = "-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f" // of the Boot Loader Interface
+	globalGUID = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+	attributes = 4 // bytes before a variable's data
+	// espLabel is the boot partition's name in the table that zos writes.
+	espLabel = "zos ESP"
+)
+
+// ErrNoPartition says that the machine was not started from a boot partition of
+// ours: from the network, or from a medium that is not there any more.
+var ErrNoPartition = errors.New("the node was not started from a boot partition of its own")
+
+// Partition finds the device that the loader says it was started from. The
+// partition's GUID is a digest of the image that the disk was written with;
+// init has seen to it that there are no two.
+func Partition(efivars, sys, dev string) (string, error) {
+	guid, err := variable(efivars, "LoaderDevicePartUUID"+loaderGUID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%w: the loader names no partition", ErrNoPartition)
+	}
+	if err != nil {
+		return "", err
+	}
+	all, err := partition.Named(sys, dev, espLabel)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range all {
+		if strings.EqualFold(p.GUID, guid) {
+			return filepath.Join(dev, p.Device), nil
+		}
+	}
+	return "", fmt.Errorf("%w: the loader names partition %s, which no disk here has", ErrNoPartition, strings.ToLower(guid))
+}
+
+// variable reads a text.
+func variable(efivars, name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(efivars, name))
+	if err != nil {
+		return "", fmt.Errorf("EFI variable: %w", err)
+	}
+	if len(b) < attributes || len(b)%2 != 0 {
+		return "", fmt.Errorf("EFI variable %s has %d bytes", name, len(b))
+	}
+	var text []uint16
+	for b = b[attributes:]; len(b) > 0; b = b[2:] {
+		if c := binary.LittleEndian.Uint16(b); c != 0 {
+			text = append(text, c)
+		}
+	}
+	return string(utf16.Decode(text)), nil
+}
+
+// SecureBoot says whether the firmware starts signed programs only.
+func SecureBoot(efivars string) bool {
+	b, err := os.ReadFile(filepath.Join(efivars, "SecureBoot"+globalGUID))
+	return err == nil && len(b) == attributes+1 && b[attributes] == 1
+}
+
+// inspect refuses a UKI that this node could not run, whatever was signed: of
+// another board or version, or without a signature where the firmware wants one.
+func inspect(r io.ReaderAt, version, board string, secure bool) error {
+	f, err := pe.NewFile(r)
+	if err != nil {
+		return fmt.Errorf("the image is no UKI: %w", err)
+	}
+	head, ok := f.OptionalHeader.(*pe.OptionalHeader64)
+	osrel := f.Section(".osrel")
+	if !ok || osrel == nil || f.Section(".linux") == nil || f.Section(".initrd") == nil {
+		return errors.New("the image is no UKI: sections are missing")
+	}
+	text, err := osrel.Data()
+	if err != nil {
+		return fmt.Errorf("the image is no UKI: %w", err)
+	}
+	about := Release(bytes.TrimRight(text, "\x00"))
+	if about.Version != version || about.Board != board {
+		return fmt.Errorf("the image says that it is version %s for board %s, released is %s for %s", about.Version, about.Board, version, board)
+	}
+	const certificates = 4
+	if secure && (head.NumberOfRvaAndSizes <= certificates || head.DataDirectory[certificates].Size == 0) {
+		return errors.New("the image is not signed, and this firmware starts signed ones only")
+	}
+	return nil
+}
+
+// About is what an os-release text says of an image.
+type About struct{ Version, Board string }
+
+// Release reads an os-release text.
+func Release(text []byte) About {
+	var a About
+	for line := range strings.Lines(string(text)) {
+		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		v = strings.Trim(v, `"`)
+		switch k {
+		case "IMAGE_VERSION":
+			a.Version = v
+		case "IMAGE_ID":
+			a.Board = v
+		}
+	}
+	return a
+}
+
+// disk is a partition that nobody else has open.
+type disk struct{ *os.File }
+
+// OpenDisk opens a partition; it fails when the partition is mounted.
+func OpenDisk(device string) (Disk, error) {
+	f, err := os.OpenFile(device, os.O_RDWR|unix.O_EXCL, 0)
+	if err != nil {
+		return nil, fmt.Errorf("boot partition: %w", err)
+	}
+	return disk{f}, nil
+}
+
+// Sync writes out and forgets what memory has, so that what is read later comes
+// from the disk.
+func (d disk) Sync() error {
+	if err := d.File.Sync(); err != nil {
+		return err
+	}
+	return unix.Fadvise(int(d.Fd()), 0, 0, unix.FADV_DONTNEED)
+}

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/agent/update/fat"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/zimage"
+)
+
+// Config is what an updater needs of the rest of the agent.
+type Config struct {
+	// Open opens the boot partition; nobody else has it open until it is closed.
+	Open  func() (Disk, error)
+	About About  // what runs
+	Name  string // of the node
+	Node  string // its id, the fingerprint of its key
+	// Secure says that the firmware starts signed programs only.
+	Secure func() bool
+	State  func() *ledger.State
+	NowMs  func() int64 // ledger time
+	// Fetch brings a verified file and says where it is; it is gone after done.
+	Fetch func(ctx context.Context, t *ledger.Target) (path string, done func(), err error)
+	// Record puts a word for the ledger into the queue, Drain waits for the queue.
+	Record func(ledger.Update) error
+	Drain  func(context.Context) error
+	// Healthy says what is missing for a node that works.
+	Healthy func() error
+	// Blessed tells init that the trial is over.
+	Blessed func() error
+	// Restart ends the guests in order and starts the machine again.
+	Restart func(ctx context.Context, reason string) error
+	Clock   clock.Clock
+	Log     *slog.Logger
+}
+
+// Disk is an open boot partition.
+type Disk interface {
+	fat.Device
+	Close() error
+}
+
+const (
+	// Steady is how long a trial has to be healthy without a break.
+	Steady = 30 * time.Second
+	// TrialTime is how long a trial may take to become so. init's own limit,
+	// for an agent that cannot say anything, is longer (init/trial).
+	TrialTime = 10 * time.Minute
+
+	every      = 2 * time.Second
+	tellAgain  = time.Minute
+	drainTime  = 30 * time.Second
+	retryFirst = 30 * time.Second
+	retryMax   = 15 * time.Minute
+)
+
+// ErrUnfit says that an image will not do, whoever sends it.
+var ErrUnfit = errors.New("the release does not fit this node")
+
+// Updater follows rollouts.
+type Updater struct {
+	cfg   Config
+	mem   memory
+	said  string
+	told  time.Time // when the memory's word was queued last
+	retry time.Duration
+	next  time.Time // no attempt before
+	floor string    // below which nothing is kept, as of the last look
+}
+
+// New makes an updater.
+func New(cfg Config) *Updater { return &Updater{cfg: cfg, mem: empty()} }
+
+// Run takes up what was left, and then follows until ctx is over. It returns at
+// once when the node was not started from a boot partition of its own. What
+// fails is said and tried again: a boot partition that is broken must not take
+// the guests with it, and a trial that cannot be blessed is lost to init.
+func (u *Updater) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := u.begin(ctx)
+		if errors.Is(err, ErrNoPartition) {
+			u.cfg.Log.Info("no updates from here: another version comes with the next boot", "err", err)
+			return
+		}
+		if err == nil {
+			break
+		}
+		u.say("boot partition: " + err.Error())
+		u.pause(ctx)
+	}
+	for ctx.Err() == nil {
+		if err := u.look(ctx); err != nil {
+			u.say("update: " + err.Error())
+		}
+		u.pause(ctx)
+	}
+}
+
+func (u *Updater) pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-u.cfg.Clock.After(every):
+	}
+}
+
+// begin does what the last update left to do.
+func (u *Updater) begin(ctx context.Context) error {
+	todo, err := u.resume()
+	if err != nil {
+		return err
+	}
+	switch todo {
+	case trial:
+		u.cfg.Log.Info("this image is on trial", "version", u.cfg.About.Version, "limit", TrialTime)
+		return u.prove(ctx)
+	case again:
+		return u.restart(ctx, "the trial of "+u.mem.Version+" has not begun")
+	case noted:
+		u.cfg.Log.Info("outcome of the last update", "version", u.mem.Version, "result", u.mem.State, "reason", u.mem.Reason)
+	}
+	return nil
+}
+
+// say logs what is new.
+func (u *Updater) say(what string) {
+	if u.said != what {
+		u.said = what
+		u.cfg.Log.Info(what)
+	}
+}
+
+// with opens the boot partition for a moment, whole.
+func (u *Updater) with(do func(*fat.Volume) error) error {
+	d, err := u.cfg.Open()
+	if err != nil {
+		return err
+	}
+	v, err := fat.Open(d)
+	if err == nil {
+		var did []string
+		if did, err = v.Repair(ours); len(did) > 0 {
+			u.cfg.Log.Warn("the boot partition was repaired after a power cut", "did", did)
+		}
+	}
+	if err == nil {
+		err = do(v)
+	}
+	return errors.Join(err, d.Close())
+}
+
+// resume looks what became of the last update.
+func (u *Updater) resume() (todo deed, err error) {
+	err = u.with(func(v *fat.Volume) error {
+		m, err := load(v)
+		if err != nil {
+			u.cfg.Log.Warn("what was remembered of updates is lost", "err", err)
+		}
+		all, err := slots(v)
+		if err != nil {
+			return err
+		}
+		before := m.State + m.Reason
+		u.mem, todo = judge(all, m, u.cfg.About.Version)
+		if u.mem.State+u.mem.Reason != before || todo == noted {
+			if err := u.mem.save(v); err != nil {
+				return err
+			}
+		}
+		return u.drop(v, u.floor)
+	})
+	return todo, err
+}
+
+// drop removes images that nothing may fall back to.
+func (u *Updater) drop(v *fat.Volume, floor string) error {
+	all, err := slots(v)
+	if err != nil {
+		return err
+	}
+	for _, s := range unsafe(all, u.mem, u.cfg.About.Version, floor) {
+		u.cfg.Log.Info("image removed", "file", s.Path, "floor", floor)
+		if err := v.Remove(s.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prove waits for health and blesses, or goes back.
+func (u *Updater) prove(ctx context.Context) error {
+	start := u.cfg.Clock.Now()
+	since, noted := time.Time{}, start
+	for {
+		now := u.cfg.Clock.Now()
+		err := u.cfg.Healthy()
+		switch {
+		case err != nil && now.Sub(start) >= TrialTime:
+			return u.giveUp(ctx, fmt.Sprintf("not healthy after %s: %s", TrialTime, err))
+		case err != nil:
+			since = time.Time{}
+			// For the image before, should this one not live to say more.
+			if text := err.Error(); text != u.mem.Reason && now.Sub(noted) >= Steady {
+				u.mem.Reason, noted = text, now
+				if err := u.with(func(v *fat.Volume) error { return u.mem.save(v) }); err != nil {
+					return err
+				}
+			}
+		case since.IsZero():
+			since = now
+		case now.Sub(since) >= Steady:
+			return u.bless(now.Sub(start))
+		}
+		if u.pause(ctx); ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// bless makes the running image what the node starts from now on.
+func (u *Updater) bless(took time.Duration) error {
+	u.mem.State, u.mem.Reason, u.mem.Told = stateBlessed, fmt.Sprintf("healthy for %s, %s after the agent's start", Steady, took.Round(time.Second)), u.mem.Rollout < 0
+	err := u.with(func(v *fat.Volume) error {
+		all, err := slots(v)
+		if err != nil {
+			return err
+		}
+		mine := named(all, u.cfg.About.Version)
+		if mine == nil {
+			return fmt.Errorf("the running image %s is gone from the boot partition", u.cfg.About.Version)
+		}
+		if mine.Counted {
+			if err := v.Rename(mine.Path, slot{Version: mine.Version}.path()); err != nil {
+				return err
+			}
+		}
+		return u.mem.save(v)
+	})
+	if err != nil {
+		return err
+	}
+	u.cfg.Log.Info("this image is blessed", "version", u.cfg.About.Version, "took", took.Round(time.Second))
+	return u.cfg.Blessed()
+}
+
+// giveUp takes the last tries away: the loader goes back at the next start.
+func (u *Updater) giveUp(ctx context.Context, why string) error {
+	u.cfg.Log.Error("this image is given up", "version", u.cfg.About.Version, "err", why)
+	u.mem.Reason = why
+	err := u.with(func(v *fat.Volume) error {
+		if err := u.mem.save(v); err != nil {
+			return err
+		}
+		all, err := slots(v)
+		if err != nil {
+			return err
+		}
+		mine := named(all, u.cfg.About.Version)
+		if mine == nil || !mine.Counted || mine.Left == 0 {
+			return nil
+		}
+		return v.Rename(mine.Path, slot{Version: mine.Version, Counted: true, Done: max(mine.Done, 1)}.path())
+	})
+	return errors.Join(err, u.restart(ctx, "trial of "+u.cfg.About.Version+" given up: "+why))
+}
+
+// restart does not return before the machine is on its way down.
+func (u *Updater) restart(ctx context.Context, why string) error {
+	u.cfg.Log.Info("the machine starts again", "reason", why)
+	if err := u.cfg.Restart(ctx, why); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// look does what the newest state of the ledger asks for.
+func (u *Updater) look(ctx context.Context) error {
+	s := u.cfg.State()
+	if s == nil || s.Root() == nil {
+		return nil
+	}
+	node := s.Node(u.cfg.Node)
+	if node == nil {
+		return nil // nobody would take its word
+	}
+	if err := u.tell(s); err != nil {
+		return err
+	}
+	if floor := s.Floor(); floor != u.floor {
+		if err := u.with(func(v *fat.Volume) error { return u.drop(v, floor) }); err != nil {
+			return err
+		}
+		u.floor = floor
+	}
+	if _, over := results[u.mem.State]; over && !u.mem.Told || u.cfg.Clock.Now().Before(u.next) {
+		return nil
+	}
+	if err := u.cfg.Healthy(); err != nil {
+		return nil // its memory is not divided yet, or the state is an old one
+	}
+	target, why := s.NextUpdate(ledger.NodeFacts{Name: u.cfg.Name, Labels: node.Labels, Board: u.cfg.About.Board, Version: u.cfg.About.Version, Tried: u.mem.Tried}, u.cfg.NowMs())
+	if target == nil {
+		u.say("no update: " + why)
+		return nil
+	}
+	err := u.take(ctx, target)
+	if err != nil {
+		u.retry = min(max(2*u.retry, retryFirst), retryMax)
+		u.next = u.cfg.Clock.Now().Add(u.retry)
+		return fmt.Errorf("%s not put in place, again in %s: %w", target.Version, u.retry, err)
+	}
+	return nil
+}
+
+// results of the ledger for states of the memory.
+var results = map[string]string{stateBlessed: ledger.UpdateBlessed, stateBack: ledger.UpdateRolledBack, stateFailed: ledger.UpdateFailed}
+
+// tell brings the outcome onto the ledger, and goes on until it stands there.
+func (u *Updater) tell(s *ledger.State) error {
+	result, over := results[u.mem.State]
+	if u.mem.Told || !over {
+		return nil
+	}
+	known := false
+	for _, r := range s.Rollouts() {
+		known = known || r.ID == u.mem.Rollout && r.Rollout.Version == u.mem.Version
+	}
+	if last := s.Updated(u.mem.Rollout, u.cfg.Name); !known || last != nil && last.Result == result {
+		u.mem.Told = true
+		return u.with(func(v *fat.Volume) error { return u.mem.save(v) })
+	}
+	if now := u.cfg.Clock.Now(); now.Sub(u.told) >= tellAgain {
+		u.told = now
+		return u.record(result)
+	}
+	return nil
+}
+
+func (u *Updater) record(result string) error {
+	return u.cfg.Record(ledger.Update{Rollout: u.mem.Rollout, Version: u.mem.Version, Result: result, Running: u.cfg.About.Version, Reason: u.mem.Reason})
+}
+
+// take fetches a release, puts it in place, and starts the machine into it.
+func (u *Updater) take(ctx context.Context, t *ledger.Target) error {
+	u.cfg.Log.Info("update", "rollout", t.Rollout, "from", u.cfg.About.Version, "to", t.Version, "bytes", t.Image.Size)
+	u.mem = memory{Rollout: t.Rollout, Version: t.Version, Told: true, Tried: u.mem.Tried}
+	err := u.place(ctx, t)
+	if errors.Is(err, ErrNoRoom) || errors.Is(err, ErrUnfit) {
+		u.mem.failed(stateFailed, err.Error())
+		u.cfg.Log.Error("update failed", "to", t.Version, "err", err)
+		return u.with(func(v *fat.Volume) error { return u.mem.save(v) })
+	}
+	if err != nil {
+		return err
+	}
+	u.mem.Reason = "written and read back; the machine starts again"
+	if err := u.record(ledger.UpdateTrying); err != nil {
+		return err
+	}
+	drain, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	if err := u.cfg.Drain(drain); err != nil {
+		u.cfg.Log.Warn("the ledger has not heard of the trial yet", "err", err)
+	}
+	return u.restart(ctx, "update to "+t.Version)
+}
+
+func (u *Updater) place(ctx context.Context, t *ledger.Target) error {
+	path, done, err := u.cfg.Fetch(ctx, t)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := u.fits(path, t); err != nil {
+		return err
+	}
+	return u.with(func(v *fat.Volume) (err error) {
+		u.mem, err = install(v, u.cfg.About.Version, image{t.Version, t.Image.Digest, t.Image.Size, path}, u.mem)
+		return err
+	})
+}
+
+// fits looks at a verified file before anything is changed for it.
+func (u *Updater) fits(path string, t *ledger.Target) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return fmt.Errorf("image: %w", err)
+	case info.Size() != t.Image.Size:
+		return fmt.Errorf("%w: the image has %d bytes, released were %d", ErrUnfit, info.Size(), t.Image.Size)
+	}
+	if err := inspect(f, t.Version, u.cfg.About.Board, u.cfg.Secure()); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnfit, err)
+	}
+	return nil
+}
+
+// Below says why a node that runs less than the floor takes no work, "" when it
+// may.
+func Below(s *ledger.State, version string) string {
+	if floor := s.Floor(); floor != "" && ledger.CompareVersions(version, floor) < 0 {
+		return fmt.Sprintf("this node runs %s, and the ledger's floor is %s: it waits for its update", version, floor)
+	}
+	return ""
+}
+
+// Room is for zimage.Fetcher.BlobWithin: an image is as large as was signed.
+func Room(size int64, more func(bytes int64) error) func(int64) error {
+	asked := int64(0)
+	return func(n int64) error {
+		if asked += n; n > size {
+			return fmt.Errorf("%w: a mirror sends %d bytes, the release has %d", zimage.ErrNoRoom, n, size)
+		}
+		return more(n)
+	}
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/agent/content"
+	"github.com/zos-node/zos/agent/follow"
+	"github.com/zos-node/zos/agent/initlink"
+	"github.com/zos-node/zos/agent/record"
+	"github.com/zos-node/zos/agent/update"
+	"github.com/zos-node/zos/kernel/partition"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/zimage"
+)
+
+// updates makes the part that follows rollouts of the node's own image.
+func (n *node) updates(signer sign.Signer, led *follow.Ledger, queue *record.Queue, store *content.Store, mirrors *follow.Mirrors, log *slog.Logger) error {
+	dir := filepath.Join(runDir, "update")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+	fetch := func(ctx context.Context, t *ledger.Target) (string, func(), error) {
+		f := zimage.Fetcher{Mirrors: slices.Concat(n.seed.Mirrors, t.Mirrors), HTTP: n.web, Log: log, Report: mirrors.Report}
+		path := filepath.Join(dir, "image")
+		room := update.Room(t.Image.Size, func(bytes int64) error { return store.Room((bytes + 1<<20 - 1) >> 20) })
+		if _, err := f.BlobWithin(ctx, t.Image.Digest, path, room); err != nil {
+			return "", nil, err
+		}
+		return path, func() {
+			if err := os.Remove(path); err != nil {
+				log.Warn("image stays in memory", "err", err)
+			}
+		}, nil
+	}
+	n.updater = update.New(update.Config{
+		Open: func() (update.Disk, error) {
+			device, err := update.Partition(update.EFIVars, partition.Sys, partition.Dev)
+			if err != nil {
+				return nil, err
+			}
+			return update.OpenDisk(device)
+		},
+		About: n.about, Name: n.seed.Name, Node: signer.KeyID(), Secure: func() bool { return update.SecureBoot(update.EFIVars) },
+		State: led.State, NowMs: func() int64 { return led.NowMs(clock.System{}.Now()) }, Fetch: fetch, Record: queue.Update, Drain: queue.Drain,
+		Healthy: n.healthy, Blessed: func() error { return n.link.Send(initlink.Blessed) },
+		Restart: func(_ context.Context, reason string) error {
+			n.down(reason)
+			return n.link.Send(initlink.Reboot)
+		},
+		Clock: clock.System{}, Log: log,
+	})
+	return nil
+}
+
+// healthy says what a node that works would have and this one has not.
+func (n *node) healthy() error {
+	switch {
+	case !n.guests().ready:
+		return errors.New("drivers and hypervisor are not ready")
+	case !n.follower.Following():
+		return errors.New("the ledger is not followed")
+	}
+	return n.progress.Healthy()
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package media
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/image/fat32"
+	"github.com/zos-node/zos/qemu"
+)
+
+const (
+	updateBoard = "qemu-x86_64"
+	// As image.Disk lays this board's disk out.
+	espStart = 1 << 20
+	espSize  = 128 << 20
+)
+
+// fleet is one node with a disk of its own that keeps what is written to it,
+// a ledger, and a mirror.
+type fleet struct {
+	t      *testing.T
+	l      *online
+	store  string
+	disk   string
+	vars   string
+	uki    image.UKI // version 1.0, to make others from
+	patch  []byte    // its initramfs
+	m      *qemu.Machine
+	starts int
+}
+
+// newFleet flashes version 1.0; the node is not started yet.
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	f := &fleet{t: t, l: newOnline(t, "500")}
+	f.store, f.disk, f.vars = f.l.file("store"), f.l.file("disk.img"), f.l.file("vars.fd")
+	if err := os.Mkdir(f.store, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mirror, _ := serve(t, f.store)
+	f.l.zos("node", "seed", "--name", "edge", "--ledger", "http://10.0.2.2:"+f.l.port, "--mirror", fmt.Sprintf("http://10.0.2.2:%d", mirror),
+		"--voucher", f.l.file("voucher.json"), "-o", f.l.file("seed.json"))
+	r := request(t, updateBoard, f.l.file("image"))
+	r.Version, r.Hypervisor = "1.0", image.FindHypervisor
+	var err error
+	if r.Seed, err = os.ReadFile(f.l.file("seed.json")); err != nil {
+		t.Fatal(err)
+	}
+	if r.Root, err = os.ReadFile(f.l.root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := image.Build(context.Background(), r); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(r.Out, image.MediumUKI))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.uki, err = image.ReadUKI(b); err != nil {
+		t.Fatal(err)
+	}
+	if f.uki.Stub, err = stub(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(r.Out, image.MediumDisk), f.disk); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.off)
+	return f
+}
+
+// release makes another version of the same image, altered by edit, and rolls
+// it out.
+func (f *fleet) release(version string, edit func(*image.UKI, *image.Tree)) {
+	f.t.Helper()
+	u, more := f.uki, image.Patch()
+	u.OSRel = image.OSRelease(version, updateBoard)
+	more.File("etc/os-release", 0o644, u.OSRel)
+	if edit != nil {
+		edit(&u, more)
+	}
+	if u.Initrd != nil {
+		var err error
+		if u.Initrd, err = image.Appended(u.Initrd, more); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	b, err := u.Build()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	name := f.l.file("node-" + version + ".uki")
+	if err := os.WriteFile(name, b, 0o644); err != nil {
+		f.t.Fatal(err)
+	}
+	on := []string{"--ledger", f.l.url, "--root", f.l.root, "--key", f.l.file("release")}
+	f.l.zos(append([]string{"release", name, "--store", f.store}, on...)...)
+	f.l.zos(append([]string{"rollout", version, "--waves", "100"}, on...)...)
+}
+
+// on starts the machine from its disk.
+func (f *fleet) on() {
+	f.t.Helper()
+	f.starts++
+	f.m = start(f.t, qemu.Options{Disk: f.disk, UEFI: &qemu.UEFI{Bus: "virtio", Keep: f.vars, Write: true}})
+}
+
+// off takes its power away.
+func (f *fleet) off() {
+	if f.m != nil {
+		if err := f.m.Close(); err != nil {
+			f.t.Error(err)
+		}
+	}
+}
+
+// update is a node's last word about the newest rollout.
+type update struct{ Name, Result, Running, Reason string }
+
+func (f *fleet) word() update {
+	f.t.Helper()
+	var st struct {
+		Software struct {
+			Rollouts []struct{ Nodes []update }
+		}
+	}
+	if err := json.Unmarshal(f.l.zos("status", "--ledger", f.l.url, "--root", f.l.root, "--json"), &st); err != nil {
+		f.t.Fatal(err)
+	}
+	all := st.Software.Rollouts
+	if n := len(all); n > 0 && len(all[n-1].Nodes) > 0 {
+		return all[n-1].Nodes[0]
+	}
+	return update{}
+}
+
+// until starts the machine again whenever it went down, as a real one does by
+// itself, until the ledger has a result.
+func (f *fleet) until(result string) update {
+	f.t.Helper()
+	begun, starts := time.Now(), f.starts
+	for deadline := begun.Add(4 * limit); ; time.Sleep(time.Second) {
+		u := f.word()
+		if u.Result == result {
+			f.t.Logf("%s after %d starts and %.0f s: %+v", result, f.starts-starts, time.Since(begun).Seconds(), u)
+			return u
+		}
+		if time.Now().After(deadline) {
+			f.t.Fatalf("the ledger has %+v, want %s\n%s", u, result, f.m.Console.Tail(40))
+		}
+		select {
+		case <-f.m.Done():
+			f.off()
+			f.on()
+		default:
+		}
+	}
+}
+
+// TestUpdate: X to Y; versions that are broken in their kernel, init and agent
+// go back to Y, which says so on the ledger; Z.
+func TestUpdate(t *testing.T) {
+	whole(t)
+	f := newFleet(t)
+	f.on()
+	says(t, f.m, `msg="following the ledger"`)
+	f.release("1.1", nil)
+	if u := f.until("blessed"); u.Running != "1.1" {
+		t.Fatalf("%+v", u)
+	}
+	for _, c := range []struct {
+		version, what string
+		edit          func(*image.UKI, *image.Tree)
+		says          string
+	}{
+		{"1.2", "agent: it ends at once", func(_ *image.UKI, more *image.Tree) { more.Symlink("bin/agent", "/init") }, "its agent never came up"},
+		{"1.3", "init: it is no program", func(_ *image.UKI, more *image.Tree) { more.File("init", 0o755, []byte("junk")) }, "its agent never came up"},
+		{"1.4", "kernel: it has no initramfs", func(u *image.UKI, _ *image.Tree) { u.Initrd = []byte("junk") }, "its agent never came up"},
+	} {
+		before := f.starts
+		f.release(c.version, c.edit)
+		u := f.until("rolled-back")
+		if u.Running != "1.1" || !strings.Contains(u.Reason, c.says) || !strings.Contains(u.Reason, "started 3 times") || f.starts-before < 4 {
+			t.Errorf("%s (%s): %+v after %d starts", c.version, c.what, u, f.starts-before)
+		}
+	}
+	f.release("1.5", nil)
+	if u := f.until("blessed"); u.Running != "1.5" {
+		t.Fatalf("%+v", u)
+	}
+	f.off()
+	f.slots("zos-1.1.efi", "zos-1.5.efi")
+}
+
+// slots reads the disk when the machine is off.
+func (f *fleet) slots(want ...string) {
+	f.t.Helper()
+	if names := f.ukis(); !slices.Equal(names, want) {
+		f.t.Errorf("the disk has %v, want %v", names, want)
+	}
+}
+
+// ukis are the names of the images on a disk that fsck.vfat has nothing against.
+func (f *fleet) ukis() []string {
+	f.t.Helper()
+	d, err := os.Open(f.disk)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer d.Close()
+	all, err := fat32.Read(d, espStart, espSize)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var names []string
+	for _, file := range all {
+		if name, ok := strings.CutPrefix(file.Path, "/EFI/Linux/"); ok && strings.HasSuffix(name, ".efi") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	f.fsck(io.NewSectionReader(d, espStart, espSize))
+	return names
+}
+
+func (f *fleet) fsck(volume io.Reader) {
+	f.t.Helper()
+	tool, err := exec.LookPath("fsck.vfat")
+	if err != nil {
+		tool = "/usr/sbin/fsck.vfat"
+	}
+	out, err := os.Create(f.l.file("volume"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	_, err = io.Copy(out, volume)
+	if err := errors.Join(err, out.Close()); err != nil {
+		f.t.Fatal(err)
+	}
+	if said, err := exec.Command(tool, "-n", out.Name()).CombinedOutput(); err != nil {
+		f.t.Errorf("fsck.vfat: %v\n%s", err, said)
+	}
+}
