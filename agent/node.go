@@ -65,6 +65,7 @@ type node struct {
 	web      *http.Client
 	world    *deploy.World
 	follower *follow.Follower
+	mirrors  *follow.Mirrors
 
 	mu     sync.Mutex
 	can    guests

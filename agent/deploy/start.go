@@ -148,12 +148,15 @@ func (l *Life) failed(f *failure) error {
 	m := f.machine
 	words := lastWords(m) // killing removes what the console said
 	errs := []error{f}
-	if f.hard {
+	if f.hard || f.away {
 		errs = append(errs, l.kill(m))
 	}
 	m.log.Error("machine failed", "kind", f.kind, "err", f.detail)
 	for _, w := range words {
 		m.log.Info("last words", "from", w.from, "line", w.line)
+	}
+	if f.away {
+		return onlyHere(errors.Join(append(errs, l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, f.detail))...))
 	}
 	if !f.hard {
 		return f
@@ -164,7 +167,11 @@ func (l *Life) failed(f *failure) error {
 	if f.kind != IncidentPanic {
 		return errors.Join(append(errs, record(""))...)
 	}
-	errs = append(errs, l.world.Content.Quarantine(m.plan.VM.Disks[0].Path, func(detail string) error { return record("; " + detail) }))
+	if m.disk != nil && l.world.Images.IsArriving(m.disk) {
+		errs = append(errs, record("; what had arrived of the disk goes into quarantine"), l.world.Images.Condemn(context.Background(), m.disk))
+		return errors.Join(errs...)
+	}
+	errs = append(errs, l.world.Content.Quarantine(l.world.Content.ImagePath(m.plan.Image), func(detail string) error { return record("; " + detail) }))
 	return errors.Join(errs...)
 }
 
@@ -181,7 +188,7 @@ func (l *Life) Condemned(f content.Finding) (mine bool, err error) {
 	}
 	var names []string
 	for _, m := range p.Machines {
-		if f.Path == m.VM.Kernel || f.Path == m.VM.Initramfs || f.Path == m.VM.Disks[0].Path {
+		if f.Path == m.VM.Kernel || f.Path == m.VM.Initramfs || f.Path == l.world.Content.ImagePath(m.Image) {
 			names = append(names, m.Name)
 		}
 	}
