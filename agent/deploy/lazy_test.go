@@ -14,6 +14,7 @@ import (
 
 	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/imaged/serve"
+	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/vm/proc"
@@ -51,6 +52,9 @@ func (f *servers) start(_ context.Context, p proc.Spec) (imaged.Process, error) 
 	s := &server{events: make(chan vm.Event, 8), done: make(chan struct{})}
 	f.all[p.Dir] = s
 	f.n++
+	if _, err := p.Parse([]byte(`{"event":"progress","touched":[0]}`), time.Now()); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -136,6 +140,10 @@ func TestLazyThenWhole(t *testing.T) {
 	}
 	if r := b.ledger.State().Records(g.Index)[phase.Index(phase.FetchContent)].Record.Detail; !strings.Contains(r, "is served while it arrives") {
 		t.Errorf("fetch-content says %q", r)
+	}
+	// What the start read is known to whoever reads the ledger.
+	if s := trace.Last(b.ledger.State(), ledgertest.Digest("image"), 1); s == nil || s.Machine != "web" || s.Claim != g.Index || len(s.Chunks) != 1 {
+		t.Errorf("trace %+v", s)
 	}
 	s, _ := f.last()
 	s.say(serve.Whole, "")

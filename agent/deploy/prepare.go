@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/plan"
 	"github.com/zos-node/zos/spec"
@@ -87,6 +88,11 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 		pieces = append(pieces, piece{"blob " + digest, func(ctx context.Context) (int64, error) { return l.world.Content.Blob(ctx, digest) }})
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.manifests)) {
+		if m := l.manifests[id]; l.world.Images.Serves(m.DiskSize) {
+			if s := trace.Last(l.world.Ledger.State(), id, len(m.Chunks)); s != nil {
+				l.world.Images.Hint(id, s.Chunks)
+			}
+		}
 		pieces = append(pieces, piece{"image " + id, func(ctx context.Context) (int64, error) { return l.world.Images.Image(ctx, l.manifests[id], id) }})
 	}
 	// Two at a time: hashing again what is here keeps one processor busy, and

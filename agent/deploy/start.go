@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/zos-node/zos/agent/content"
+	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/wait"
 )
@@ -92,6 +93,9 @@ func (l *Life) running(_ context.Context, out *phase.Out) error {
 	return l.update(func(s *State) { s.Running = true })
 }
 
+// maxDetail is less than what the ledger takes of a text.
+const maxDetail = 7 << 10
+
 func (l *Life) serving(out *phase.Out) error {
 	p := l.planned()
 	d, err := p.Digest()
@@ -108,6 +112,15 @@ func (l *Life) serving(out *phase.Out) error {
 		out.Digest("guestKey/"+m.Name, digest(id.PublicKey))
 		out.Digest("image/"+m.Name, m.Image)
 		out.Detail += fmt.Sprintf("guestKey/%s=%s; ", m.Name, id.PublicKey)
+	}
+	// Where nobody has said it yet, what the starts read of images that were
+	// still arriving; as much as a record holds.
+	for _, m := range p.Machines {
+		if live := l.machines[m.Name]; live != nil && live.disk != nil && trace.Last(l.world.Ledger.State(), m.Image, live.disk.Chunks()) == nil {
+			if d := trace.Detail(m.Name, live.disk.Touched()); len(out.Detail)+len(d) < maxDetail {
+				out.Detail += d
+			}
+		}
 	}
 	return nil
 }

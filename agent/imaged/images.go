@@ -131,6 +131,23 @@ func (i *Images) used(id string, but int64) bool {
 	return false
 }
 
+// Hint says what a start of an image read elsewhere; what was seen here counts
+// more.
+func (i *Images) Hint(id string, chunks []int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.traces[id] == nil {
+		i.traces[id] = chunks
+	}
+}
+
+// Serves says whether an image of so many bytes would be served here.
+func (i *Images) Serves(bytes int64) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.launch != nil && bytes >= i.from
+}
+
 // Image makes sure that a machine can start from an image: the whole disk is
 // here and right, or its beginning is and the rest is being fetched. It gives
 // how many bytes mirrors had to send until now.

@@ -107,6 +107,9 @@ func (s *Served) missingChunks() int {
 	return s.missing
 }
 
+// Chunks is how many the image has.
+func (s *Served) Chunks() int { return len(s.cfg.Manifest.Chunks) }
+
 // Touched are the chunks that were read, in the order of their first reads.
 func (s *Served) Touched() []int {
 	s.mu.Lock()

@@ -76,6 +76,10 @@ func imageArrives(t *testing.T, w *world, n *node, m *mirror) {
 		}
 	}
 
+	if out := mustZos(t, "image", "inspect", id, "--store", w.path("store"), "--ledger", w.ledger, "--root", w.root); !strings.Contains(out, "a start read ") {
+		t.Errorf("nobody sees what the start read:\n%s", out)
+	}
+
 	mark := n.Console.Mark()
 	n.fault(t, map[string]any{"do": "kill", "name": "imaged"}, nil)
 	w.until(deadline(t), "the restart", func(s *ledger.State) bool { return w.serving(g.Index) > 1 })
