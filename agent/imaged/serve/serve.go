@@ -28,7 +28,7 @@ const (
 	memoryLimit = 48 << 20 // what the garbage collector aims at
 	// ahead is how many chunks that nobody waits for are fetched at once: what
 	// somebody waits for shares the line with them.
-	ahead = 4
+	ahead = 8
 	// calm is how long nobody must have waited before the rest is fetched.
 	calm = 300 * time.Millisecond
 	// headChunks of the trace are there before a guest may start.
@@ -152,8 +152,9 @@ func (p *process) refusing(get lazy.Get) lazy.Get {
 	}
 }
 
-// order is the first metadata, the hash tree, and the trace: every start
-// reads the first, and reads of anything need the second.
+// order is the first metadata, the hash tree, the trace, and the rest of the
+// metadata: every start reads the first, reads of anything need the second,
+// and finding files is what waits most often on a long line.
 func (p *process) order() []int {
 	order := []int{0}
 	for i, c := range p.cfg.Manifest.Chunks {
@@ -166,8 +167,15 @@ func (p *process) order() []int {
 			order = append(order, i)
 		}
 	}
+	for i := 1; i < len(p.cfg.Manifest.Chunks) && p.cfg.Manifest.Chunks[i].Size == metaChunk; i++ {
+		order = append(order, i)
+	}
 	return order
 }
+
+// metaChunk is the size of the pieces of metadata, which lead the disk; a run
+// of files at their end that is as long does no harm.
+const metaChunk = 64 << 10
 
 func (p *process) headSize() int {
 	tree := 0
@@ -184,6 +192,7 @@ func (p *process) transport() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = nil
 	t.ResponseHeaderTimeout = replyTimeout
+	t.MaxIdleConnsPerHost = 4 * ahead // a read that waits must not wait for a connection as well
 	return counting{t, &p.wire}
 }
 

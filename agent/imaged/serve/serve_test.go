@@ -14,14 +14,15 @@ import (
 )
 
 // TestOrder: the first metadata, the tree, then the trace, of which nothing
-// that there is not is wanted.
+// that there is not is wanted, then the other metadata.
 func TestOrder(t *testing.T) {
 	m := zimage.Manifest{DataSize: 12288}
 	for off := int64(0); off < 5*4096; off += 4096 {
 		m.Chunks = append(m.Chunks, zimage.Chunk{Off: off, Size: 4096})
 	}
+	m.Chunks[1].Size = metaChunk
 	p := &process{cfg: Config{Manifest: m, Trace: []int{2, -1, 5, 1 << 40, 1}}, bits: make([]bool, len(m.Chunks))}
-	if got, want := p.order(), []int{0, 3, 4, 2, 1}; !slices.Equal(got, want) {
+	if got, want := p.order(), []int{0, 3, 4, 2, 1, 1}; !slices.Equal(got, want) {
 		t.Errorf("order %v, want %v", got, want)
 	}
 }
