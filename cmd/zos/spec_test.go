@@ -243,7 +243,7 @@ func lie(t *testing.T, store, field string) {
 		t.Fatal(err)
 	}
 	last := hint[field][len(hint[field])-1]
-	hint[field] = hint[field][:len(hint[field])-1] + string("01"[last%2])
+	hint[field] = hint[field][:len(hint[field])-1] + string("10"[last%2])
 	b, err := json.Marshal(hint)
 	if err != nil {
 		t.Fatal(err)
