@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/agent/follow"
+	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/update"
@@ -38,6 +40,9 @@ import (
 const (
 	hypervisorPath = "/etc/zos/hypervisor.json"
 	cgroups        = "/sys/fs/cgroup/zos"
+	imagedPath     = "/bin/" + imaged.Name
+	// imageDeadline is how long a guest may wait for a part of its disk.
+	imageDeadline = 2 * time.Minute
 )
 
 func dialer() func(context.Context, string, string) (net.Conn, error) {
@@ -72,14 +77,14 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	mirrors := &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
+	n.mirrors = &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	store, err := content.Open(content.Config{Dir: filepath.Join(runDir, "store"), Clock: clock.System{}, Log: part("store"), Space: n.space,
-		Fetch: &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: mirrors.Report},
+		Fetch: &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: n.mirrors.Report},
 		Found: func(f content.Finding) error { return n.follower.Wrong(f) }})
 	if err != nil {
 		return err
 	}
-	n.world = &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store,
+	n.world = &deploy.World{Node: signer.KeyID(), Signer: signer, Ledger: led, Records: queue, Content: store, Images: imaged.NewImages(store, part("image")),
 		Network: n.manager, Clock: clock.System{}, Log: n.all, RunDir: runDir, Cgroups: cgroups, Resources: capacity.AvailableMiB}
 	voucher, err := sign.ParseSigner([]byte(n.seed.VoucherKey))
 	if err != nil {
@@ -91,7 +96,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 		Moved: func() { n.progress.Moved("follow", followLimit) }})
 	go queue.Run(ctx)
 	go store.Scrub(ctx)
-	return n.updates(signer, led, queue, store, mirrors, part("update"))
+	return n.updates(signer, led, queue, store, n.mirrors, part("update"))
 }
 
 // space is what the division of the node's memory leaves for content: all of
@@ -143,6 +148,9 @@ func (n *node) prepare(ctx context.Context) error {
 	if n.boot, err = vouched(bootTrust, n.state); err != nil {
 		return err
 	}
+	if err := n.lazily(ctx); err != nil {
+		return err
+	}
 	n.log.Info("hypervisor", "name", hyper.Name, "version", hyper.Version, "source", hyper.Source, "digest", hyper.Digest)
 	n.world.Driver, n.world.Hypervisor = driver, hyper.Hypervisor
 	if err := n.follower.Adopt(); err != nil {
@@ -152,6 +160,16 @@ func (n *node) prepare(ctx context.Context) error {
 	defer n.mu.Unlock()
 	n.can = guests{true, division, hyper}
 	return nil
+}
+
+// lazily has large images served while they arrive.
+func (n *node) lazily(ctx context.Context) error {
+	if err := imaged.Available(); err != nil {
+		n.log.Warn("every image is fetched whole before its guest starts", "err", err)
+		return nil
+	}
+	l := imaged.New(filepath.Join(runDir, imaged.Name), imagedPath, n.seed.Mirrors, imageDeadline, n.mirrors.Report, n.all.With("part", "imaged"))
+	return n.world.Images.Lazy(ctx, l, imaged.LazyFrom)
 }
 
 // drivers waits until init has loaded what guests and packet filter need.

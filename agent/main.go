@@ -5,7 +5,9 @@
 // takes orders from nothing but the ledger.
 //
 // The parts are the sub-packages, each one concern. node.go puts them
-// together; this file only starts and ends the process.
+// together; this file only starts and ends the process. Under the name imaged
+// the program is another one: the process that serves images while they arrive
+// (package imaged). One file in the image is less than two.
 package main
 
 import (
@@ -13,7 +15,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+
+	"github.com/zos-node/zos/agent/imaged"
+	"github.com/zos-node/zos/agent/imaged/serve"
 )
 
 // memoryLimit is what the garbage collector aims at: the budget of the
@@ -21,6 +27,9 @@ import (
 const memoryLimit = 40 << 20
 
 func main() {
+	if filepath.Base(os.Args[0]) == imaged.Name {
+		os.Exit(serve.Main())
+	}
 	debug.SetMemoryLimit(memoryLimit)
 	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
 	if err := run(context.Background(), log); err != nil {

@@ -68,6 +68,7 @@ type node struct {
 	follower *follow.Follower
 	about    update.About // the image that runs
 	updater  *update.Updater
+	mirrors  *follow.Mirrors
 
 	mu     sync.Mutex
 	can    guests

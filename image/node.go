@@ -92,6 +92,7 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	t.File(kernel.HypervisorPath[1:], 0o644, append(about, '\n'))
 	t.File("init", 0o755, n.Init)
 	t.File("bin/agent", 0o755, n.Agent)
+	t.Symlink("bin/imaged", "agent") // its other name, see agent/imaged
 	if n.Fault != nil {
 		t.File("bin/fault", 0o755, n.Fault)
 	}

@@ -138,7 +138,8 @@ type part struct {
 // openPart opens what an earlier attempt left, or a new file. A finished file
 // is checked; one that fails becomes a part, of which the good chunks remain.
 func openPart(path string, m Manifest) (*part, error) {
-	p := &part{name: path + ".part", state: path + ".have", have: make([]byte, (len(m.Chunks)+7)/8)}
+	p := &part{have: PackHave(make([]bool, len(m.Chunks)))}
+	p.name, p.state = PartNames(path)
 	switch _, err := os.Lstat(path); {
 	case err == nil:
 		switch err := VerifyImage(path, m); {

@@ -12,7 +12,15 @@ import (
 )
 
 // Resume is the life of a deployment that an earlier agent left.
-func Resume(w *World, s *State) *Life { return newLife(w, *s) }
+func Resume(w *World, s *State) *Life {
+	l := newLife(w, *s)
+	if s.Plan != nil {
+		for _, m := range s.Plan.Machines {
+			w.Images.Use(s.Deployment, m.Image)
+		}
+	}
+	return l
+}
 
 // Adoptable says whether the deployment runs; else it is half of one.
 func (s *State) Adoptable() bool { return s.Running && s.Ending == nil && s.Plan != nil }
@@ -107,6 +115,8 @@ func (l *Life) adoptMachine(ctx context.Context, m *machine) *failure {
 		return fail(IncidentDied, fmt.Errorf("adopt VM: %w", err), false)
 	}
 	m.vm, m.served = v, true
+	disk, lost := l.world.Images.Running(m.plan.Image, m.plan.VM.Disks[0].Path)
+	m.disk = disk
 	// One that has died is told by its events.
 	ictx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
@@ -120,6 +130,9 @@ func (l *Life) adoptMachine(ctx context.Context, m *machine) *failure {
 		return fail(IncidentDied, err, false)
 	}
 	l.pump(m)
+	if lost != nil {
+		go l.post(msg{m: m, gen: m.gen, disk: lost}, m.quit)
+	}
 	l.deadline(m, bootTimeout, lateReport)
 	m.log.Info("adopted", "pid", v.PID())
 	return nil

@@ -21,6 +21,7 @@ import (
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/deploy/deploytest"
+	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/record"
@@ -168,7 +169,7 @@ func (b *bench) boot() {
 	if err := net.SetUplink("eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}); err != nil {
 		b.t.Fatal(err)
 	}
-	b.world = &World{Node: b.node.ID, Signer: b.node.Key, Ledger: b.ledger, Records: q, Content: store, Driver: b.driver,
+	b.world = &World{Node: b.node.ID, Signer: b.node.Key, Ledger: b.ledger, Records: q, Content: store, Images: imaged.NewImages(store, log), Driver: b.driver,
 		Hypervisor: ledger.Hypervisor{Name: "qemu", Version: "10", Digest: ledgertest.Digest("qemu"), Source: "debian"},
 		Network:    net, Clock: b.clock, Log: log, RunDir: b.dir, Cgroups: filepath.Join(b.dir, "cgroup"),
 		Resources: func() (int64, error) { return b.memory, nil }}
@@ -296,7 +297,7 @@ func (b *bench) clean() {
 	if strings.Contains(b.kernel.Rules, "zb0") {
 		b.t.Error("rules are left")
 	}
-	for _, pattern := range []string{"vm/*", "volumes/*", "state/deployments/*", "output/*", "store/pins/*"} {
+	for _, pattern := range []string{"vm/*", "volumes/*", "state/deployments/*", "output/*", "store/pins/*", "imaged/*"} {
 		left, err := filepath.Glob(filepath.Join(b.dir, pattern))
 		if err != nil || len(left) > 0 {
 			b.t.Errorf("%v is left (%v)", left, err)

@@ -31,7 +31,14 @@ func (l *Life) kill(m *machine) error {
 		// up the caller's.
 		ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
 		defer cancel()
-		if err := m.vm.Kill(ctx); err != nil {
+		err := m.vm.Kill(ctx)
+		if err != nil && m.disk != nil {
+			// It may hang in a read that nobody answers.
+			hctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+			defer cancel()
+			err = errors.Join(m.disk.Kill(hctx), m.vm.Kill(hctx))
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("kill VM of machine %s: %w", m.plan.Name, err))
 		} else {
 			m.vm = nil

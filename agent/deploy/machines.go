@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/agent/guestlink"
+	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/plan"
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/guest/wire"
@@ -27,7 +28,8 @@ type machine struct {
 	gen  int // which start this is; messages of an earlier one do not count
 	vm   vm.VM
 	link *guestlink.Link
-	quit chan struct{} // ends the pumps of this start
+	quit chan struct{}  // ends the pumps of this start
+	disk *imaged.Served // what serves its image, which was not here at this start; nil when it was
 
 	id        *guestlink.Identity
 	report    *wire.Report
@@ -50,6 +52,7 @@ type msg struct {
 	vm    *vm.Event
 	guest *guestlink.Event
 	late  string // a deadline passed
+	disk  error  // why its image is served no more
 	again bool   // a restart is due
 }
 
@@ -59,6 +62,7 @@ type failure struct {
 	machine *machine
 	detail  string
 	hard    bool // never tried again: it is not what was signed
+	away    bool // what it needs is not to be had here now: the claim is given back
 }
 
 func (f *failure) Error() string {
@@ -85,6 +89,12 @@ func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 	m.gen++
 	m.id, m.report, m.exit, m.hardening = nil, nil, nil, nil
 	m.verified, m.told, m.started, m.healthy, m.served, m.gone, m.hung, m.off = false, false, false, false, false, false, false, false
+	disk := l.world.Images.Disk(m.plan.Image)
+	defer disk.Done()
+	if err := l.startsFrom(m, disk.Path); err != nil {
+		return err
+	}
+	m.disk = disk.Served
 	cfg := m.plan.VM
 	cfg.NICs = slices.Clone(cfg.NICs)
 	for _, dir := range []string{cfg.Dir, filepath.Dir(l.outputPath(m))} {
@@ -118,6 +128,15 @@ func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 	return nil
 }
 
+// startsFrom notes the path of a machine's image, which is another one when it
+// has arrived since the plan was made, or the last start.
+func (l *Life) startsFrom(m *machine, path string) error {
+	if m.plan.VM.Disks[0].Path == path {
+		return nil
+	}
+	return l.update(func(*State) { m.plan.VM.Disks[0].Path = path })
+}
+
 // listen takes up the line to the guest; known is who it must be.
 func (l *Life) listen(m *machine, known *guestlink.Identity) error {
 	ln, err := l.world.Driver.Listen(m.plan.VM, wire.Port)
@@ -136,6 +155,22 @@ func (l *Life) listen(m *machine, known *guestlink.Identity) error {
 func (l *Life) pump(m *machine) {
 	m.quit = make(chan struct{})
 	go l.carry(m, m.gen, m.quit, m.vm.Events(), m.link.Events())
+	if m.disk != nil {
+		go l.carryDisk(m, m.gen, m.quit, m.disk)
+	}
+}
+
+// carryDisk tells when a machine's disk is served no more. A server whose last
+// reader is gone ends, too: that is no news.
+func (l *Life) carryDisk(m *machine, gen int, quit <-chan struct{}, disk *imaged.Served) {
+	select {
+	case <-quit:
+		return
+	case <-disk.Ended():
+	}
+	if err := disk.Err(); err != nil {
+		l.post(msg{m: m, gen: gen, disk: err}, quit)
+	}
 }
 
 func (l *Life) carry(m *machine, gen int, quit <-chan struct{}, events <-chan vm.Event, guest <-chan guestlink.Event) {
@@ -191,10 +226,20 @@ func (l *Life) deadline(m *machine, d time.Duration, what string) {
 
 // handle takes in one message; it returns a failure when the machine failed.
 func (l *Life) handle(ctx context.Context, x msg) *failure {
-	m := x.m
-	if x.gen != m.gen {
+	if x.gen != x.m.gen {
 		return nil
 	}
+	f := l.happened(ctx, x)
+	if f == nil || !f.hard || x.m.disk == nil || !x.m.disk.Died(serverMoment) {
+		return f
+	}
+	// A guest whose disk breaks panics, as it does when the disk is wrong. It
+	// was not wrong, it was gone.
+	return &failure{kind: IncidentServer, machine: x.m, detail: fmt.Sprintf("its image's server died, and then: %s: %s", f.kind, f.detail)}
+}
+
+func (l *Life) happened(ctx context.Context, x msg) *failure {
+	m := x.m
 	fail := func(kind, detail string, hard bool) *failure {
 		return &failure{kind: kind, machine: m, detail: detail, hard: hard}
 	}
@@ -204,6 +249,10 @@ func (l *Life) handle(ctx context.Context, x msg) *failure {
 			return nil
 		}
 		return fail("timeout", x.late, false)
+	case errors.Is(x.disk, imaged.ErrUnavailable):
+		return &failure{kind: IncidentUnavailable, machine: m, detail: x.disk.Error(), away: true}
+	case x.disk != nil:
+		return fail(IncidentServer, x.disk.Error(), false)
 	case x.vm != nil:
 		switch x.vm.Kind {
 		case vm.EventPanic:

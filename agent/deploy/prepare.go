@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/plan"
 	"github.com/zos-node/zos/spec"
@@ -63,13 +64,16 @@ func agrees(want spec.Image, m zimage.Manifest) error {
 	return nil
 }
 
-// fetchContent makes sure that everything that will run is on the node. What
-// is there already is hashed again: a cache is no reason to skip a check.
+// fetchContent makes sure that everything that will run is on the node, or,
+// of a large image, its beginning, while the rest is being fetched (package
+// imaged). What is there already is hashed again: a cache is no reason to skip
+// a check.
 func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	blobs := map[string]bool{}
 	for _, m := range l.spec.Machines {
+		l.world.Images.Use(l.st.Deployment, m.Image.ID)
 		blobs[m.Kernel], blobs[m.Initramfs] = true, true
 		out.Digest("kernel/"+m.Name, m.Kernel)
 		out.Digest("initramfs/"+m.Name, m.Initramfs)
@@ -84,7 +88,12 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 		pieces = append(pieces, piece{"blob " + digest, func(ctx context.Context) (int64, error) { return l.world.Content.Blob(ctx, digest) }})
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.manifests)) {
-		pieces = append(pieces, piece{"image " + id, func(ctx context.Context) (int64, error) { return l.world.Content.Image(ctx, l.manifests[id], id) }})
+		if m := l.manifests[id]; l.world.Images.Serves(m.DiskSize) {
+			if s := trace.Last(l.world.Ledger.State(), id, len(m.Chunks)); s != nil {
+				l.world.Images.Hint(id, s.Chunks)
+			}
+		}
+		pieces = append(pieces, piece{"image " + id, func(ctx context.Context) (int64, error) { return l.world.Images.Image(ctx, l.manifests[id], id) }})
 	}
 	// Two at a time: hashing again what is here keeps one processor busy, and
 	// one mirror's pause is the other's turn.
@@ -109,7 +118,7 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 	if err != nil {
 		return err
 	}
-	out.Detail = fmt.Sprintf("%d blobs and %d images verified, %d bytes from mirrors; %s", len(blobs), len(l.manifests), out.Bytes, use)
+	out.Detail = fmt.Sprintf("%d blobs and %d images verified, %d bytes from mirrors; %s", len(blobs), len(l.manifests), out.Bytes, use) + l.world.Images.Arriving()
 	return nil
 }
 
@@ -134,7 +143,12 @@ func (l *Life) pin() error {
 
 // undoContent gives the content free. It may stay in the cache until its room
 // is needed.
-func (l *Life) undoContent(context.Context) error { return l.world.Content.Unpin(l.st.Deployment) }
+func (l *Life) undoContent(ctx context.Context) error {
+	if err := l.world.Images.Release(ctx, l.st.Deployment); err != nil {
+		return err
+	}
+	return l.world.Content.Unpin(l.st.Deployment)
+}
 
 func (l *Life) plan(_ context.Context, out *phase.Out) error {
 	p, err := plan.Make(l.spec, l.manifests, l.facts())

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/zos-node/zos/agent/content"
+	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/wait"
 )
@@ -92,6 +93,9 @@ func (l *Life) running(_ context.Context, out *phase.Out) error {
 	return l.update(func(s *State) { s.Running = true })
 }
 
+// maxDetail is less than what the ledger takes of a text.
+const maxDetail = 7 << 10
+
 func (l *Life) serving(out *phase.Out) error {
 	p := l.planned()
 	d, err := p.Digest()
@@ -108,6 +112,15 @@ func (l *Life) serving(out *phase.Out) error {
 		out.Digest("guestKey/"+m.Name, digest(id.PublicKey))
 		out.Digest("image/"+m.Name, m.Image)
 		out.Detail += fmt.Sprintf("guestKey/%s=%s; ", m.Name, id.PublicKey)
+	}
+	// Where nobody has said it yet, what the starts read of images that were
+	// still arriving; as much as a record holds.
+	for _, m := range p.Machines {
+		if live := l.machines[m.Name]; live != nil && live.disk != nil && trace.Last(l.world.Ledger.State(), m.Image, live.disk.Chunks()) == nil {
+			if d := trace.Detail(m.Name, live.disk.Touched()); len(out.Detail)+len(d) < maxDetail {
+				out.Detail += d
+			}
+		}
 	}
 	return nil
 }
@@ -148,12 +161,15 @@ func (l *Life) failed(f *failure) error {
 	m := f.machine
 	words := lastWords(m) // killing removes what the console said
 	errs := []error{f}
-	if f.hard {
+	if f.hard || f.away {
 		errs = append(errs, l.kill(m))
 	}
 	m.log.Error("machine failed", "kind", f.kind, "err", f.detail)
 	for _, w := range words {
 		m.log.Info("last words", "from", w.from, "line", w.line)
+	}
+	if f.away {
+		return onlyHere(errors.Join(append(errs, l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, f.detail))...))
 	}
 	if !f.hard {
 		return f
@@ -163,6 +179,10 @@ func (l *Life) failed(f *failure) error {
 	}
 	if f.kind != IncidentPanic {
 		return errors.Join(append(errs, record(""))...)
+	}
+	if m.disk != nil && l.world.Images.IsArriving(m.disk) {
+		errs = append(errs, record("; what had arrived of the disk goes into quarantine"), l.world.Images.Condemn(context.Background(), m.disk))
+		return errors.Join(errs...)
 	}
 	errs = append(errs, l.world.Content.Quarantine(l.world.Content.ImagePath(m.plan.Image), func(detail string) error { return record("; " + detail) }))
 	return errors.Join(errs...)

@@ -65,6 +65,9 @@ func (l *Life) judge(f *failure) *Ending {
 	l.mu.Lock()
 	count := l.st.Restarts[m.plan.Name]
 	l.mu.Unlock()
+	if f.away {
+		return &Ending{Result: resultFailed, Reason: err.Error(), Release: true}
+	}
 	if f.hard || action.Action != "restart" || count >= action.MaxRestarts {
 		if !f.hard {
 			if ierr := l.world.Records.Incident(l.claimed(), f.kind, m.plan.Name, f.detail); ierr != nil {
@@ -127,7 +130,7 @@ func (l *Life) restart(ctx context.Context, m *machine) error {
 			return fmt.Errorf("restart of machine %s: %w", m.plan.Name, err)
 		}
 	}
-	if _, err := l.world.Content.Image(fctx, man, m.plan.Image); err != nil {
+	if _, err := l.world.Images.Image(fctx, man, m.plan.Image); err != nil {
 		return fmt.Errorf("restart of machine %s: %w", m.plan.Name, err)
 	}
 	return l.boot(ctx, m)

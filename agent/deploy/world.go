@@ -23,6 +23,7 @@ import (
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/content"
+	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/agent/vm"
@@ -46,6 +47,7 @@ type World struct {
 	Ledger     Ledger
 	Records    *record.Queue
 	Content    *content.Store
+	Images     *imaged.Images // the disks in Content, or on their way there
 	Driver     vm.Driver
 	Hypervisor ledger.Hypervisor
 	Network    *network.Manager
@@ -71,6 +73,9 @@ const (
 	undoTimeout  = 2 * time.Minute
 	killTimeout  = 20 * time.Second
 	infoTimeout  = 20 * time.Second
+	// serverMoment is how long after a guest failed its disk's server may take
+	// to be seen dead: the disk breaks before the process is gone.
+	serverMoment = 5 * time.Second
 	// stopSlack is what a guest gets beyond its grace to power off.
 	stopSlack = 10 * time.Second
 	// grantTimeout is how long a granted claim may take to show up in the
@@ -94,5 +99,7 @@ const (
 	IncidentSilent      = "guest-silent"
 	IncidentRestart     = "machine-restart"
 	IncidentLease       = "lease-lost"
-	IncidentContent     = "content-mismatch" // a file of the store was changed behind its check
+	IncidentContent     = "content-mismatch"  // a file of the store was changed behind its check
+	IncidentServer      = "image-server-died" // its disk was still arriving, and the process that showed it is gone
+	IncidentUnavailable = "image-unavailable" // a part of its disk did not come in time
 )

@@ -23,6 +23,7 @@ import (
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/agent/deploy/deploytest"
+	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/ledger"
@@ -142,7 +143,7 @@ func (h *host) boot() {
 		h.t.Fatal(err)
 	}
 	hyper := ledger.Hypervisor{Name: "qemu", Version: "10", Digest: ledgertest.Digest("qemu"), Source: "debian"}
-	world := &deploy.World{Node: h.key.KeyID(), Signer: h.key, Ledger: led, Records: h.queue, Content: store, Driver: h.driver, Hypervisor: hyper, Network: manager,
+	world := &deploy.World{Node: h.key.KeyID(), Signer: h.key, Ledger: led, Records: h.queue, Content: store, Images: imaged.NewImages(store, log), Driver: h.driver, Hypervisor: hyper, Network: manager,
 		Clock: clock.System{}, Log: log, RunDir: h.dir, Cgroups: filepath.Join(h.dir, "cgroup"), Resources: func() (int64, error) { return h.memory, nil }}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.f = New(ctx, Config{Ledger: led, World: world, Name: "n1", Voucher: h.log.Voucher("v1", 5, map[string]string{}), VoucherSigner: h.log.Keys["voucher"], Image: "test", Clock: clock.System{}, Log: log, Every: 50 * time.Millisecond,

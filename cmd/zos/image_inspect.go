@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/zimage"
 )
 
@@ -22,6 +23,14 @@ type inspected struct {
 	Unique   amount          `json:"unique"` // chunks that are not the same as another one of the image
 	Shared   []sharedWith    `json:"shared"`
 	Map      *zimage.Map     `json:"map,omitempty"` // with --oci
+	Start    *started        `json:"start,omitempty"`
+}
+
+// started is what the last recorded start of the image read.
+type started struct {
+	trace.Start
+	Bytes int64    `json:"bytes"`
+	Files []string `json:"files"` // in the order of their first reads; with --oci
 }
 
 type amount struct {
@@ -40,16 +49,20 @@ const largest = 10
 func (a *app) imageInspect() *cobra.Command {
 	var store, platform, layers string
 	var with []string
+	var f ledgerFlags
 	cmd := &cobra.Command{
 		Use:   "inspect REF|ID --store DIR|URL",
 		Short: "show what a Zero-Image is made of",
 		Long: `Show the manifest of a Zero-Image by its id, or by the OCI reference that it was
 converted from, and how much of it is the same as other images (--with). With
 --oci the layers are read again, to show which files each has brought, and in
-which chunks they lie. With --json that is everything, file by file and chunk by
-chunk.`,
+which chunks they lie. With --ledger and --root the newest start is shown that a
+node has recorded of the image: which chunks its guest read before it was
+healthy, and with --oci, which files. With --json that is everything, file by
+file and chunk by chunk.`,
 		Example: `  zos image inspect oci:build/oci/web --store build/store
-  zos image inspect sha256:0123… --store build/store --with sha256:4567… --oci oci:build/oci/web`,
+  zos image inspect sha256:0123… --store build/store --with sha256:4567… --oci oci:build/oci/web
+  zos image inspect oci:build/oci/web --store build/store --ledger https://ledger.example --root root.json`,
 		Args: exactly(1, "one image id or image reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, ctx, err := openImages(cmd.Context(), store)
@@ -75,6 +88,15 @@ chunk.`,
 					return imageError(fmt.Errorf("%s is not what %s was made of: %w", layers, r.ID, err))
 				}
 			}
+			if cmd.Flags().Changed("ledger") {
+				c, err := a.sync(ctx, f)
+				if err != nil {
+					return err
+				}
+				if r.Start = startOf(trace.Last(c.State(), r.ID, len(r.Manifest.Chunks)), r.Manifest, r.Map); r.Start == nil {
+					return coded(exitNotFound, fmt.Errorf("%s: no node has recorded what a start of it reads; nodes do for images that they serve while those arrive", r.ID))
+				}
+			}
 			return a.print(r, func(w io.Writer) { printInspected(w, r) })
 		},
 	}
@@ -82,7 +104,30 @@ chunk.`,
 	cmd.Flags().StringVar(&layers, "oci", "", "read the layers of this OCI reference again, to show files and their chunks")
 	cmd.Flags().StringArrayVar(&with, "with", nil, "another image: show what both have (may be given more than once)")
 	storeFlag(cmd, &store, "folder of the store, or URL of a mirror")
+	f.add(cmd)
 	return cmd
+}
+
+// startOf adds to a trace what it means in the image.
+func startOf(s *trace.Start, m zimage.Manifest, files *zimage.Map) *started {
+	if s == nil {
+		return nil
+	}
+	out := &started{Start: *s, Files: []string{}}
+	seen := map[string]bool{}
+	for _, c := range s.Chunks {
+		out.Bytes += m.Chunks[c].Size
+		if files == nil {
+			continue
+		}
+		for _, f := range files.Files {
+			if slices.Contains(f.Chunks, c) && !seen[f.Path] {
+				seen[f.Path] = true
+				out.Files = append(out.Files, f.Path)
+			}
+		}
+	}
+	return out
 }
 
 // open finds an image and reads its manifest.
@@ -110,6 +155,15 @@ func printInspected(w io.Writer, r inspected) {
 	fmt.Fprintf(w, "different    %d chunks, %s\n", r.Unique.Chunks, size(r.Unique.Bytes))
 	for _, s := range r.Shared {
 		fmt.Fprintf(w, "shared       %d chunks, %s with %s\n", s.Chunks, size(s.Bytes), s.ID)
+	}
+	if s := r.Start; s != nil {
+		fmt.Fprintf(w, "a start read %d chunks, %s: machine %s of deployment %s, claim %d\n", len(s.Chunks), size(s.Bytes), harmless(s.Machine), harmless(s.Deployment), s.Claim)
+		for _, p := range s.Files[:min(len(s.Files), largest)] {
+			fmt.Fprintf(w, "             something of %q\n", p)
+		}
+		if more := len(s.Files) - largest; more > 0 {
+			fmt.Fprintf(w, "             and of %d files more, see --json\n", more)
+		}
 	}
 	if r.Map == nil {
 		return

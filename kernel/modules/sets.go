@@ -68,6 +68,7 @@ func Sets() []Set {
 			{Name: "nls_utf8", Load: true, Optional: true, Why: "the boot medium"},
 			{Name: "loop", Why: "volumes and images as block devices"},
 			{Name: "erofs", Why: "Zero-Images"},
+			{Name: "fuse", Late: true, Optional: true, Why: "images that are still arriving"},
 			{Name: "nvme", Optional: true, Why: "NVMe disks"},
 		}},
 		{"sata", []Want{

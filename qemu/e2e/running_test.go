@@ -23,7 +23,8 @@ func TestRunning(t *testing.T) {
 
 func testRunning(t *testing.T, driver string) {
 	w := newWorld(t)
-	n := w.boot(driver, "running-"+driver, true, w.mirror())
+	m := w.mirror()
+	n := w.boot(driver, "running-"+driver, true, m)
 	n.follows(t)
 	ctx := deadline(t)
 
@@ -67,6 +68,9 @@ func testRunning(t *testing.T, driver string) {
 	t.Run("agent keeps crashing: back-off, console says why", func(t *testing.T) { agentCrashes(t, n) })
 	t.Run("ledger unreachable for a minute: serves on", func(t *testing.T) { ledgerAway(t, w, n, id) })
 	t.Run("a byte flipped under a running guest", func(t *testing.T) { byteFlipped(t, w, n, id) })
+	if driver == anyDriver(t) {
+		t.Run("an image that has not arrived", func(t *testing.T) { imageArrives(t, w, n, m) })
+	}
 	t.Run("stop", func(t *testing.T) {
 		id := w.register(w.deployment("stopped"))
 		w.running(deadline(t), id)

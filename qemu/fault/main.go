@@ -129,8 +129,7 @@ func processes() ([]process, error) {
 	}
 	var all []process
 	for _, d := range dirs {
-		exe, err := os.Readlink(d + "/exe")
-		if err != nil {
+		if _, err := os.Readlink(d + "/exe"); err != nil {
 			continue // a kernel thread, or gone
 		}
 		pid, err := strconv.Atoi(filepath.Base(d))
@@ -149,10 +148,9 @@ func processes() ([]process, error) {
 		if err != nil {
 			continue
 		}
-		all = append(all, process{
-			pid, filepath.Base(exe), field(status, "VmRSS:"), strings.TrimSpace(string(cgroup)),
-			strings.Split(strings.TrimRight(string(args), "\x00"), "\x00"),
-		})
+		argv := strings.Split(strings.TrimRight(string(args), "\x00"), "\x00")
+		// By the name that it was started under: one program may have several.
+		all = append(all, process{pid, filepath.Base(argv[0]), field(status, "VmRSS:"), strings.TrimSpace(string(cgroup)), argv})
 	}
 	return all, nil
 }

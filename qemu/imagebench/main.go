@@ -23,6 +23,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/zos-node/zos/agent/imaged/serve"
 )
 
 // results is build/bench-image.json.
@@ -74,6 +76,16 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == serverTask {
+		os.Exit(serve.Main())
+	}
+	if len(os.Args) > 4 && os.Args[1] == chrootTask {
+		if err := inRoot(os.Args[2], os.Args[3], os.Args[4:]); err != nil {
+			fmt.Fprintln(os.Stderr, "imagebench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 2 && os.Args[1] == launchTask {
 		os.Exit(launch(os.Args[2:]))
 	}
@@ -83,12 +95,14 @@ func main() {
 	zos := flag.String("zos", "build/bin/zos", "the program to measure")
 	rounds := flag.Int("rounds", 3, "how often each pair is measured")
 	only := flag.String("images", "", "names of images, with commas between; all without it")
+	rows := flag.String("rows", "convert,tar,change,cold,growth", "what is measured")
 	largest := flag.Int64("growth", 4<<30, "bytes of the largest image of the growth series")
 	flag.Parse()
 	self, err := os.Executable()
-	if err == nil {
-		b := &bench{zos: *zos, self: self, dir: *dir, rounds: *rounds}
-		err = b.run(ctx, *cache, *only, *largest, *out)
+	work, werr := filepath.Abs(*dir)
+	if err = errors.Join(err, werr); err == nil {
+		b := &bench{zos: *zos, self: self, dir: work, rounds: *rounds}
+		err = b.run(ctx, *cache, *only, strings.Split(*rows, ","), *largest, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "imagebench:", err)
@@ -96,7 +110,7 @@ func main() {
 	}
 }
 
-func (b *bench) run(ctx context.Context, cache, only string, largest int64, out string) error {
+func (b *bench) run(ctx context.Context, cache, only string, rows []string, largest int64, out string) error {
 	b.res.At, b.res.Machine = time.Now().UTC().Format(time.RFC3339), fmt.Sprintf("%d processors, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return fmt.Errorf("work folder: %w", err)
@@ -112,8 +126,15 @@ func (b *bench) run(ctx context.Context, cache, only string, largest int64, out 
 		}
 		b.res.Images = append(b.res.Images, m)
 		fmt.Printf("   %d packages, %d files, %d MiB unpacked\n", m.Packages, m.Files, m.Bytes>>20)
-		for _, measure := range []func(context.Context, made) error{b.convert, b.fromTar, b.change} {
-			if err := measure(ctx, m); err != nil {
+		for _, measure := range []struct {
+			name string
+			do   func(context.Context, made) error
+		}{{"convert", b.convert}, {"tar", b.fromTar}, {"change", b.change}, {"cold", b.cold}} {
+			if !slices.Contains(rows, measure.name) {
+				b.note(measure.name + ": left out by -rows")
+				continue
+			}
+			if err := measure.do(ctx, m); err != nil {
 				return fmt.Errorf("image %s: %w", r.name, err)
 			}
 			if err := b.write(out); err != nil {
@@ -121,10 +142,12 @@ func (b *bench) run(ctx context.Context, cache, only string, largest int64, out 
 			}
 		}
 	}
-	if err := b.grow(ctx, largest); err != nil {
+	if !slices.Contains(rows, "growth") {
+		b.note("growth: left out by -rows")
+	} else if err := b.grow(ctx, largest); err != nil {
 		return err
 	}
-	b.res.Notes = append(b.res.Notes, "cold start over a shaped link, and reads in the guest: not measured by this program yet")
+	b.res.Notes = append(b.res.Notes, "reads in the guest: not measured by this program yet")
 	return b.write(out)
 }
 
@@ -151,6 +174,10 @@ func (b *bench) add(r row) {
 	b.res.Rows = append(b.res.Rows, r)
 	if r.Ours > 0 {
 		fmt.Printf("   %s: %d bytes against %d: %.4f (goal %s)\n", r.What, r.Ours, r.Theirs, r.Ratio, r.Goal)
+		return
+	}
+	if len(r.OursCPUMs) == 0 {
+		fmt.Printf("   %s: %v ms against %v ms: %.2f times as fast (goal %s)\n", r.What, r.OursMs, r.TheirsMs, r.Ratio, r.Goal)
 		return
 	}
 	fmt.Printf("   %s: %v ms against %v ms: %.2f times as fast (goal %s), by processor time %.2f; %d MiB against %d MiB\n", r.What, r.OursMs, r.TheirsMs, r.Ratio, r.Goal, r.CPURatio, r.OursKiB>>10, r.TheirsKiB>>10)

@@ -37,6 +37,9 @@ type Options struct {
 	Have []bool
 	// Trace lists chunks that are wanted first, in this order.
 	Trace []int
+	// Calm is how long no read must have waited before Fill fetches what is not
+	// in Trace: a start has the line to itself.
+	Calm time.Duration
 	// Parallel is how many chunks are fetched at once that nobody waits for.
 	Parallel int
 	// Arrived, which may be nil, hears of each chunk that is in the file now.
@@ -57,6 +60,8 @@ type Disk struct {
 	flights map[int]*flight
 	touched []bool
 	trace   []int
+	waits   int       // reads that wait
+	waited  time.Time // when the last of them began or ended
 	err     error
 	failed  chan struct{}
 	whole   chan struct{}
@@ -121,13 +126,11 @@ func (d *Disk) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 	}
 	short := off+int64(len(b)) > d.m.DiskSize
 	b = b[:min(int64(len(b)), d.m.DiskSize-off)]
-	first := sort.Search(len(d.m.Chunks), func(i int) bool { c := d.m.Chunks[i]; return c.Off+c.Size > off })
-	last := first
-	for last < len(d.m.Chunks) && d.m.Chunks[last].Off < off+int64(len(b)) {
-		last++
-	}
-	if err := d.need(ctx, first, last); err != nil {
-		return 0, err
+	if !d.Ready(off, int64(len(b))) {
+		first, last := d.chunks(off, int64(len(b)))
+		if err := d.need(ctx, first, last); err != nil {
+			return 0, err
+		}
 	}
 	n, err := d.file.ReadAt(b, off)
 	if err == nil && short {
@@ -136,19 +139,48 @@ func (d *Disk) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Ready says whether a read would wait for nothing; it counts as a read.
+func (d *Disk) Ready(off, n int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first, last := d.chunks(off, n)
+	ready := d.err == nil
+	for i := first; i < last; i++ {
+		d.touch(i)
+		ready = ready && d.have[i]
+	}
+	return ready
+}
+
+// chunks are those of n bytes at off: [first, last).
+func (d *Disk) chunks(off, n int64) (first, last int) {
+	first = sort.Search(len(d.m.Chunks), func(i int) bool { c := d.m.Chunks[i]; return c.Off+c.Size > off })
+	last = first
+	for last < len(d.m.Chunks) && d.m.Chunks[last].Off < off+n {
+		last++
+	}
+	return first, last
+}
+
+// touch books the first read of a chunk. d.mu is held.
+func (d *Disk) touch(i int) {
+	if !d.touched[i] {
+		d.touched[i] = true
+		d.trace = append(d.trace, i)
+	}
+}
+
 // need waits until chunks [first, last) are there: all are asked for at once.
 func (d *Disk) need(ctx context.Context, first, last int) error {
 	timed, cancel := context.WithTimeoutCause(ctx, d.opt.Deadline, ErrDeadline)
 	defer cancel()
+	defer d.waiting(d.waiting(1)) // the inner one is now
 	for {
 		var waits []*flight
 		d.mu.Lock()
 		err := d.err
 		for i := first; i < last; i++ {
-			if !d.touched[i] {
-				d.touched[i] = true
-				d.trace = append(d.trace, i)
-			}
+			d.touch(i)
 			if !d.have[i] && err == nil {
 				waits = append(waits, d.fly(i))
 			}
@@ -169,6 +201,36 @@ func (d *Disk) need(ctx context.Context, first, last int) error {
 				return d.fail(fmt.Errorf("%w: waited %v for bytes %d to %d", ErrDeadline, d.opt.Deadline,
 					d.m.Chunks[first].Off, d.m.Chunks[last-1].Off+d.m.Chunks[last-1].Size))
 			}
+		}
+	}
+}
+
+// waiting counts a read that begins to wait, or, with what it gave, ends.
+func (d *Disk) waiting(n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waits += n
+	d.waited = time.Now()
+	return -n
+}
+
+// calm waits until no read has waited for a while.
+func (d *Disk) calm(ctx context.Context) {
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		left := d.opt.Calm - time.Since(d.waited)
+		if d.waits > 0 {
+			left = d.opt.Calm
+		}
+		failed := d.err != nil
+		d.mu.Unlock()
+		if left <= 0 || failed {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-d.failed:
+		case <-time.After(left):
 		}
 	}
 }
@@ -260,7 +322,10 @@ func (d *Disk) Fill(ctx context.Context) error {
 		order = append(order, i)
 	}
 	slots := make(chan struct{}, max(d.opt.Parallel, 1))
-	for _, i := range order {
+	for n, i := range order {
+		if n >= len(order)-len(d.m.Chunks) {
+			d.calm(ctx)
+		}
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -290,6 +355,9 @@ func (d *Disk) Fill(ctx context.Context) error {
 		return d.Err()
 	}
 }
+
+// Fail fails the disk for a reason that its reads cannot know.
+func (d *Disk) Fail(err error) { _ = d.fail(err) } // the first reason counts
 
 // Close fails a disk that nobody reads any more, so that nothing is fetched
 // for it.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -248,5 +249,37 @@ func TestFromMirrors(t *testing.T) {
 	}
 	if err := zimage.VerifyImage(f.Name(), o.m); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCalm: while a read waits, nothing is fetched that nobody wants.
+func TestCalm(t *testing.T) {
+	o := newOrigin(t)
+	o.hold[7] = make(chan struct{})
+	d, _ := o.open(t, Options{Parallel: 1, Calm: time.Hour, Trace: []int{5, 3}})
+	read := make(chan error, 1)
+	go func() {
+		_, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[7].Off)
+		read <- err
+	}()
+	for !slices.Contains(o.order(), 7) {
+		runtime.Gosched()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	filled := make(chan error, 1)
+	go func() { filled <- d.Fill(ctx) }()
+	for !slices.Contains(o.order(), 3) {
+		runtime.Gosched()
+	}
+	close(o.hold[7])
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-filled; !errors.Is(err, context.Canceled) {
+		t.Errorf("filling: %v", err)
+	}
+	if got := o.order(); !slices.Equal(got, []int{7, 5, 3}) {
+		t.Errorf("asked for %v", got)
 	}
 }

@@ -100,7 +100,7 @@ func (d *Driver) Start(ctx context.Context, cfg vm.Config) (vm.VM, error) {
 	}
 	p, err := proc.Start(ctx, proc.Spec{
 		Driver: Name, ID: cfg.ID, Dir: cfg.Dir, Path: d.path, Args: args(cfg), Rules: rules(d.path, cfg),
-		Prepare: func() (*os.File, error) { return prepare(cfg) }, Taps: taps,
+		Prepare: func() (*os.File, error) { return prepare(cfg) }, Files: taps,
 		Memory: memory, Pids: 64 + 4*cfg.VCPUs, Parse: parse, Remove: removed(), Logger: d.log,
 	})
 	if err != nil {

@@ -35,6 +35,8 @@ const (
 	fileRights = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_EXECUTE |
 		unix.LANDLOCK_ACCESS_FS_TRUNCATE
 	leastABI = 3
+	netABI   = 4 // the first that knows TCP
+	ruleNet  = 2 // LANDLOCK_RULE_NET_PORT, which x/sys does not have
 )
 
 // rulesetAttr is struct landlock_ruleset_attr. Older kernels know a shorter
@@ -47,11 +49,11 @@ type rulesetAttr struct{ fs, net, scoped uint64 }
 // first instruction and without a launcher in between, no_new_privs, an empty
 // capability bounding set (it is uid 0 without a single capability) and a
 // Landlock ruleset; the agent's other threads keep theirs.
-func confined(rules []Rule, fork func() (int, error)) (abi, pid int, err error) {
+func confined(rules []Rule, connect []uint16, fork func() (int, error)) (abi, pid int, err error) {
 	done := make(chan struct{})
 	go onThread(func() {
 		defer close(done)
-		if abi, err = restrictThread(rules); err == nil {
+		if abi, err = restrictThread(rules, connect); err == nil {
 			pid, err = fork()
 		}
 	})
@@ -79,7 +81,7 @@ func onThread(f func()) {
 	runtime.UnlockOSThread()
 }
 
-func restrictThread(rules []Rule) (abi int, err error) {
+func restrictThread(rules []Rule, connect []uint16) (abi int, err error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("no_new_privs: %w", err)
 	}
@@ -91,6 +93,13 @@ func restrictThread(rules []Rule) (abi int, err error) {
 	for _, r := range rules {
 		if err := addRule(ruleset, r); err != nil {
 			return 0, fmt.Errorf("landlock rule for %s: %w", r.Path, err)
+		}
+	}
+	if abi >= netABI {
+		for _, port := range connect {
+			if err := addPort(ruleset, port); err != nil {
+				return 0, fmt.Errorf("landlock rule for TCP port %d: %w", port, err)
+			}
 		}
 	}
 	if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); e != 0 {
@@ -122,7 +131,7 @@ func makeRuleset() (fd, abi int, err error) {
 	}
 	attr := rulesetAttr{fs: handledRights}
 	size := unsafe.Sizeof(attr.fs)
-	if abi >= 4 {
+	if abi >= netABI {
 		attr.net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 		size += unsafe.Sizeof(attr.net)
 	}
@@ -156,6 +165,16 @@ func addRule(ruleset int, r Rule) (err error) {
 		parent  int32
 	}{allowed: r.rights(info.IsDir()), parent: int32(fd)}
 	if _, _, e := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH,
+		uintptr(unsafe.Pointer(&attr)), 0, 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// addPort lets connect to a TCP port.
+func addPort(ruleset int, port uint16) error {
+	attr := struct{ allowed, port uint64 }{unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, uint64(port)}
+	if _, _, e := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), ruleNet,
 		uintptr(unsafe.Pointer(&attr)), 0, 0, 0); e != 0 {
 		return e
 	}

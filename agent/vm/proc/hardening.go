@@ -60,8 +60,12 @@ func (p *Process) Hardening() (map[string]string, error) {
 func (p *Process) held(h map[string]string, filtered int) error {
 	var errs []error
 	const nothing = "0000000000000000"
-	for key, want := range map[string]string{"noNewPrivs": "1", "capEff": nothing, "capPrm": nothing, "capBnd": nothing,
-		"cgroup": filepath.Join("/", filepath.Base(Root), p.state.ID), "namespaces": "ipc,net,pid,uts"} {
+	namespaces := "ipc,net,pid,uts"
+	if p.state.Net {
+		namespaces = "ipc,pid,uts"
+	}
+	for key, want := range map[string]string{"noNewPrivs": "1", "capEff": nothing, "capPrm": nothing, "capBnd": nothing, "uid": strconv.FormatUint(uint64(p.state.User), 10),
+		"cgroup": filepath.Join("/", filepath.Base(Root), p.state.ID), "namespaces": namespaces} {
 		if h[key] != want {
 			errs = append(errs, fmt.Errorf("the VMM's %s is %q, not %q", key, h[key], want))
 		}

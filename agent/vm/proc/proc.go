@@ -50,8 +50,10 @@ type Spec struct {
 	// socket that the VMM answers on. It is called when it is sure that no
 	// VM of this ID runs: until then, Dir may be that one's.
 	Prepare func() (*os.File, error)
-	Taps    []*os.File // inherited from FirstFD+1 on; FirstFD is Prepare's file
+	Files   []*os.File // inherited from FirstFD+1 on; FirstFD is Prepare's file
 	Rules   []Rule     // all that the file system is to the child
+	User    uint32     // uid and gid; a VMM is uid 0, without a capability
+	Connect []uint16   // TCP ports of the node's network that it may connect to; nil is a network of its own, with nothing in it
 	Memory  int64      // memory.max in bytes
 	Pids    int        // pids.max
 	Parse   ParseFunc  // for EventsFile
@@ -90,7 +92,7 @@ func Start(ctx context.Context, s Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.state = State{Driver: s.Driver, ID: s.ID, BootID: boot}
+	p.state = State{Driver: s.Driver, ID: s.ID, BootID: boot, User: s.User, Net: s.Connect != nil}
 	if err := p.launch(s, cgroup); err != nil {
 		return nil, errors.Join(err, p.abandon())
 	}
@@ -126,7 +128,7 @@ func (p *Process) launch(s Spec, cgroup *os.File) (err error) {
 	}
 	defer func() { err = errors.Join(err, api.Close()) }()
 	fds := []uintptr{null.Fd(), logFile.Fd(), logFile.Fd(), api.Fd()}
-	for _, f := range s.Taps {
+	for _, f := range s.Files {
 		fds = append(fds, f.Fd())
 	}
 	attr := &syscall.ProcAttr{
@@ -140,7 +142,13 @@ func (p *Process) launch(s Spec, cgroup *os.File) (err error) {
 			Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID,
 		},
 	}
-	abi, pid, err := confined(s.Rules, func() (int, error) {
+	if s.Connect != nil {
+		attr.Sys.Cloneflags &^= unix.CLONE_NEWNET
+	}
+	if s.User != 0 {
+		attr.Sys.Credential = &syscall.Credential{Uid: s.User, Gid: s.User}
+	}
+	abi, pid, err := confined(s.Rules, s.Connect, func() (int, error) {
 		return syscall.ForkExec(s.Path, append([]string{s.Path}, s.Args...), attr)
 	})
 	if err != nil {

@@ -23,6 +23,8 @@ type State struct {
 	StartTicks uint64     `json:"startTicks"` // field 22 of /proc/<pid>/stat
 	BootID     string     `json:"bootID"`     // of the node
 	Landlock   int        `json:"landlock"`   // ABI version of the ruleset that the agent put on it
+	User       uint32     `json:"user"`       // uid that it was started with
+	Net        bool       `json:"net"`        // it shares the node's network
 	Offset     int64      `json:"offset"`     // in the event file; everything before it is in Seen or without meaning
 	Seen       []vm.Event `json:"seen"`       // delivered before, delivered again to an agent that adopts
 }

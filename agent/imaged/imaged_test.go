@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imaged
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/agent/imaged/serve"
+	"github.com/zos-node/zos/agent/vm"
+	"github.com/zos-node/zos/agent/vm/proc"
+	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/zimagetest"
+)
+
+// asServer has this program be a server.
+const asServer = "-as-image-server"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == asServer {
+		os.Exit(serve.Main())
+	}
+	os.Exit(m.Run())
+}
+
+// process is a server without cgroup and Landlock, which this machine may not
+// have: only its own uid and what it does to itself hold it.
+type process struct {
+	cmd    *exec.Cmd
+	booted chan struct{}
+	done   chan struct{}
+	events chan vm.Event
+}
+
+func start(_ context.Context, s proc.Spec) (Process, error) {
+	if err := os.Truncate(filepath.Join(s.Dir, proc.EventsFile), 0); err != nil { // as proc does
+		return nil, err
+	}
+	dev, err := s.Prepare()
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close() // the server has its own
+	p := &process{cmd: exec.Command("/proc/self/exe", asServer), booted: make(chan struct{}), done: make(chan struct{}), events: make(chan vm.Event, 8)}
+	p.cmd.ExtraFiles = append([]*os.File{dev}, s.Files...)
+	p.cmd.Stderr = os.Stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: s.User, Gid: s.User}, Pdeathsig: unix.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	ended := make(chan string, 1)
+	go func() {
+		err := p.cmd.Wait()
+		how := "exit status 0"
+		if err != nil {
+			how = err.Error()
+		}
+		ended <- how
+	}()
+	go p.follow(filepath.Join(s.Dir, proc.EventsFile), s.Parse, ended)
+	return p, nil
+}
+
+// follow hands on the events as proc's watcher does.
+func (p *process) follow(name string, parse proc.ParseFunc, ended <-chan string) {
+	var off int64
+	for how := ""; ; {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			b = nil // removed by Kill
+		}
+		for end := int64(bytes.LastIndexByte(b, '\n') + 1); off < end; {
+			line, _, _ := bytes.Cut(b[off:], []byte("\n"))
+			off += int64(len(line)) + 1
+			parsed, err := parse(line, time.Now())
+			if err != nil {
+				panic(err)
+			}
+			if parsed.Booted {
+				close(p.booted)
+			}
+			if parsed.Event.Kind != "" {
+				p.events <- parsed.Event
+			}
+		}
+		if how != "" {
+			close(p.done)
+			p.events <- vm.Event{Kind: vm.EventExit, Detail: how}
+			close(p.events)
+			return
+		}
+		select {
+		case how = <-ended:
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (p *process) Booted(ctx context.Context) error {
+	select {
+	case <-p.booted:
+		return nil
+	case <-p.done:
+		return errors.New("it ended")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+func (p *process) Events() <-chan vm.Event { return p.events }
+func (p *process) Done() <-chan struct{}   { return p.done }
+func (p *process) LogTail() string         { return "" }
+func (p *process) Kill(context.Context) error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-p.done
+	return nil
+}
+
+// Hardening is what the process does to itself, and its uid.
+func (p *process) Hardening() (map[string]string, error) {
+	b, err := os.ReadFile(filepath.Join("/proc", fmtPID(p.cmd.Process.Pid), "status"))
+	if err != nil {
+		return nil, err
+	}
+	h := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if key, value, ok := strings.Cut(line, ":"); ok {
+			h[key] = strings.TrimSpace(value)
+		}
+	}
+	return h, nil
+}
+
+func fmtPID(pid int) string { b, _ := json.Marshal(pid); return string(b) } // a number has no error
+
+// origin is an image on a mirror that can be slow, or lie.
+type origin struct {
+	m    zimage.Manifest
+	id   string
+	disk []byte
+	url  string
+
+	mu    sync.Mutex
+	gate  chan struct{} // while set, chunks beyond free wait for it
+	free  map[string]bool
+	lie   map[string]int // how often a chunk is sent wrong
+	asked []string
+}
+
+func newOrigin(t *testing.T) *origin {
+	t.Helper()
+	if err := Available(); err != nil {
+		t.Skipf("SKIP: %v", err)
+	}
+	store, err := zimage.OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &origin{free: map[string]bool{}, lie: map[string]int{}}
+	if o.m, o.id, err = zimage.Convert(t.Context(), zimagetest.Image(t, map[string]int{"a": 12 << 20, "b": 70000, "c": 100}), "linux/amd64", store, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range o.m.Chunks {
+		b, err := store.Chunk(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.disk = append(o.disk, b...)
+	}
+	next := zimage.Handler(store)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, isChunk := strings.CutSuffix(filepath.Base(r.URL.Path), ".zst")
+		o.mu.Lock()
+		o.asked = append(o.asked, name)
+		gate, lie := o.gate, o.lie[name] > 0
+		o.lie[name]--
+		if o.free[name] {
+			gate = nil
+		}
+		o.mu.Unlock()
+		if isChunk && gate != nil {
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		if lie {
+			io.WriteString(w, "a lie") // whoever asked may be gone
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	t.Cleanup(o.open) // before the server waits for its requests
+	o.url = srv.URL
+	return o
+}
+
+// shut holds back all chunks but those.
+func (o *origin) shut(but ...int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gate = make(chan struct{})
+	for _, i := range but {
+		o.free[o.m.Chunks[i].ID] = true
+	}
+}
+
+func (o *origin) open() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gate != nil {
+		close(o.gate)
+		o.gate = nil
+	}
+}
+
+// head are the chunks without which no guest starts.
+func (o *origin) head() []int {
+	all := []int{0}
+	for i, c := range o.m.Chunks {
+		if c.Off >= o.m.DataSize {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// last is the chunk at the end of the data.
+func (o *origin) last() int { return o.firstTree() - 1 }
+
+func (o *origin) firstTree() int {
+	return slices.IndexFunc(o.m.Chunks, func(c zimage.Chunk) bool { return c.Off >= o.m.DataSize })
+}
+
+func launcher(t *testing.T, o *origin, deadline time.Duration) *Launcher {
+	t.Helper()
+	return &Launcher{Dir: t.TempDir(), Program: "/proc/self/exe", Mirrors: []string{o.url}, Deadline: deadline, Log: slog.New(slog.DiscardHandler), Start: start}
+}
+
+const patience = 2 * time.Minute // of a slow machine
+
+func serveAt(t *testing.T, l *Launcher, o *origin, store string, trace []int) (s *Served, path string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s, err := l.Serve(ctx, o.m, o.id, store, trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if on, err := mounted(s.Path()); on || err != nil {
+			t.Errorf("the mount is left: %v", err)
+		}
+	})
+	if err := s.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return s, s.Path()
+}
+
+func within(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		t.Fatalf("waited for %s in vain", what)
+	}
+}
+
+// TestServesWhileItArrives: a reader gets the disk's bytes, from a process
+// without rights, before the image is there; when it is, the file that is
+// left is the image, and who has the mounted one open reads on without it.
+func TestServesWhileItArrives(t *testing.T) {
+	o := newOrigin(t)
+	o.shut(append(o.head(), o.last())...)
+	store := filepath.Join(t.TempDir(), "whole.img")
+	s, path := serveAt(t, launcher(t, o, patience), o, store, []int{o.last(), 1 << 30, -1})
+	h, err := s.process.Hardening()
+	if err != nil || !strings.HasPrefix(h["Uid"], "64100\t64100") || h["NoNewPrivs"] != "1" || h["Seccomp"] != "2" || h["CapEff"] != "0000000000000000" {
+		t.Errorf("the server runs as %q, NoNewPrivs %q, Seccomp %q, CapEff %q: %v", h["Uid"], h["NoNewPrivs"], h["Seccomp"], h["CapEff"], err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o444 || info.Size() != o.m.DiskSize {
+		t.Fatalf("shown is %v, %v", info, err)
+	}
+	at := o.m.Chunks[o.last()].Off
+	b := make([]byte, 4096)
+	if _, err := f.ReadAt(b, at); err != nil || !bytes.Equal(b, o.disk[at:][:len(b)]) {
+		t.Fatalf("a chunk of the trace: %v", err)
+	}
+	select {
+	case <-s.Whole():
+		t.Fatal("the image was whole: nothing was shown")
+	default:
+	}
+	if _, err := os.OpenFile(path, os.O_RDWR, 0); err == nil {
+		t.Error("the disk can be opened to be written")
+	}
+	o.open()
+	got := make([]byte, len(o.disk))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, o.disk) {
+		t.Fatalf("all of it: %v", err)
+	}
+	within(t, "the whole image", s.Whole())
+	part, _ := zimage.PartNames(store)
+	if err := zimage.VerifyImage(part, o.m); err != nil {
+		t.Error(err)
+	}
+	if err := s.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after Detach: %v", err)
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, o.disk) {
+		t.Errorf("who has it open reads: %v", err)
+	}
+	f.Close()
+	within(t, "the end of a server that nobody needs", s.Ended())
+	if err := s.Err(); err != nil {
+		t.Errorf("it ended by %v", err)
+	}
+}
+
+// TestKilledServer: a server that is killed takes its readers' file with
+// it, says so, and the next one fetches only what is missing.
+func TestKilledServer(t *testing.T) {
+	o := newOrigin(t)
+	o.shut(append(o.head(), 5, 6)...)
+	store := filepath.Join(t.TempDir(), "whole.img")
+	l := launcher(t, o, patience)
+	s, path := serveAt(t, l, o, store, []int{5, 6})
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	read := make(chan error, 1)
+	go func() {
+		_, err := f.ReadAt(make([]byte, 10), o.m.Chunks[o.last()].Off)
+		read <- err
+	}()
+	waitFor(t, "the reader to wait", func() bool { return slices.Contains(o.names(), o.m.Chunks[o.last()].ID) })
+	waitFor(t, "what is there to be written down", func() bool {
+		_, have := zimage.PartNames(store)
+		b, err := os.ReadFile(have)
+		return err == nil && len(b) > 0 && b[0]&(1<<5|1<<6) == 1<<5|1<<6
+	})
+	if err := s.process.(*process).cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "word of the end", s.Ended())
+	if err := s.Err(); !errors.Is(err, ErrDied) {
+		t.Errorf("it ended by %v", err)
+	}
+	select {
+	case err := <-read:
+		if err == nil {
+			t.Error("the reader got what had not arrived")
+		}
+	case <-time.After(patience):
+		t.Error("the reader waits for a server that is gone")
+	}
+	if err := s.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.forget()
+	o.open()
+	s, _ = serveAt(t, l, o, store, nil)
+	within(t, "the whole image", s.Whole())
+	for _, i := range []int{0, 5, 6} {
+		if slices.Contains(o.names(), o.m.Chunks[i].ID) {
+			t.Errorf("chunk %d was fetched again", i)
+		}
+	}
+}
+
+func (o *origin) names() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.asked)
+}
+
+func (o *origin) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked = nil
+}
+
+func waitFor(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited for %s in vain", what)
+		}
+	}
+}
+
+// TestDeadline: what does not come ends the disk with a reason, and no read
+// fails by it; one whose reader is killed comes back.
+func TestDeadline(t *testing.T) {
+	o := newOrigin(t)
+	o.shut(append(o.head(), 1, 2)...)
+	store := filepath.Join(t.TempDir(), "whole.img")
+	s, path := serveAt(t, launcher(t, o, time.Second), o, store, []int{1, 2})
+	reader := exec.Command("cat", path)
+	if err := reader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- reader.Wait() }()
+	within(t, "the deadline", s.Ended())
+	if err := s.Err(); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("it ended by %v", err)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("the reader was failed: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := reader.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("a reader that is killed hangs")
+	}
+}
+
+// TestLie: a wrong chunk is not served and not kept; the mirror is reported.
+func TestLie(t *testing.T) {
+	o := newOrigin(t)
+	o.lie[o.m.Chunks[3].ID] = 2
+	store := filepath.Join(t.TempDir(), "whole.img")
+	l := launcher(t, o, patience)
+	reports := make(chan error, 16)
+	l.Report = func(mirror, _ string, err error) {
+		if mirror == o.url {
+			reports <- err
+		}
+	}
+	s, path := serveAt(t, l, o, store, nil)
+	got, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, o.disk) {
+		t.Errorf("read: %v", err)
+	}
+	within(t, "the whole image", s.Whole())
+	select {
+	case err := <-reports:
+		if !errors.Is(err, zimage.ErrMismatch) {
+			t.Errorf("reported: %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("nobody heard of the lie")
+	}
+}
+
+// TestAlteredWhileNobodyLooked: what lies there from an earlier server is
+// hashed before it is served.
+func TestAlteredWhileNobodyLooked(t *testing.T) {
+	o := newOrigin(t)
+	store := filepath.Join(t.TempDir(), "whole.img")
+	part, have := zimage.PartNames(store)
+	wrong := slices.Clone(o.disk)
+	wrong[o.m.Chunks[4].Off+17] ^= 1
+	all := make([]bool, len(o.m.Chunks))
+	for i := range all {
+		all[i] = true
+	}
+	if err := errors.Join(os.WriteFile(part, wrong, 0o600), os.WriteFile(have, zimage.PackHave(all), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s, path := serveAt(t, launcher(t, o, patience), o, store, nil)
+	got, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, o.disk) {
+		t.Errorf("read: %v", err)
+	}
+	within(t, "the whole image", s.Whole())
+	if asked := o.names(); !slices.Equal(asked, []string{o.m.Chunks[4].ID}) {
+		t.Errorf("asked for %v", asked)
+	}
+}
+
+// TestTouched: what was read is told, in order.
+func TestTouched(t *testing.T) {
+	o := newOrigin(t)
+	store := filepath.Join(t.TempDir(), "whole.img")
+	s, path := serveAt(t, launcher(t, o, patience), o, store, nil)
+	within(t, "the whole image", s.Whole())
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil { // no reading ahead
+		t.Fatal(err)
+	}
+	want := []int{9, 4}
+	for _, i := range want {
+		if _, err := f.ReadAt(make([]byte, 1), o.m.Chunks[i].Off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "word of the reads", func() bool { return len(s.Touched()) >= len(want) })
+	if got := s.Touched(); !slices.Equal(got, want) {
+		t.Errorf("touched %v, want %v", got, want)
+	}
+}
+
+// TestNobodyHasIt: when every mirror has the beginning wrong, there is no start
+// to wait for.
+func TestNobodyHasIt(t *testing.T) {
+	o := newOrigin(t)
+	o.lie[o.m.Chunks[0].ID] = 1 << 30
+	l := launcher(t, o, patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s, err := l.Serve(ctx, o.m, o.id, filepath.Join(t.TempDir(), "whole.img"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := s.Ready(ctx); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), o.m.Chunks[0].ID) {
+		t.Errorf("got %v", err)
+	}
+}

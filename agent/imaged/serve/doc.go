@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package serve is the process that shows the disk of an image before all of
+// it has arrived: a FUSE file system of one file.
+//
+// It is the agent's own program under another name, and has next to nothing:
+// a uid of its own without a capability, no path in the file system but what
+// the resolver reads, no way to connect but to the mirrors' ports, and a
+// system call filter. What it works on, it inherits as open files (the FD
+// constants); the mount was made by the agent. It takes no orders. It says
+// what happens on its event file, one JSON object a line (Event), so that an
+// agent that was restarted reads what it missed.
+//
+// What is served was hashed when it came (package zimage/lazy), and the guest's
+// kernel checks each block again. So this process can withhold bytes, and
+// nothing worse.
+//
+// A read waits for its bytes. When they do not come in time, the disk has
+// failed: that is said, and the reads go on waiting, since an error would have
+// the guest's kernel panic over what is no fault of its disk. The agent ends
+// the guest. The process ends when its file system is gone, which is when the
+// agent has taken the mount away and the last VM has closed the file.
+package serve

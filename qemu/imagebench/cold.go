@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/agent/imaged"
+	"github.com/zos-node/zos/zimage"
+)
+
+// program is what an image is started with: it writes something first, and
+// then answers on a port, or ends.
+type program struct {
+	argv []string
+	port int // where it answers HTTP; 0 is never
+}
+
+// programs by image. Each loads much of what its image is for.
+func programs() map[string]program {
+	const python = `import numpy, http.server
+print("here", flush=True)
+http.server.HTTPServer(("127.0.0.1", 8899), http.server.SimpleHTTPRequestHandler).serve_forever()`
+	return map[string]program{
+		"static":   {argv: []string{"/bin/busybox", "sh", "-c", "echo here; exec /bin/busybox httpd -f -p 127.0.0.1:8899 -h /"}, port: 8899},
+		"nginx":    {argv: []string{"/usr/sbin/nginx", "-e", "stderr", "-c", "/run/nginx.conf", "-g", "daemon off;"}, port: 8899},
+		"python":   {argv: []string{"/usr/bin/python3", "-c", python}, port: 8899},
+		"postgres": {argv: []string{"/usr/lib/postgresql/17/bin/postgres", "--version"}},
+		"large":    {argv: []string{"/usr/lib/jvm/java-21-openjdk-amd64/bin/java", "-version"}},
+	}
+}
+
+const nginxConf = `error_log stderr notice; pid /run/nginx.pid; events {} http { access_log off; server { listen 127.0.0.1:8899; root /usr/share/nginx/html; } }`
+
+// answer is when a cold start had what.
+type answer struct {
+	output, health time.Duration
+	bytes          int64 // down the line until the first output
+	all            int64 // until the end
+}
+
+// cold measures the start of a program from an image that is only on the
+// other end of a line, against a copy and an unpacking of all of it.
+//
+// Neither side has a VM: what differs is how the files come. Ours is read
+// through the image server and the kernel's EROFS, but without dm-verity where
+// this kernel has none, as in a guest's.
+func (b *bench) cold(ctx context.Context, m made) error {
+	p, known := programs()[m.Name]
+	if !known {
+		return nil
+	}
+	for _, tool := range []string{"umoci", "skopeo"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			b.note("cold start over a shaped link: no " + tool)
+			return nil
+		}
+	}
+	if err := imaged.Available(); err != nil {
+		b.note("cold start over a shaped link: " + err.Error())
+		return nil
+	}
+	c, err := b.coldSide(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	output := row{What: "cold start, first output", Than: "skopeo copy + umoci unpack + start", Image: m.Name, Goal: ">= 5"}
+	traced := row{What: "cold start along a trace, first output", Than: output.Than, Image: m.Name, Goal: ">= 5"}
+	health := row{What: "cold start, first healthy answer", Than: output.Than, Image: m.Name, Goal: ">= 5"}
+	tracedHealth := row{What: "cold start along a trace, first healthy answer", Than: output.Than, Image: m.Name, Goal: ">= 5"}
+	share := row{What: "bytes before the first output", Than: "the image on the wire", Image: m.Name, Goal: "<= 0.10"}
+	for range b.rounds {
+		plain, trace, err := c.ours(ctx, p, nil)
+		if err != nil {
+			return err
+		}
+		along, _, err := c.ours(ctx, p, trace)
+		if err != nil {
+			return err
+		}
+		theirs, err := c.theirs(ctx, p)
+		if err != nil {
+			return err
+		}
+		output.OursMs, output.TheirsMs = append(output.OursMs, plain.output.Milliseconds()), append(output.TheirsMs, theirs.output.Milliseconds())
+		traced.OursMs, traced.TheirsMs = append(traced.OursMs, along.output.Milliseconds()), append(traced.TheirsMs, theirs.output.Milliseconds())
+		health.OursMs, health.TheirsMs = append(health.OursMs, plain.health.Milliseconds()), append(health.TheirsMs, theirs.health.Milliseconds())
+		tracedHealth.OursMs, tracedHealth.TheirsMs = append(tracedHealth.OursMs, along.health.Milliseconds()), append(tracedHealth.TheirsMs, theirs.health.Milliseconds())
+		share.Ours, share.Theirs = max(share.Ours, plain.bytes), c.wire
+	}
+	rows := []row{output, traced}
+	if p.port != 0 {
+		rows = append(rows, health, tracedHealth)
+	}
+	for _, r := range rows {
+		r.Ratio = float64(median(r.TheirsMs)) / float64(max(median(r.OursMs), 1))
+		r.Holds = r.Ratio >= 5
+		b.add(r)
+	}
+	share.Ratio = float64(share.Ours) / float64(max(share.Theirs, 1))
+	share.Holds = share.Ratio <= 0.10
+	b.add(share)
+	return clearAll(b.path("work"))
+}
+
+// side is both servers behind lines of their own.
+type side struct {
+	b        *bench
+	m        zimage.Manifest
+	id       string
+	wire     int64 // bytes of all chunks as they are sent
+	mirror   *link
+	registry *link
+	stop     []func()
+}
+
+func (b *bench) coldSide(ctx context.Context, m made) (c *side, err error) {
+	c = &side{b: b}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	work := b.path("work")
+	if err := errors.Join(clearAll(work), os.MkdirAll(work, 0o755)); err != nil {
+		return nil, err
+	}
+	p, err := run(ctx, b.zos, "image", "convert", "oci:"+m.layout, "--store", filepath.Join(work, "store"), "--json")
+	if err != nil {
+		return nil, err
+	}
+	var made struct{ ID string }
+	if err := json.Unmarshal(p.out, &made); err != nil {
+		return nil, err
+	}
+	c.id = made.ID
+	store, err := zimage.OpenStore(filepath.Join(work, "store"))
+	if err != nil {
+		return nil, err
+	}
+	if c.m, err = store.Manifest(c.id); err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, chunk := range c.m.Chunks {
+		if seen[chunk.ID] {
+			continue
+		}
+		seen[chunk.ID] = true
+		o, err := store.ChunkObject(chunk)
+		if err != nil {
+			return nil, err
+		}
+		c.wire += o.Size
+	}
+	if c.mirror, err = c.serve(zimage.Handler(store)); err != nil {
+		return nil, err
+	}
+	if c.registry, err = c.serve(registry.New(registry.Logger(log.New(io.Discard, "", 0)))); err != nil {
+		return nil, err
+	}
+	// Into the registry past the line.
+	_, err = run(ctx, "skopeo", "copy", "--dest-tls-verify=false", "oci:"+m.layout+":latest", "docker://"+c.registry.to+"/bench:latest")
+	return c, err
+}
+
+// serve has a handler listen behind a line.
+func (c *side) serve(h http.Handler) (*link, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	srv := &http.Server{Handler: h}
+	go srv.Serve(ln) // ends with close
+	l, err := newLink(ln.Addr().String())
+	if err != nil {
+		return nil, errors.Join(err, srv.Close())
+	}
+	c.stop = append(c.stop, func() { l.close(); srv.Close() }) // nobody asks any more
+	return l, nil
+}
+
+func (c *side) close() {
+	for _, f := range c.stop {
+		f()
+	}
+}
+
+// ours starts from a served image. It gives what was read until the first
+// healthy answer, or else the output, as the next start's trace.
+func (c *side) ours(ctx context.Context, p program, trace []int) (a answer, touched []int, err error) {
+	dir := c.b.path("work", "ours")
+	root := filepath.Join(dir, "root")
+	if err := errors.Join(clearAll(dir), os.MkdirAll(root, 0o755)); err != nil {
+		return a, nil, err
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	l := &imaged.Launcher{Dir: filepath.Join(dir, "served"), Program: c.b.self, Mirrors: []string{"http://" + c.mirror.addr()}, Deadline: time.Minute, Log: quiet, Start: startServer}
+	before := c.mirror.bytes.Load()
+	begin := time.Now()
+	s, err := l.Serve(ctx, c.m, c.id, filepath.Join(dir, "whole.img"), trace)
+	if err != nil {
+		return a, nil, err
+	}
+	defer func() { err = errors.Join(err, s.Kill(context.Background())) }()
+	if err := s.Ready(ctx); err != nil {
+		return a, nil, err
+	}
+	if _, err := run(ctx, "mount", "-t", "erofs", "-o", "loop,ro", s.Path(), root); err != nil {
+		return a, nil, err
+	}
+	defer func() {
+		_, uerr := run(context.WithoutCancel(ctx), "umount", root)
+		err = errors.Join(err, uerr)
+	}()
+	a, err = start(ctx, root, p, begin, func() int64 { return c.mirror.bytes.Load() - before })
+	if err != nil {
+		return a, nil, err
+	}
+	const told = time.Second // the server says what was read twice in that time
+	time.Sleep(told)
+	return a, s.Touched(), nil
+}
+
+// theirs copies, unpacks and starts.
+func (c *side) theirs(ctx context.Context, p program) (answer, error) {
+	dir := c.b.path("work", "theirs")
+	if err := errors.Join(clearAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return answer{}, err
+	}
+	before := c.registry.bytes.Load()
+	begin := time.Now()
+	for _, argv := range [][]string{
+		{"skopeo", "copy", "--src-tls-verify=false", "docker://" + c.registry.addr() + "/bench:latest", "oci:" + filepath.Join(dir, "oci") + ":latest"},
+		{"umoci", "unpack", "--image", filepath.Join(dir, "oci") + ":latest", filepath.Join(dir, "bundle")},
+	} {
+		if _, err := run(ctx, argv...); err != nil {
+			return answer{}, err
+		}
+	}
+	return start(ctx, filepath.Join(dir, "bundle", "rootfs"), p, begin, func() int64 { return c.registry.bytes.Load() - before })
+}
+
+// start runs a program in a root, in namespaces of its own, with folders to
+// write to, and waits for its first output and its first answer.
+func start(ctx context.Context, root string, p program, begin time.Time, sent func() int64) (a answer, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return a, err
+	}
+	cmd := exec.CommandContext(ctx, self, append([]string{chrootTask, root, fmt.Sprint(p.port)}, p.argv...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return a, err
+	}
+	defer r.Close() // only read
+	cmd.Stdout, cmd.Stderr = w, w
+	err = errors.Join(cmd.Start(), w.Close())
+	if err != nil {
+		return a, err
+	}
+	lines, all := bufio.NewReader(r), ""
+	for a.health == 0 {
+		line, err := lines.ReadString('\n')
+		all += line
+		if strings.HasPrefix(line, healthyLine) {
+			a.health = time.Since(begin)
+		} else if line != "" && a.output == 0 {
+			a.output, a.bytes = time.Since(begin), sent()
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return a, err
+		}
+		if p.port == 0 && a.output != 0 {
+			break
+		}
+	}
+	a.all = sent()
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return a, err
+	}
+	if err := cmd.Wait(); a.output == 0 || p.port != 0 && a.health == 0 {
+		return a, fmt.Errorf("%v: no output, or no answer: %w: %s", p.argv, err, tail(all))
+	}
+	return a, nil
+}
