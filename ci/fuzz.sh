@@ -53,6 +53,7 @@ one() {
     echo "FAIL $pkg $target"
     tail -n 40 <<<"$out"
   fi
+  pkg=${pkg#./}
   { echo "=== $pkg $target"; echo "$out"; } >"$results/${pkg//\//_}.$target.$rc"
 }
 

@@ -151,7 +151,7 @@ func (s *suite) attacked(a attack) {
 	if output != "" {
 		since = "the read began"
 	}
-	s.Logf("ATTACK %-18s %-32s %-6s %5d ms after %s, VM gone %5d ms after that", s.name, a.name, over.Kind, seen.Milliseconds(), since, gone.Milliseconds())
+	s.Logf("ATTACK %-18s %-32s %-6s after %5d ms, VM gone after %5d ms, since %s", s.name, a.name, over.Kind, seen.Milliseconds(), gone.Milliseconds(), since)
 }
 
 // everything is what a spec can give a workload, but the capabilities that are
