@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/zos-node/zos/agent/seal"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/state"
+	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/kernel/kmod"
 	"github.com/zos-node/zos/ledger"
 )
@@ -62,8 +64,13 @@ func (n *node) keepState(ctx context.Context, words <-chan string, log *slog.Log
 		s, err := state.Open(ctx, c)
 		opened <- result{s, err}
 	}()
+	line := wait.Start(log, time.Now(), "the node's state", "its disk, drivers, and TPM")
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	for {
 		select {
+		case now := <-tick.C:
+			line.Tick(now)
 		case r := <-opened:
 			if r.err != nil {
 				return r.err
