@@ -210,10 +210,11 @@ func (c *Client) Sync(ctx context.Context) error {
 }
 
 // tryFrom tries again when tiles vanish: the ledger went on meanwhile, and
-// only the widest of the partial ones are kept.
+// only the widest of the partial ones are kept; or it pruned what follows the
+// snapshot that was just read, and has a newer one.
 func (c *Client) tryFrom(ctx context.Context, h *head) (next *view, err error) {
 	for range 5 {
-		if next, err = c.advance(ctx, h); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		if next, err = c.advance(ctx, h); err == nil || !errors.Is(err, fs.ErrNotExist) && !(c.cfg.Snapshot && errors.Is(err, ErrPruned)) {
 			return next, err
 		}
 		again := c.lookAt(ctx, h.from)

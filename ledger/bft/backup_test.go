@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,14 +29,27 @@ import (
 // submitted by index.
 func fill(t *testing.T, e *Engine, l *ledgertest.Log, name string, size int64) map[int64][]byte {
 	t.Helper()
-	all := map[int64][]byte{}
-	for i := 0; ; i++ {
-		entry := l.Register(fmt.Sprintf("%s%d", name, i), 1, nil)
-		r := must(t, e, entry)
-		if all[r.Index] = entry; r.Size >= size {
-			return all
+	must(t, e, l.Register(name, 1, nil)) // a start takes a moment
+	k := &kept{entries: map[int64][]byte{}, want: -1}
+	for i := 0; e.State().Size() < size; i++ {
+		var all sync.WaitGroup
+		for j := range 8 { // together, so that there are fewer blocks
+			entry := l.Register(fmt.Sprintf("%s%d-%d", name, i, j), 1, nil)
+			all.Go(func() {
+				r, err := e.Submit(t.Context(), entry)
+				if err == nil {
+					err = k.add(r, entry)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if all.Wait(); t.Failed() {
+			t.FailNow()
 		}
 	}
+	return k.entries
 }
 
 // quick is a client that starts from a snapshot.
