@@ -51,7 +51,7 @@ test-image: programs
 test-ledger: setup
 	@bash -o pipefail -c "go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
 
-# BENCH=image measures conversion and transport against other tools instead,
+# BENCH=image measures conversion, transport and cold starts against other tools,
 # BENCH=ledger the ledger and its anchors.
 bench: programs
 ifeq ($(BENCH),image)

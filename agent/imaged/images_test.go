@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/zos-node/zos/agent/vm"
+	"github.com/zos-node/zos/agent/vm/proc"
 	"github.com/zos-node/zos/zimage"
 )
 
@@ -166,4 +168,50 @@ func TestImagesSmall(t *testing.T) {
 	if d := i.Disk(o.id); d.Served != nil || d.Path != f.ImagePath(o.id) {
 		t.Errorf("disk %+v", d)
 	}
+}
+
+// TestFound: the next agent takes up a server that runs: who reads from it
+// reads on, and the image gets its name when it has arrived.
+func TestFound(t *testing.T) {
+	o := newOrigin(t)
+	o.shut(o.needed()...)
+	first := launcher(t, o, patience)
+	store := &folder{dir: t.TempDir(), fetch: &zimage.Fetcher{Mirrors: []string{o.url}}}
+	s, path := serveAt(t, first, o, store.ImagePath(o.id), nil)
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	second := *first
+	second.Adopt = func(dir string, parse proc.ParseFunc) (Process, error) {
+		p := &process{cmd: s.process.(*process).cmd, booted: make(chan struct{}), done: make(chan struct{}), events: make(chan vm.Event, 8)}
+		ended := make(chan string, 1)
+		go func() {
+			<-s.process.Done()
+			ended <- "ended (not our child, no exit status)"
+		}()
+		go p.follow(filepath.Join(dir, proc.EventsFile), parse, ended)
+		return p, nil
+	}
+	i := NewImages(store, slog.New(slog.DiscardHandler))
+	if err := i.Lazy(t.Context(), &second, 1); err != nil {
+		t.Fatal(err)
+	}
+	i.Use(1, o.id)
+	again, err := i.Running(o.id, path)
+	if err != nil || again == nil || again == s || !i.IsArriving(again) {
+		t.Fatalf("found %+v, %v", again, err)
+	}
+	o.open()
+	waitFor(t, "the file in the store", func() bool { _, err := os.Lstat(store.ImagePath(o.id)); return err == nil })
+	got := make([]byte, len(o.disk))
+	if _, err := file.ReadAt(got, 0); err != nil || !bytes.Equal(got, o.disk) {
+		t.Errorf("who reads it: %v", err)
+	}
+	if err := i.Release(t.Context(), 1); err != nil {
+		t.Error(err)
+	}
+	file.Close()
+	within(t, "the end of the server", again.Ended())
 }

@@ -3,11 +3,16 @@
 package main
 
 import (
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/zos-node/zos/agent/imaged/trace"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
 	"github.com/zos-node/zos/zimage"
 )
 
@@ -26,5 +31,33 @@ func TestStartOf(t *testing.T) {
 	}
 	if startOf(nil, r.Manifest, nil) != nil {
 		t.Error("a start without a trace")
+	}
+}
+
+// TestInspectStart: what a node recorded of a start is found on the ledger.
+func TestInspectStart(t *testing.T) {
+	ref, store := "oci:"+smallLayout(t, "content"), filepath.Join(t.TempDir(), "store")
+	_, out, errs := imageRun(t, "image", "convert", ref, "--store", store, "--json")
+	var made converted
+	if err := json.Unmarshal([]byte(out), &made); err != nil {
+		t.Fatal(err, errs)
+	}
+	l := ledgertest.New(t)
+	root := filepath.Join(t.TempDir(), "root.json")
+	if err := os.WriteFile(root, l.RootEnv, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := l.Join("n1", 8192)
+	d := l.Must(l.Register("shop", 1, nil))
+	inspect := []string{"image", "inspect", made.ID, "--store", store, "--oci", ref, "--ledger", l.Dir, "--root", root}
+	if code, _, errs := imageRun(t, inspect...); code != exitNotFound || !strings.Contains(errs, "no node has recorded") {
+		t.Errorf("before: %d %s", code, errs)
+	}
+	claim := l.Must(n.Claim(d))
+	g := l.State().Claim(claim)
+	l.Must(n.Entry(ledger.TypeRecord, ledger.Record{Claim: claim, Seq: g.Records, Previous: g.LastRecord, Phase: "running", Result: "ok", StartedMs: ledgertest.Epoch, DurationMs: 5,
+		Digests: map[string]string{"image/web": made.ID}, Detail: "guestKey/web=x; " + trace.Detail("web", []int{made.Chunks - 1, 0}), Acted: l.Acted()}))
+	if code, out, errs := imageRun(t, inspect...); code != exitOK || !strings.Contains(out, "a start read 2 chunks") || !strings.Contains(out, "machine web of deployment shop") {
+		t.Errorf("after: %d %s %s", code, out, errs)
 	}
 }
