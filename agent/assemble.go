@@ -22,6 +22,7 @@ import (
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/agent/follow"
+	"github.com/zos-node/zos/agent/lastwords"
 	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/vm"
@@ -54,6 +55,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	n.known(who{n.seed.Name, signer.KeyID(), led.Acted})
 	root, err := seed.Root(seed.RootPath)
 	if err != nil {
 		return err
@@ -66,6 +68,8 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	n.reports = &lastwords.Taker{Dir: lastwords.Dir, Log: part("lastwords"), Waiting: queue.Waiting,
+		Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	mirrors := &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	store, err := content.Open(content.Config{Dir: filepath.Join(runDir, "store"), Clock: clock.System{}, Log: part("store"), Space: n.space,
 		Fetch: &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: mirrors.Report},
@@ -81,7 +85,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	}
 	n.follower = follow.New(ctx, follow.Config{Ledger: led, World: n.world, Name: n.seed.Name, Voucher: n.seed.Voucher, VoucherSigner: voucher, Image: imageName(seed.ReleasePath),
 		Capacity: n.capacity, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
-		Moved: func() { n.progress.Moved("follow", followLimit) }})
+		Moved: func() { n.progress.Moved("follow", followLimit) }, Known: n.reports.Take})
 	go queue.Run(ctx)
 	go store.Scrub(ctx)
 	return nil

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+
+	"github.com/zos-node/zos/agent/wait"
 )
 
 // memoryLimit is what the garbage collector aims at: the budget of the
@@ -22,8 +24,9 @@ const memoryLimit = 40 << 20
 
 func main() {
 	debug.SetMemoryLimit(memoryLimit)
-	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
-	if err := run(context.Background(), log); err != nil {
+	board := wait.NewBoard()
+	log := slog.New(board.Handler(slog.NewTextHandler(os.Stdout, nil)))
+	if err := run(context.Background(), log, board); err != nil {
 		log.Error("agent ends", "part", "agent", "err", err)
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
