@@ -27,7 +27,7 @@ var layers = map[string][]string{
 	"sign":      {"spec/strict"},
 	"zimage":    {"spec/strict"},
 	"ledger":    {"spec", "sign"},
-	"agent":     {"spec", "sign", "ledger", "zimage", "guest/wire", "kernel/dm", "kernel/kmod"},
+	"agent":     {"spec", "sign", "ledger", "zimage", "guest/wire", "kernel/dm", "kernel/kmod", "kernel/partition"},
 	"kernel":    {},
 	"init":      {"kernel"},
 	"guest":     {"kernel"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/zos-node/zos/init/disks"
 	"github.com/zos-node/zos/init/trust"
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 // vouch says what vouches for this boot, and what does not.
@@ -25,5 +26,5 @@ func (n *node) vouch() {
 // twins refuses to guess which of two look-alike disks is the node's.
 func (n *node) twins() error {
 	return fault("DISKS", "the node's own disk", "one disk with this image",
-		"Remove one of the disks named above, or write another image onto it: the stick that the node was installed from, most often.", disks.Check(disks.Sys, disks.Dev))
+		"Remove one of the disks named above, or write another image onto it: the stick that the node was installed from, most often.", disks.Check(partition.Sys, partition.Dev))
 }

@@ -9,23 +9,15 @@
 package disks
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-)
 
-// Where the kernel lists block devices, and where their contents are.
-const (
-	Sys = "/sys/class/block"
-	Dev = "/dev"
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 // PartitionName is what image.Disk calls its boot partition.
@@ -36,31 +28,13 @@ var ErrTwins = errors.New("two disks carry the same node image")
 
 // Check returns ErrTwins with a list when there are.
 func Check(sys, dev string) error {
-	entries, err := os.ReadDir(sys)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // no disks at all
-	}
+	all, err := partition.Named(sys, dev, PartitionName)
 	if err != nil {
-		return fmt.Errorf("list disks: %w", err)
+		return err
 	}
 	byGUID := map[string][]string{}
-	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(sys, e.Name(), "uevent"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it went away
-		}
-		if err != nil {
-			return fmt.Errorf("look at disk %s: %w", e.Name(), err)
-		}
-		v := values(b)
-		if v["PARTNAME"] != PartitionName {
-			continue
-		}
-		guid, err := partitionGUID(sys, dev, e.Name(), v["PARTN"])
-		if err != nil {
-			return fmt.Errorf("look at disk %s: %w", e.Name(), err)
-		}
-		byGUID[guid] = append(byGUID[guid], describe(sys, e.Name()))
+	for _, p := range all {
+		byGUID[p.GUID] = append(byGUID[p.GUID], describe(sys, p.Device))
 	}
 	var twins []string
 	for guid, names := range byGUID {
@@ -73,66 +47,6 @@ func Check(sys, dev string) error {
 	}
 	slices.Sort(twins)
 	return fmt.Errorf("%w: %s", ErrTwins, strings.Join(twins, "; "))
-}
-
-// Offsets in a GPT header and in an entry (UEFI specification, 5.3).
-const (
-	entriesAt   = 72
-	entrySizeAt = 84
-	entryGUID   = 16
-	maxEntry    = 4096
-)
-
-// partitionGUID reads it from the table, which the kernel has checked: sysfs
-// does not tell.
-func partitionGUID(sys, dev, name, number string) (string, error) {
-	n, err := strconv.ParseUint(number, 10, 16)
-	if err != nil || n == 0 {
-		return "", fmt.Errorf("partition number %q", number)
-	}
-	real, err := filepath.EvalSymlinks(filepath.Join(sys, name))
-	if err != nil {
-		return "", err
-	}
-	disk := filepath.Dir(real)
-	text, err := os.ReadFile(filepath.Join(disk, "queue/logical_block_size"))
-	if err != nil {
-		return "", err
-	}
-	sector, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 32)
-	if err != nil {
-		return "", err
-	}
-	f, err := os.Open(filepath.Join(dev, filepath.Base(disk)))
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	header := make([]byte, 92)
-	if _, err := f.ReadAt(header, sector); err != nil {
-		return "", fmt.Errorf("partition table: %w", err)
-	}
-	size := int64(binary.LittleEndian.Uint32(header[entrySizeAt:]))
-	if string(header[:8]) != "EFI PART" || size > maxEntry {
-		return "", errors.New("no partition table where the kernel found one")
-	}
-	guid := make([]byte, 16)
-	if _, err := f.ReadAt(guid, int64(binary.LittleEndian.Uint64(header[entriesAt:]))*sector+int64(n-1)*size+entryGUID); err != nil {
-		return "", fmt.Errorf("partition table: %w", err)
-	}
-	// As people write it: three numbers in little-endian, two in order.
-	le := binary.LittleEndian
-	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(guid), le.Uint16(guid[4:]), le.Uint16(guid[6:]), guid[8:10], guid[10:]), nil
-}
-
-func values(uevent []byte) map[string]string {
-	v := map[string]string{}
-	for scan := bufio.NewScanner(bytes.NewReader(uevent)); scan.Scan(); {
-		if name, value, ok := strings.Cut(scan.Text(), "="); ok {
-			v[name] = value
-		}
-	}
-	return v
 }
 
 // describe adds what is printed on a disk to a partition's name.

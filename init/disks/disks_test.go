@@ -18,10 +18,10 @@ func put(t *testing.T, root, disk, name string, sector int, id byte, serial stri
 	dir := filepath.Join(root, "devices", disk, part)
 	table := make([]byte, 4*sector)
 	copy(table[sector:], "EFI PART")
-	binary.LittleEndian.PutUint64(table[sector+entriesAt:], 2)
-	binary.LittleEndian.PutUint32(table[sector+entrySizeAt:], 128)
+	binary.LittleEndian.PutUint64(table[sector+72:], 2)
+	binary.LittleEndian.PutUint32(table[sector+84:], 128)
 	for i := range 16 {
-		table[2*sector+entryGUID+i] = byte(i) ^ id
+		table[2*sector+16+i] = byte(i) ^ id
 	}
 	for file, content := range map[string]string{
 		filepath.Join(dir, "uevent"):                                     "DEVTYPE=partition\nPARTN=1\nPARTNAME=" + name + "\n",
