@@ -156,8 +156,9 @@ func (n *node) operators() {
 		return
 	}
 	// What cannot be drawn now is drawn again soon.
+	rows := console.Rows(f)
 	write := func(text string) { _, _ = f.WriteString(text) }
-	n.guard("screen panel", func() { n.serve(image, f, write, &vga{}) })
+	n.guard("screen panel", func() { n.serve(image, f, write, &vga{rows: rows}) })
 }
 
 // drawer decides when a panel is shown on a kind of console, and how.
@@ -181,10 +182,13 @@ func (p *serial) draw(now time.Time, o console.Own, s *console.Status) string {
 func (p *serial) over() {}
 
 // vga is drawn over.
-type vga struct{ last string }
+type vga struct {
+	rows int
+	last string
+}
 
 func (p *vga) draw(_ time.Time, o console.Own, s *console.Status) string {
-	text := console.Panel(o, s, false)
+	text := console.Fit(console.Panel(o, s, false), p.rows)
 	if text == p.last {
 		return ""
 	}

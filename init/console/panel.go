@@ -185,6 +185,18 @@ func (p *Pace) Due(now time.Time, quiet string) bool {
 	return true
 }
 
+// Fit cuts a panel to a screen of so many rows. Its end says how to get on; what
+// does not fit is in the middle, and in the menu.
+func Fit(panel string, rows int) string {
+	const end = 2 // lines that stay
+	lines := strings.Split(strings.TrimSuffix(panel, "\n"), "\n")
+	if room := rows - 1; len(lines) > room && room > 2*end {
+		cut := append(lines[:room-end-1:room-end-1], "  (more in the menu)")
+		lines = append(cut, lines[len(lines)-end:]...)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
 // Redraw is a panel for a screen of its own: written over the one before, line
 // by line, so that nothing flickers.
 func Redraw(panel string) string {

@@ -59,6 +59,17 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
+func TestFit(t *testing.T) {
+	s := status()
+	panel := Panel(Own{Lacks: make([]string, 5), Trouble: []string{strings.Repeat("word ", 100)}}, &s, false)
+	for _, rows := range []int{10, 25, 50} {
+		got := Fit(panel, rows)
+		if n := strings.Count(got, "\n"); n > rows-1 || !strings.Contains(got, "edge-001") || !strings.Contains(got, "Press Enter") || strings.Contains(got, "more in the menu") != (n < strings.Count(panel, "\n")) {
+			t.Errorf("%d rows: %d lines\n%s", rows, n, got)
+		}
+	}
+}
+
 func TestNamesSteerNoTerminal(t *testing.T) {
 	s := status()
 	s.Name, s.Guests[0].Name = "evil\x1b[2J", "a\nZOS STOPPED"

@@ -41,6 +41,16 @@ func Activate(dev string, vt int) error {
 	return nil
 }
 
+// Rows of a terminal; 25 where it does not say.
+func Rows(f *os.File) int {
+	const usual = 25
+	w, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil || w.Row == 0 {
+		return usual
+	}
+	return int(w.Row)
+}
+
 // lineLimit is how much of a line is read; nothing that the menu knows is longer.
 const lineLimit = 256
 
