@@ -17,9 +17,10 @@ run: programs
 test: programs
 	@ci/test.sh
 
-# Every medium, bus, firmware and board; `make test` has the fast rows of it.
+# Every medium, bus, firmware and board, and every fault; `make test` has the
+# fast rows of it.
 test-boot: programs
-	@ZOS_BOOT=all go test -v -count=1 -timeout 90m ./qemu/media
+	@ZOS_BOOT=all go test -v -count=1 -p 1 -timeout 90m ./qemu/media ./qemu/trouble
 
 # FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
 fuzz: setup
