@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/zos-node/zos/init/disks"
 	"github.com/zos-node/zos/init/lastwords"
 	"github.com/zos-node/zos/init/trust"
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 // recovery is what a person needs who has to decide what to do with a node
@@ -59,12 +61,15 @@ func (n *node) recovery(image string) string {
 }
 
 // kept is what outlives a restart of the machine, and how a reset forgets it.
-// Guests, images, volumes and the node's key live in memory: a restart alone
-// forgets them.
+// Guests, images and volumes live in memory: a restart alone forgets them.
 var kept = []struct {
 	what   string
 	forget func() error
 }{
+	{"the node's state on its disk", func() error {
+		_, err := disks.Wipe(partition.Sys, partition.Dev, disks.StateName)
+		return err
+	}},
 	{"the last words of earlier boots", func() error {
 		files, err := filepath.Glob(filepath.Join(lastwords.Pstore, "*"))
 		for _, f := range files {
@@ -79,7 +84,7 @@ func keeps() string {
 	for _, k := range kept {
 		all = append(all, k.what)
 	}
-	return "all in memory but " + strings.Join(all, ", ")
+	return strings.Join(all, ", ") + "; all else is in memory"
 }
 
 // reset forgets it all. It runs when guests have ended and disks are unmounted.

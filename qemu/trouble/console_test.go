@@ -29,7 +29,7 @@ func menu(t *testing.T, n *node, name string) {
 	}
 	typed("", `What to do\?`)
 	typed("2", `What recovery needs`)
-	n.says(m, `all in memory but the last words of earlier boots`)
+	n.says(m, `the last words of earlier boots; all else is in memory`)
 	typed("/bin/sh", `What to do\?`)
 	typed("5", `To go on, type:  reset `+name)
 	typed("reset somebody", `Nothing was reset`)
