@@ -17,11 +17,11 @@ run: programs
 test: programs
 	@ci/test.sh
 
-# Every medium, bus, firmware and board, and what each hypervisor does alone;
-# `make test` has the fast rows of it.
+# Every medium, bus, firmware and board, every fault, and what each hypervisor
+# does alone; `make test` has the fast rows of it.
 test-boot: programs
 	@ZOS_BOOT=all go test -v -count=1 -timeout 90m -run '^TestLazy$$' ./qemu/e2e
-	@ZOS_BOOT=all go test -v -count=1 -timeout 180m ./qemu/media
+	@ZOS_BOOT=all go test -v -count=1 -p 1 -timeout 180m ./qemu/media ./qemu/trouble
 
 # Updates alone: X to Y to Z, broken ones that go back, power cuts.
 test-update: programs

@@ -24,6 +24,7 @@ import (
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/agent/follow"
 	"github.com/zos-node/zos/agent/imaged"
+	"github.com/zos-node/zos/agent/lastwords"
 	"github.com/zos-node/zos/agent/record"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/update"
@@ -65,6 +66,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	n.known(who{n.seed.Name, signer.KeyID(), led.Acted})
 	root, err := seed.Root(seed.RootPath)
 	if err != nil {
 		return err
@@ -77,6 +79,8 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	n.reports = &lastwords.Taker{Dir: lastwords.Dir, Log: part("lastwords"), Waiting: queue.Waiting,
+		Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	n.mirrors = &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	store, err := content.Open(content.Config{Dir: filepath.Join(runDir, "store"), Clock: clock.System{}, Log: part("store"), Space: n.space,
 		Fetch: &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: n.mirrors.Report},
@@ -93,7 +97,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	n.follower = follow.New(ctx, follow.Config{Ledger: led, World: n.world, Name: n.seed.Name, Voucher: n.seed.Voucher, VoucherSigner: voucher, Image: imageName(seed.ReleasePath),
 		Barred:   func(s *ledger.State) string { return update.Below(s, n.about.Version) },
 		Capacity: n.capacity, LedgerTime: n.ledgerTime, Clock: clock.System{}, Log: part("follow"), Every: follow.SyncEvery,
-		Moved: func() { n.progress.Moved("follow", followLimit) }})
+		Moved: func() { n.progress.Moved("follow", followLimit) }, Known: n.reports.Take})
 	go queue.Run(ctx)
 	go store.Scrub(ctx)
 	return n.updates(signer, led, queue, store, n.mirrors, part("update"))

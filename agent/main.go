@@ -20,6 +20,7 @@ import (
 
 	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/imaged/serve"
+	"github.com/zos-node/zos/agent/wait"
 )
 
 // memoryLimit is what the garbage collector aims at: the budget of the
@@ -31,8 +32,9 @@ func main() {
 		os.Exit(serve.Main())
 	}
 	debug.SetMemoryLimit(memoryLimit)
-	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
-	if err := run(context.Background(), log); err != nil {
+	board := wait.NewBoard()
+	log := slog.New(board.Handler(slog.NewTextHandler(os.Stdout, nil)))
+	if err := run(context.Background(), log, board); err != nil {
 		log.Error("agent ends", "part", "agent", "err", err)
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)

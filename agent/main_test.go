@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -121,6 +122,8 @@ func TestProcess(t *testing.T) {
 		cp "$0"/seed.json "$0"/root.json "$0"/hypervisor.json /etc/zos/
 		echo 'PRETTY_NAME="zos test"' > /etc/os-release
 		touch /run/drivers-ready
+		mkdir /run/lastwords
+		echo '{"kind":"node-panic","detail":"Kernel panic - not syncing: x","files":["/run/pstore"]}' > /run/lastwords/pstore-0.json
 		exec setpriv --bounding-set -sys_time --inh-caps -sys_time "$0"/agent`, dir)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, []*os.File{agentEnd}
 	started := make(chan error)
@@ -141,9 +144,29 @@ func TestProcess(t *testing.T) {
 	if err := agentEnd.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// What the consoles would show; the words before it pass by.
+	shown := func(want ...string) {
+		t.Helper()
+		b := make([]byte, 16<<10)
+		if err := host.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for last := ""; ; {
+			n, err := host.Read(b)
+			if err != nil {
+				t.Fatalf("the consoles never show %q, but %s: %v", want, last, err)
+			}
+			if s, ok := strings.CutPrefix(string(b[:n]), initlink.Status); ok {
+				last = s
+				if !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(s, w) }) {
+					return
+				}
+			}
+		}
+	}
 	word := func(want string) {
 		t.Helper()
-		b := make([]byte, 64)
+		b := make([]byte, 16<<10)
 		if err := host.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +177,7 @@ func TestProcess(t *testing.T) {
 			}
 			if got := string(b[:n]); got == want {
 				return
-			} else if got != initlink.Alive {
+			} else if got != initlink.Alive && !strings.HasPrefix(got, initlink.Status) {
 				t.Fatalf("agent says %q, want %s", got, want)
 			}
 		}
@@ -164,6 +187,12 @@ func TestProcess(t *testing.T) {
 	out.wait(t, "msg=enrolled")
 	if nodes := log.State().Nodes(); len(nodes) != 1 || nodes[0].Name != "n1" || nodes[0].Image != "zos test" {
 		t.Errorf("nodes %+v", nodes)
+	}
+	shown(`"name":"n1"`, `"id":"SHA256:`, `"link":"eth0"`, `"addresses":["192.0.2.1/24"`, `"entries":`)
+	// What an earlier boot left: onto the ledger with it, and only then away.
+	out.wait(t, `msg="the ledger knows what happened to this node"`)
+	if all := log.State().Incidents(); len(all) != 1 || all[0].Incident.Kind != "node-panic" || all[0].Incident.Detail != "Kernel panic - not syncing: x" {
+		t.Errorf("incidents %+v", all)
 	}
 	t.Logf("resident memory %d KiB", resident(t, cmd.Process.Pid))
 	if _, err := host.Write([]byte(initlink.Shutdown)); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/agent/follow"
 	"github.com/zos-node/zos/agent/initlink"
+	"github.com/zos-node/zos/agent/lastwords"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/state"
@@ -69,20 +70,23 @@ type node struct {
 	about    update.About // the image that runs
 	updater  *update.Updater
 	mirrors  *follow.Mirrors
+	reports  *lastwords.Taker
 
 	mu     sync.Mutex
+	who    who
 	can    guests
 	up     uplink.Up
 	bounds clock.Bounds // its Ledger as of live
 	live   time.Time
 	block  time.Time // the ledger's time as of the last Sync
+	synced time.Time // when the ledger was last heard
 	saved  time.Time // of the clock
 	stuck  bool      // the clock cannot be set, and that was said
 }
 
 // run is the life of the agent: clock, seed, network, what an earlier agent
 // left, and then whatever the ledger says until init wants the node down.
-func run(ctx context.Context, log *slog.Logger) error {
+func run(ctx context.Context, log *slog.Logger, board *wait.Board) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	part := func(name string) *slog.Logger { return log.With("part", name) }
@@ -98,9 +102,11 @@ func run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("make %s: %w", runDir, err)
 	}
 	n.start()
+	go n.tell(ctx, board)
 	if n.seed, err = seed.Load(ctx, part("seed")); err != nil {
 		return err
 	}
+	n.known(who{name: n.seed.Name})
 	if err := n.keep(); err != nil {
 		return err
 	}
@@ -199,7 +205,7 @@ func (n *node) ledgerTime(t time.Time) {
 	if !n.block.IsZero() && t.After(n.block) {
 		n.bounds.Ledger, n.live = t, now
 	}
-	n.block = t
+	n.block, n.synced = t, now
 	if t.After(n.bounds.Floor) {
 		n.bounds.Floor = t
 	}
@@ -302,6 +308,10 @@ func (n *node) follow(ctx context.Context) error {
 func (n *node) down(reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
+	// What init says of this end goes with it.
+	if err := n.reports.Take(); err != nil {
+		n.log.Warn("what happened to this node cannot be recorded", "err", err)
+	}
 	if err := n.follower.Shutdown(ctx, reason); err != nil {
 		n.log.Error("not everything ended in order", "err", err)
 	}

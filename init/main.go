@@ -18,6 +18,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,7 +32,6 @@ import (
 	"github.com/zos-node/zos/init/power"
 	"github.com/zos-node/zos/init/reap"
 	"github.com/zos-node/zos/init/supervise"
-	"github.com/zos-node/zos/init/watchdog"
 	"github.com/zos-node/zos/kernel/kmod"
 )
 
@@ -41,10 +42,11 @@ const (
 	guests = "/sys/fs/cgroup/zos"
 	// driversReady appears when every driver is loaded.
 	driversReady = "/run/drivers-ready"
-	// screenTime is how long a failure can be read before the machine starts again.
-	screenTime = time.Minute
 	// agentTime is how long the agent has for ending its guests.
 	agentTime = 90 * time.Second
+	// agentScore is the agent's rank when memory runs out: guests and whatever
+	// else there is are ended before it.
+	agentScore = -900
 )
 
 type node struct {
@@ -55,6 +57,9 @@ type node struct {
 	ending  chan power.How  // a wish to end the machine
 	granted chan struct{}   // the agent says that its guests have ended
 	blessed chan struct{}   // the agent says that this image may stay
+	failing sync.Once       // the node stops for one reason only
+	forget  atomic.Bool     // a reset: what the node keeps goes as well
+	board   board           // what the consoles show
 	running context.Context // of everything that is supervised
 	stop    context.CancelFunc
 }
@@ -73,6 +78,7 @@ func main() {
 	mounted := mount.All(mount.Table(), mount.Mount)
 	n.open()
 	defer n.lastWords()
+	n.crashOutput()
 	if err := n.boot(mounted); err != nil {
 		n.fail(err)
 	}
@@ -89,22 +95,6 @@ func (n *node) open() {
 	if err != nil {
 		n.log.Warn("list of consoles", "err", err)
 	}
-}
-
-// failure makes an error that the failure screen can show.
-type failure struct {
-	console.Failure
-	err error
-}
-
-func (f *failure) Error() string { return f.What + ": " + f.err.Error() }
-func (f *failure) Unwrap() error { return f.err }
-
-func fault(code, what, expected, do string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &failure{console.Failure{Code: code, What: what + ": " + err.Error(), Expected: expected, Do: do}, err}
 }
 
 // boot brings the node up to a supervised agent.
@@ -134,6 +124,9 @@ func (n *node) boot(mounted error) error {
 	if err := fault("DRIVERS", "the drivers", "lib/modules of the running kernel in the image", report, err); err != nil {
 		return err
 	}
+	if err := mount.All(mount.Drivers(), mount.Mount); err != nil {
+		n.log.Warn("mounts that need a driver", "err", err)
+	}
 	if err := n.twins(); err != nil {
 		return err
 	}
@@ -141,9 +134,11 @@ func (n *node) boot(mounted error) error {
 	n.signals()
 	n.agent = &supervise.Child{
 		Path: "/bin/agent", Env: []string{"PATH=/bin", "HOME=/run/zos", "GOMEMLIMIT=48MiB", "GOTRACEBACK=single"},
-		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked,
+		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked, Told: n.board.told, Ended: n.agentEnded, Score: agentScore,
 	}
 	n.guard("agent", func() { n.agent.Run(n.running) })
+	n.operators()
+	n.faults()
 	for _, extra := range extras {
 		if _, err := os.Stat(extra); err == nil {
 			c := &supervise.Child{Path: extra, Env: []string{"PATH=/bin"}, Reaper: n.reaper, Console: n.out, Log: n.log}
@@ -167,11 +162,10 @@ func (n *node) late(index *kmod.Index) {
 	if unclaimed, err := devices.Unclaimed(devices.PCI); err != nil || len(unclaimed) > 0 {
 		n.log.Warn("PCI devices that no driver of this image takes", "devices", unclaimed, "err", err)
 	}
-	if err := mount.All(mount.Late(), mount.Mount); err != nil {
-		n.log.Warn("late mounts", "err", err)
-	}
+	n.crashOutput()
 	n.vouch()
 	n.onTrial()
+	n.collect()
 	// Once more: a stick may have shown up meanwhile.
 	if err := n.twins(); err != nil {
 		n.fail(err)
@@ -181,7 +175,7 @@ func (n *node) late(index *kmod.Index) {
 		n.log.Error("tell that the drivers are loaded", "err", err)
 	}
 	n.buttons()
-	n.guard("watchdog", n.feed)
+	n.guard("watchdog", n.watch)
 }
 
 // guard runs f beside us; a panic in it is shown and ends the machine in
@@ -192,34 +186,6 @@ func (n *node) guard(what string, f func()) {
 		f()
 		n.log.Debug("loop ended", "loop", what)
 	}()
-}
-
-// lastWords shows a panic on all consoles.
-func (n *node) lastWords() {
-	if p := recover(); p != nil {
-		n.fail(fault("PANIC", "a fault in init", "none", "Report this with the lines above.", fmt.Errorf("%v\n%s", p, debug.Stack())))
-	}
-}
-
-// fail shows what happened for long enough to be read, then starts the
-// machine again.
-func (n *node) fail(err error) {
-	f := console.Failure{Code: "INIT", What: err.Error(), Expected: "a node that boots", Do: "Report this."}
-	var known *failure
-	if errors.As(err, &known) {
-		f = known.Failure
-	}
-	f.Do += fmt.Sprintf("\nThe machine starts again in %s.", screenTime)
-	fmt.Fprint(n.out, f.Screen())
-	// Nothing may run on beside a node that has failed: guests end now, disks
-	// are written; then there is time to read.
-	n.stop()
-	n.shut()
-	time.Sleep(screenTime)
-	if err := power.Do(power.Reboot); err != nil {
-		fmt.Fprintln(n.out, err)
-	}
-	select {} // PID 1 never returns
 }
 
 // sysctls of a node; only what a kernel does not have is passed over.
@@ -325,37 +291,16 @@ func (n *node) asked(word string) {
 	}
 }
 
-// feed keeps the watchdog quiet while the agent is well.
-func (n *node) feed() {
-	dog, err := watchdog.Open("/dev/watchdog")
-	if errors.Is(err, watchdog.ErrNone) {
-		n.log.Info(err.Error())
-		return
-	}
-	if err != nil {
-		n.log.Error("watchdog", "err", err)
-	}
-	if dog == nil {
-		return
-	}
-	n.log.Info("watchdog armed", "timeout", watchdog.Timeout, "patience", watchdog.Patience)
-	for range time.Tick(watchdog.Every) {
-		if !watchdog.Hungry(time.Now(), n.agent.LastBeat()) {
-			n.log.Error("the agent has been silent for too long: the watchdog is not fed any more and will reset the machine", "silent", time.Since(n.agent.LastBeat()).Round(time.Second))
-			continue
-		}
-		if err := dog.Feed(); err != nil {
-			n.log.Error("watchdog", "err", err)
-		}
-	}
-}
-
 // end turns the machine off, guests first.
 func (n *node) end(how power.How) {
 	n.log.Info("ending", "how", how)
 	n.farewell()
 	n.stop() // what ends now is not started again
 	n.shut()
+	if n.forget.Load() {
+		n.reset()
+	}
+	n.board.close()
 	n.log.Info("the machine ends now", "how", how)
 	n.out.Drain(time.Second)
 	if err := power.Do(how); err != nil {

@@ -14,6 +14,7 @@ import (
 func (n *node) vouch() {
 	s := trust.Look(trust.EFIVars, trust.TPM)
 	n.log.Info("boot trust", "secureBoot", s.SecureBoot, "tpm", s.TPM, "pcr11", s.PCR11)
+	n.board.lack(s.Lacks())
 	for _, l := range s.Lacks() {
 		n.log.Warn("this node cannot promise all", "lacks", l)
 	}

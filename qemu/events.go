@@ -25,7 +25,7 @@ func (m *Machine) tellEvents(w io.Writer) {
 	}
 	defer conn.Close()
 	in := bufio.NewScanner(conn)
-	if !in.Scan() || qmpCall(conn, in, "qmp_capabilities") != nil {
+	if !in.Scan() || qmpCall(conn, in, "qmp_capabilities", struct{}{}) != nil {
 		return
 	}
 	for in.Scan() {

@@ -36,6 +36,11 @@ type Options struct {
 	// attached as UEFI.Bus says.
 	UEFI *UEFI
 
+	Screen   bool     // a VGA card; without it there is no screen at all
+	NoSerial bool     // no serial port: the console stays empty
+	Restart  bool     // a reset starts the machine again; without it, a reset ends it
+	Args     []string // of QEMU, behind all others
+
 	Forward map[int]int // port on 127.0.0.1 to port of the machine
 	Faults  bool        // give the machine the port "zos.fault" (test images only)
 	SMBIOS  []string    // OEM strings (type 11)
@@ -50,7 +55,8 @@ type Machine struct {
 	Retries int // how many emulator faults came before this boot
 
 	cmd    *exec.Cmd
-	accel  string // name of the accelerator
+	keys   io.Writer // what is typed at the serial port
+	accel  string    // name of the accelerator
 	folder *folder
 	dir    string // the folder's path
 	qmp    string // socket path
@@ -108,6 +114,11 @@ func Start(o Options) (*Machine, error) {
 }
 
 func (m *Machine) args(o Options) ([]string, error) {
+	args, err := m.parts(o)
+	return append(args, o.Args...), err
+}
+
+func (m *Machine) parts(o Options) ([]string, error) {
 	mem, cpus := o.MemoryMiB, o.CPUs
 	if mem == 0 {
 		mem = 2048
@@ -116,9 +127,20 @@ func (m *Machine) args(o Options) ([]string, error) {
 		cpus = max(1, o.Accel.CPUs)
 	}
 	args := append(slices.Clone(o.Accel.Args), "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem),
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
+		"-nodefaults", "-no-user-config", "-display", "none",
 		"-qmp", "unix:"+quoted(m.qmp)+",server=on,wait=off", "-qmp", "unix:"+quoted(m.events())+",server=on,wait=off", "-device", "virtio-rng-pci",
 		"-device", "i6300esb", "-action", "watchdog=reset")
+	if !o.Restart {
+		args = append(args, "-no-reboot")
+	}
+	if o.NoSerial {
+		args = append(args, "-serial", "none")
+	} else {
+		args = append(args, "-serial", "stdio")
+	}
+	if o.Screen {
+		args = append(args, "-device", "VGA")
+	}
 	net := "user,id=n0"
 	for _, host := range sortedPorts(o.Forward) {
 		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, o.Forward[host])
@@ -204,6 +226,11 @@ func (m *Machine) start(o Options, args []string) error {
 	m.cmd.Env = append(os.Environ(), "TMPDIR="+m.dir)
 	r, w := io.Pipe()
 	m.cmd.Stdout, m.cmd.Stderr = w, w
+	keys, err := m.cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("serial port: %w", err)
+	}
+	m.keys = keys
 	m.Started = time.Now()
 	if err := m.cmd.Start(); err != nil {
 		if file != nil {
@@ -249,6 +276,14 @@ func (m *Machine) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for power-off: %w\n%s", ctx.Err(), m.Console.Tail(20))
 	}
+}
+
+// Type sends a line to the machine's serial port, as a terminal would.
+func (m *Machine) Type(line string) error {
+	if _, err := io.WriteString(m.keys, line+"\r"); err != nil {
+		return fmt.Errorf("type at the serial port: %w", err)
+	}
+	return nil
 }
 
 // PowerButton presses the ACPI power button.

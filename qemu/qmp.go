@@ -17,6 +17,10 @@ const callLimit = 2 * time.Minute
 
 // Monitor runs one QMP command without arguments.
 func (m *Machine) Monitor(ctx context.Context, command string) error {
+	return m.order(ctx, command, struct{}{})
+}
+
+func (m *Machine) order(ctx context.Context, command string, arguments any) error {
 	conn, err := m.dial(ctx, m.qmp)
 	if err != nil {
 		return fmt.Errorf("QMP: %w", err)
@@ -29,16 +33,21 @@ func (m *Machine) Monitor(ctx context.Context, command string) error {
 	if !in.Scan() { // greeting
 		return fmt.Errorf("QMP greeting: %w", scanErr(in))
 	}
-	for _, c := range []string{"qmp_capabilities", command} {
-		if err := qmpCall(conn, in, c); err != nil {
-			return fmt.Errorf("QMP %s: %w", c, err)
-		}
+	if err := qmpCall(conn, in, "qmp_capabilities", struct{}{}); err != nil {
+		return fmt.Errorf("QMP: %w", err)
+	}
+	if err := qmpCall(conn, in, command, arguments); err != nil {
+		return fmt.Errorf("QMP %s: %w", command, err)
 	}
 	return nil
 }
 
-func qmpCall(conn net.Conn, in *bufio.Scanner, command string) error {
-	if _, err := fmt.Fprintf(conn, "{\"execute\":%q}\n", command); err != nil {
+func qmpCall(conn net.Conn, in *bufio.Scanner, command string, arguments any) error {
+	b, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Write(append(b, '\n')); err != nil {
 		return err
 	}
 	for in.Scan() {
@@ -58,6 +67,23 @@ func qmpCall(conn net.Conn, in *bufio.Scanner, command string) error {
 		// An event: the reply follows.
 	}
 	return scanErr(in)
+}
+
+// Press presses and lets go keys of the keyboard, one after the other. A name is
+// one of QEMU's key codes: "ret", "a", "spc", "minus".
+func (m *Machine) Press(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		key := map[string]any{"keys": []any{map[string]string{"type": "qcode", "data": name}}}
+		if err := m.order(ctx, "send-key", key); err != nil {
+			return fmt.Errorf("press %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Screenshot writes what the screen shows as a picture (PPM).
+func (m *Machine) Screenshot(ctx context.Context, file string) error {
+	return m.order(ctx, "screendump", map[string]string{"filename": file})
 }
 
 func scanErr(in *bufio.Scanner) error {

@@ -46,7 +46,10 @@ type Config struct {
 	Moved      func()
 	// Barred says why the node takes no new work, "" when it does; nil: it does.
 	Barred func(*ledger.State) string
-	Every  time.Duration // between two Syncs while all is well
+	// Known is called with each Sync while the node is one that the ledger knows:
+	// what it has to say is taken there.
+	Known func() error
+	Every time.Duration // between two Syncs while all is well
 }
 
 // Follower is the loop's state. Only the loop's goroutine touches it, except
@@ -225,6 +228,9 @@ func (f *Follower) caughtUp(ctx context.Context, now time.Time) {
 		return
 	}
 	f.report()
+	if f.cfg.Known != nil {
+		f.problemOnce("what happened to this node cannot be recorded", f.cfg.Known())
+	}
 	if !f.offer(ctx, s, now) {
 		return
 	}

@@ -73,6 +73,7 @@ func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, faile
 	}
 	if t.line != nil {
 		t.line.Print(now)
+		t.line.Done()
 		t.line = nil
 	}
 	// A round that ends early does not ask every ledger, so only when none was

@@ -2,7 +2,8 @@
 
 // Package initlink is the agent's end of its line to the node's PID 1: a
 // SOCK_SEQPACKET socket on fd 3, one word per packet. The agent says "alive",
-// "poweroff", "reboot" and "blessed" (the image's trial is over); init says "shutdown".
+// "poweroff", "reboot", "blessed" (the image's trial is over), and "status "
+// with what the consoles show; init says "shutdown".
 //
 // Without the socket (a test, a run by hand) the line is simply quiet.
 package initlink
@@ -25,6 +26,8 @@ const (
 	Reboot   = "reboot"
 	Shutdown = "shutdown"
 	Blessed  = "blessed"
+	// Status starts a packet with what the consoles show, as JSON.
+	Status = "status "
 )
 
 // Every is the distance of heartbeats.

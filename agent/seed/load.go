@@ -21,9 +21,11 @@ const (
 	diskEvery = 200 * time.Millisecond
 )
 
-// Load finds the node's seed: the initramfs, then the boot medium's FAT file
-// system, then SMBIOS. The first source that has one is used whole; when that
-// one is bad, Load fails rather than trying the next. DHCP is no source.
+// Load finds the node's seed: the initramfs, then the partition that the node
+// was started from, then any other FAT file system (a stick, say; two that
+// disagree are an error), then SMBIOS. The first source that has one is used
+// whole; when that one is bad, Load fails rather than trying the next. DHCP is
+// no source.
 func Load(ctx context.Context, log *slog.Logger) (*Seed, error) {
 	return load(ctx, log, InitramfsPath, newMedium(log), DMIPath)
 }
@@ -38,13 +40,14 @@ func load(ctx context.Context, log *slog.Logger, initramfs string, m medium, dmi
 	}
 	inSMBIOS, smbiosErr := smbios(dmi)
 	var from string
-	ctx, cancel := context.WithTimeout(ctx, diskWait)
-	defer cancel()
-	err = wait.Until(ctx, log, "a boot medium with a seed", "FAT file system with "+MediumPath, diskEvery, func() (bool, error) {
-		found, where, seen, err := m.find()
+	look := func(late bool) (done bool, err error) {
+		found, where, seen, err := m.find(late)
 		if err == nil {
 			b, from = found, where
 			return true, nil
+		}
+		if errors.Is(err, errLate) {
+			return false, nil
 		}
 		if !errors.Is(err, ErrNone) {
 			return false, err
@@ -52,11 +55,17 @@ func load(ctx context.Context, log *slog.Logger, initramfs string, m medium, dmi
 		// Waiting is for a disk that comes late; with media seen or a seed in
 		// SMBIOS there is nothing to wait for.
 		return seen || smbiosErr == nil, nil
-	})
+	}
+	short, cancel := context.WithTimeout(ctx, diskWait)
+	defer cancel()
+	err = wait.Until(short, log, "a boot medium with a seed", "FAT file system with "+MediumPath, diskEvery, func() (bool, error) { return look(false) })
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		_, err = look(true)
+	}
 	switch {
 	case err == nil && b != nil:
 		return decodeFrom(log, b, from)
-	case err != nil && !errors.Is(err, context.DeadlineExceeded):
+	case err != nil:
 		return nil, err
 	case smbiosErr == nil:
 		return decodeFrom(log, inSMBIOS, "SMBIOS OEM string "+SMBIOSPrefix)

@@ -3,6 +3,7 @@
 package seed
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,10 +14,13 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 const (
-	sysBlock   = "/sys/class/block"
+	// espLabel is the boot partition's name in the table that zos writes.
+	espLabel   = "zos ESP"
 	sectorSize = 512
 	// offsets of a FAT boot sector
 	offSignature = 510
@@ -27,14 +31,15 @@ const (
 // medium looks for MediumPath on every FAT file system that the node can
 // see. It mounts read-only and never writes.
 type medium struct {
-	sys   string // sysBlock
-	dev   string // "/dev"
-	mount func(device string, read func(dir string) error) error
-	log   *slog.Logger
+	efivars string // partition.EFIVars
+	sys     string // partition.Sys
+	dev     string // partition.Dev
+	mount   func(device string, read func(dir string) error) error
+	log     *slog.Logger
 }
 
 func newMedium(log *slog.Logger) medium {
-	return medium{sys: sysBlock, dev: "/dev", log: log, mount: mountVFAT}
+	return medium{efivars: partition.EFIVars, sys: partition.Sys, dev: partition.Dev, log: log, mount: mountVFAT}
 }
 
 // candidates are the block devices that hold a FAT file system.
@@ -88,7 +93,7 @@ func isFAT(dev string) (bool, error) {
 func Finder(log *slog.Logger) func(path string) (content []byte, from string, err error) {
 	m := newMedium(log)
 	return func(path string) ([]byte, string, error) {
-		b, from, _, err := m.look(path)
+		b, from, err := m.look(path)
 		if errors.Is(err, ErrNone) {
 			err = fs.ErrNotExist
 		}
@@ -96,28 +101,101 @@ func Finder(log *slog.Logger) func(path string) (content []byte, from string, er
 	}
 }
 
-// find gives the seed's bytes, ErrNone with seen=true when there are FAT file
-// systems but none has one, and ErrNone with seen=false when there are none.
-func (m medium) find() (b []byte, from string, seen bool, err error) { return m.look(MediumPath) }
+// look gives a file of the first medium that has it.
+func (m medium) look(path string) (b []byte, from string, err error) {
+	devs, err := m.candidates()
+	if err != nil {
+		return nil, "", err
+	}
+	for _, dev := range devs {
+		if b, ok := m.fileOn(dev, path); ok {
+			return b, dev + ":" + path, nil
+		}
+	}
+	return nil, "", ErrNone
+}
 
-func (m medium) look(path string) (b []byte, from string, seen bool, err error) {
+// errLate says that the disk that the node was started from is not there yet.
+var errLate = errors.New("the node's own disk has not shown up")
+
+// ErrSeveral says that media disagree about who the node is.
+var ErrSeveral = errors.New("several media carry different seeds")
+
+// own is the partition that the node was started from. It is known by the GUID
+// that the loader tells, whatever the kernel calls the disk; "" with missing
+// says that the loader names one that no disk has (yet).
+func (m medium) own() (device string, missing bool, err error) {
+	guid, err := partition.Booted(m.efivars)
+	if err != nil || guid == "" {
+		return "", false, err
+	}
+	all, err := partition.Named(m.sys, m.dev, espLabel)
+	if err != nil {
+		return "", false, err
+	}
+	for _, p := range all {
+		if p.GUID == guid {
+			return filepath.Join(m.dev, p.Device), false, nil
+		}
+	}
+	return "", true, nil
+}
+
+// find gives the seed's bytes: those on the node's own boot partition, else
+// those on another medium, where all that carry one must agree. It returns
+// ErrNone with seen=true when there are media without one, ErrNone with
+// seen=false when there are none, and errLate when the node's own is missing
+// and late does not say that it was waited for long enough.
+func (m medium) find(late bool) (b []byte, from string, seen bool, err error) {
+	own, missing, err := m.own()
+	if err != nil {
+		// A broken variable or table must not stop a node that has its seed elsewhere.
+		m.log.Warn("which disk is the node's own is not known", "err", err)
+	}
+	if missing && !late {
+		return nil, "", false, errLate
+	}
 	devs, err := m.candidates()
 	if err != nil {
 		return nil, "", false, err
 	}
+	if b, ok := m.seedOn(own); ok {
+		return b, own + ":" + MediumPath, true, nil
+	}
 	for _, dev := range devs {
-		err := m.mount(dev, func(dir string) (err error) {
-			b, err = readLimited(filepath.Join(dir, path))
-			return err
-		})
-		if err == nil {
-			return b, dev + ":" + path, true, nil
+		if dev == own {
+			continue
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			m.log.Warn("cannot look at a medium", "for", path, "device", dev, "err", err)
+		other, ok := m.seedOn(dev)
+		switch {
+		case !ok:
+		case b == nil:
+			b, from = other, dev
+		case !bytes.Equal(b, other):
+			return nil, "", true, fmt.Errorf("%w: %s and %s have %s, and neither is the disk that the node was started from: take one away", ErrSeveral, from, dev, MediumPath)
 		}
 	}
+	if b != nil {
+		return b, from + ":" + MediumPath, true, nil
+	}
 	return nil, "", len(devs) > 0, ErrNone
+}
+
+// seedOn reads the seed of one device.
+func (m medium) seedOn(dev string) (b []byte, ok bool) { return m.fileOn(dev, MediumPath) }
+
+func (m medium) fileOn(dev, path string) (b []byte, ok bool) {
+	if dev == "" {
+		return nil, false
+	}
+	err := m.mount(dev, func(dir string) (err error) {
+		b, err = readLimited(filepath.Join(dir, path))
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.log.Warn("cannot look at a medium", "for", path, "device", dev, "err", err)
+	}
+	return b, err == nil
 }
 
 func readLimited(path string) ([]byte, error) {

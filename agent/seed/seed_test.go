@@ -142,7 +142,7 @@ func sources(t *testing.T) (dir string, m medium) {
 			t.Fatal(err)
 		}
 	}
-	return dir, medium{sys: dir + "/sys", dev: dir + "/dev", log: slog.New(slog.DiscardHandler),
+	return dir, medium{efivars: dir + "/efivars", sys: dir + "/sys", dev: dir + "/dev", log: slog.New(slog.DiscardHandler),
 		mount: func(_ string, read func(string) error) error { return read(dir + "/mnt") }}
 }
 

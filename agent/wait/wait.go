@@ -15,6 +15,7 @@ import (
 // node that waits for hours does not fill its console.
 type Line struct {
 	log    *slog.Logger
+	board  *Board
 	what   string
 	detail string
 	start  time.Time
@@ -29,14 +30,19 @@ const (
 
 // Start begins a wait: what is the thing waited for, detail says more about it.
 func Start(log *slog.Logger, now time.Time, what, detail string) *Line {
-	return &Line{log: log, what: what, detail: detail, start: now, due: now.Add(firstLine), step: firstLine}
+	return &Line{log: log, board: boardOf(log), what: what, detail: detail, start: now, due: now.Add(firstLine), step: firstLine}
 }
+
+// Done says that the wait is over. A line that is dropped without it leaves
+// the board a little later.
+func (l *Line) Done() { l.board.drop(l) }
 
 // Detail changes what the line says about the thing waited for.
 func (l *Line) Detail(s string) { l.detail = s }
 
 // Tick prints the line when it is due.
 func (l *Line) Tick(now time.Time) {
+	l.board.note(l, now)
 	if now.Before(l.due) {
 		return
 	}
@@ -53,6 +59,7 @@ func (l *Line) Print(now time.Time) {
 // Until polls cond every so often until it holds, fails, or ctx is over.
 func Until(ctx context.Context, log *slog.Logger, what, detail string, every time.Duration, cond func() (bool, error)) error {
 	line := Start(log, time.Now(), what, detail)
+	defer line.Done()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

@@ -19,7 +19,7 @@ import (
 
 // contract are the commands whose names are promised.
 const contract = `render|check|sign|verify|submit|stop|status|release|rollout|history|audit|ledger init|ledger serve|ledger verify|ledger demo|ledger join|ledger peer|ledger invite|ledger leave|ledger mirror|ledger backup|ledger restore|ledger revoke|
-image convert|image inspect|image verify|image serve|node build|node run|node capacity`
+image convert|image inspect|image verify|image serve|node build|node run|node capacity|node incidents`
 
 // every is each command that does something.
 func every(c *cobra.Command) []*cobra.Command {
@@ -221,6 +221,8 @@ func TestExitCodes(t *testing.T) {
 		{"node capacity", exitUsage, "--ledger is needed"},
 		{"node capacity n9 @led", exitNotFound, `"n9"`},
 		{"node capacity --ledger @away @root", exitUnreachable, "zos ledger serve"},
+		{"node incidents", exitUsage, "--ledger is needed"},
+		{"node incidents n9 @led", exitNotFound, `"n9"|zos node capacity`},
 		{"node seed --name n --ledger http://x --voucher @dir/absent", exitNotFound, "absent"},
 		{"node seed --name n --ledger http://x --voucher @dir/junk", exitRefused, "junk: "},
 	} {

@@ -26,7 +26,7 @@ import (
 // nodeCommands build and boot nodes.
 func nodeCommands(a *app) []*cobra.Command {
 	node := &cobra.Command{Use: "node", Short: "build and boot node images, and see what nodes offer"}
-	node.AddCommand(a.nodeBuild(), a.nodeKeys(), a.nodeGuest(), a.nodeLock(), a.nodeSeed(), a.nodeSeeds(), a.nodeFlash(), a.nodeInspect(), a.nodeRun(), a.nodeCapacity())
+	node.AddCommand(a.nodeBuild(), a.nodeKeys(), a.nodeGuest(), a.nodeLock(), a.nodeSeed(), a.nodeSeeds(), a.nodeFlash(), a.nodeInspect(), a.nodeRun(), a.nodeCapacity(), a.nodeIncidents())
 	return []*cobra.Command{node}
 }
 

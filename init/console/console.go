@@ -26,25 +26,30 @@ type Consoles struct {
 type out struct {
 	ch      chan []byte
 	dropped int
+	serial  bool
 }
 
 // Open takes the kernel's own console (an open file) and those that
 // sysfs lists beside it, such as "tty0 ttyS0": the last is the kernel's own.
 func Open(own *os.File, active, dev string) *Consoles {
 	c := &Consoles{}
-	c.add(own)
 	names := strings.Fields(active)
+	last := ""
+	if len(names) > 0 {
+		last = names[len(names)-1]
+	}
+	c.add(own, !IsVT(last))
 	for _, n := range names[:max(0, len(names)-1)] {
 		// A console that cannot be opened is one that nobody reads.
 		if f, err := os.OpenFile(dev+"/"+n, os.O_WRONLY|sysNonblock, 0); err == nil {
-			c.add(f)
+			c.add(f, !IsVT(n))
 		}
 	}
 	return c
 }
 
-func (c *Consoles) add(f *os.File) {
-	o := &out{ch: make(chan []byte, queue)}
+func (c *Consoles) add(f *os.File, serial bool) {
+	o := &out{ch: make(chan []byte, queue), serial: serial}
 	c.outs = append(c.outs, o)
 	go func() {
 		for b := range o.ch {
@@ -58,10 +63,20 @@ func (c *Consoles) add(f *os.File) {
 
 // Write never waits and never fails.
 func (c *Consoles) Write(b []byte) (int, error) {
+	return c.write(b, false)
+}
+
+// Serial writes to the serial ones only.
+func (c *Consoles) Serial(text string) { _, _ = c.write([]byte(text), true) } // it never fails
+
+func (c *Consoles) write(b []byte, serialOnly bool) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	text := []byte(strings.ReplaceAll(string(b), "\n", "\r\n"))
 	for _, o := range c.outs {
+		if serialOnly && !o.serial {
+			continue
+		}
 		if o.dropped > 0 {
 			select {
 			case o.ch <- fmt.Appendf(nil, "(%d pieces of text dropped: the console is too slow)\r\n", o.dropped):
@@ -100,8 +115,6 @@ type Failure struct {
 	Expected string
 	Do       string
 }
-
-const width = 78
 
 // Screen draws a failure so that it stands out of a scrolling console.
 func (f Failure) Screen() string {

@@ -32,23 +32,27 @@ var table = []Point{
 	{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755", false},
 	{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0620,ptmxmode=0666", false},
 	{"shm", "/dev/shm", "tmpfs", safe, "mode=1777,size=10%", false},
-	{"run", "/run", "tmpfs", safe, "mode=0755,size=80%", false},
+	{"run", "/run", "tmpfs", safe, "mode=0755,size=60%", false},
 	{"tmp", "/tmp", "tmpfs", safe, "mode=1777,size=10%", false},
 	{"cgroup2", "/sys/fs/cgroup", "cgroup2", safe, "nsdelegate,memory_recursiveprot", false},
 	{"securityfs", "/sys/kernel/security", "securityfs", safe | unix.MS_RDONLY, "", true},
-	{"pstore", "/sys/fs/pstore", "pstore", safe, "", true},
+	// The end of the kernel's log that a crash keeps: Go's last words are long.
+	{"pstore", "/sys/fs/pstore", "pstore", safe, "kmsg_bytes=65536", true},
+	// Reports for the ledger have room of their own: a full /run must not
+	// silence what tells of it.
+	{"lastwords", "/run/lastwords", "tmpfs", safe, "mode=0700,size=1m", false},
 }
 
-// Late is what needs a module: it is mounted after those are loaded.
-var late = []Point{
+// drivers is what needs a module: it is mounted after the first are loaded.
+var drivers = []Point{
 	{"efivarfs", "/sys/firmware/efi/efivars", "efivarfs", safe | unix.MS_RDONLY, "", true},
 }
 
 // Table returns what is mounted first of all.
 func Table() []Point { return slices.Clone(table) }
 
-// Late returns what is mounted after the modules are loaded.
-func Late() []Point { return slices.Clone(late) }
+// Drivers returns what is mounted after the first modules are loaded.
+func Drivers() []Point { return slices.Clone(drivers) }
 
 // All mounts a table in order. The error joins what failed and was needed;
 // the rest is mounted all the same, so that the failure can be shown.

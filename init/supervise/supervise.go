@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +33,12 @@ const (
 	Reboot   = "reboot"
 	Shutdown = "shutdown"
 	Blessed  = "blessed"
+	// Status starts a packet with what the console shows, as JSON.
+	Status = "status "
 )
+
+// maxPacket bounds what is read of one; a status is cut by the agent to less.
+const maxPacket = 16 << 10
 
 // Silence is how long an agent may say nothing before it is ended; it beats
 // every five seconds.
@@ -49,14 +55,18 @@ type Child struct {
 	Reaper  *reap.Reaper
 	Console io.Writer
 	Log     *slog.Logger
-	Silence time.Duration     // 0 takes the constant
-	Asked   func(word string) // told of "poweroff", "reboot" and "blessed"
+	Silence time.Duration                   // 0 takes the constant
+	Asked   func(word string)               // told of "poweroff", "reboot" and "blessed"
+	Told    func(status []byte)             // told of a Status
+	Ended   func(why string, last []string) // told of each end that was not asked for
+	Score   int                             // of the kernel's out-of-memory killer, -1000 to 1000
 
 	mu     sync.Mutex
+	starts int
 	line   *os.File // our end while it runs
 	pid    int
-	beat   time.Time
-	starts int
+	beat   time.Time // the last word, or the start
+	alive  time.Time // the last word, or the first start
 }
 
 // Starts is how often the child was started.
@@ -66,11 +76,13 @@ func (c *Child) Starts() int {
 	return c.starts
 }
 
-// LastBeat is when the child last said that it is alive.
-func (c *Child) LastBeat() time.Time {
+// LastAlive is when the child last said that it is alive. Before the first
+// word it is when the child was first started: that it was started again does
+// not count.
+func (c *Child) LastAlive() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.beat
+	return c.alive
 }
 
 // Say sends a word to the running child.
@@ -89,7 +101,7 @@ func (c *Child) Say(word string) error {
 // Run starts the child again and again until ctx is over.
 func (c *Child) Run(ctx context.Context) {
 	c.mu.Lock()
-	c.beat = time.Now() // the machine has just started: that counts
+	c.alive = time.Now()
 	c.mu.Unlock()
 	var wait time.Duration
 	for n := 1; ctx.Err() == nil; n++ {
@@ -105,6 +117,9 @@ func (c *Child) Run(ctx context.Context) {
 		c.Log.Error("program ended; it is started again", "program", c.Path, "why", why, "ran", time.Since(start).Round(time.Millisecond), "starts", n, "wait", wait)
 		for _, l := range last {
 			c.Log.Error("its last words", "program", c.Path, "line", l)
+		}
+		if c.Ended != nil {
+			c.Ended(why, last)
 		}
 		select {
 		case <-time.After(wait):
@@ -149,6 +164,9 @@ func (c *Child) once() (why string, last []string) {
 		return err.Error(), nil
 	}
 	c.Log.Info("program started", "program", c.Path, "pid", pid)
+	if err := c.score(pid); err != nil {
+		c.Log.Error("program", "program", c.Path, "err", err)
+	}
 	tail := make(chan []string, 1)
 	go func() { tail <- c.copy(r) }()
 	stop := c.attach(pid, line)
@@ -163,6 +181,21 @@ func (c *Child) once() (why string, last []string) {
 	case <-time.After(time.Second): // a grandchild may hold the pipe
 	}
 	return why, last
+}
+
+// score tells the kernel whom to end when memory runs out, and whom not.
+func (c *Child) score(pid int) error {
+	if c.Score == 0 {
+		return nil
+	}
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), strconv.AppendInt(nil, int64(c.Score), 10), 0)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil // it has ended, which is told of
+	}
+	if err != nil {
+		return fmt.Errorf("rank when memory runs out: %w", err)
+	}
+	return nil
 }
 
 // pair makes the line; both ends are close-on-exec.
@@ -200,7 +233,7 @@ func (c *Child) attach(pid int, line *os.File) (stop func() string) {
 				return
 			case <-tick.C:
 			}
-			if quiet := time.Since(c.LastBeat()); quiet > limit {
+			if quiet := time.Since(c.lastBeat()); quiet > limit {
 				text := fmt.Sprintf("no heartbeat for %s", quiet.Round(time.Second))
 				c.Log.Error("program is ended", "program", c.Path, "pid", pid, "why", text)
 				if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -221,9 +254,15 @@ func (c *Child) attach(pid int, line *os.File) (stop func() string) {
 	}
 }
 
+func (c *Child) lastBeat() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.beat
+}
+
 // listen reads words until the line is closed.
 func (c *Child) listen(line *os.File) {
-	b := make([]byte, 64)
+	b := make([]byte, maxPacket)
 	for {
 		n, err := line.Read(b)
 		if err != nil || n == 0 {
@@ -233,28 +272,47 @@ func (c *Child) listen(line *os.File) {
 		case Alive:
 			c.mu.Lock()
 			c.beat = time.Now()
+			c.alive = c.beat
 			c.mu.Unlock()
 		case PowerOff, Reboot, Blessed:
 			c.Asked(word)
 		default:
+			if status, ok := strings.CutPrefix(word, Status); ok && c.Told != nil {
+				c.Told([]byte(status))
+				continue
+			}
 			c.Log.Warn("unknown word from program", "program", c.Path, "word", word)
 		}
 	}
 }
 
-// copy passes the child's output on and keeps its last lines. Lines of any
-// length pass in pieces.
+// reasons begin the lines with which Go's runtime ends a program.
+var reasons = []string{"panic: ", "fatal error: ", "SIGQUIT: "}
+
+// copy passes the child's output on and keeps its last lines, and before them
+// the line that says why, where there is one. Lines of any length pass in
+// pieces.
 func (c *Child) copy(r io.Reader) []string {
 	var last []string
+	reason, since := "", 0 // lines since it
 	in := bufio.NewReaderSize(r, 4096)
 	for {
 		b, _, err := in.ReadLine()
 		if err != nil {
+			if since > lastLines {
+				last = append([]string{reason}, last...)
+			}
 			return last
 		}
 		line := strings.ToValidUTF8(string(b), "?")
 		if _, err := io.WriteString(c.Console, line+"\n"); err != nil {
 			c.Log.Error("console", "err", err)
+		}
+		if slices.ContainsFunc(reasons, func(p string) bool { return strings.HasPrefix(line, p) }) {
+			reason, since = line, 0
+		}
+		if reason != "" {
+			since++
 		}
 		if last = append(last, line); len(last) > lastLines {
 			last = slices.Delete(last, 0, 1)

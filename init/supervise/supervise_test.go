@@ -28,6 +28,18 @@ func TestMain(m *testing.M) {
 		os.Exit(3)
 	case "silent":
 		time.Sleep(time.Minute)
+	case "tells":
+		line := os.NewFile(3, "init")
+		line.Write([]byte(Status + `{"name":"n"}`))
+		time.Sleep(time.Minute)
+	case "panics":
+		go func() {
+			for range 40 {
+				fmt.Println("work")
+			}
+			panic("a reason")
+		}()
+		time.Sleep(time.Minute)
 	case "well":
 		line := os.NewFile(3, "init")
 		line.Write([]byte(Alive))
@@ -78,14 +90,20 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func child(t *testing.T, behave string) (*Child, *lockedBuffer) {
-	t.Helper()
+// reaper is one for all tests, as a machine has one: two would take each
+// other's children.
+var reaper = sync.OnceValue(func() *reap.Reaper {
 	r := reap.New(func(reap.Status) {})
 	sig := make(chan os.Signal, 8)
 	signal.Notify(sig, syscall.SIGCHLD)
-	go r.Run(sig, func(err error) { t.Error(err) })
+	go r.Run(sig, func(err error) { panic(err) })
+	return r
+})
+
+func child(t *testing.T, behave string) (*Child, *lockedBuffer) {
+	t.Helper()
 	var out lockedBuffer
-	return &Child{Path: "/proc/self/exe", Env: []string{"CHILD=" + behave}, Beats: true, Reaper: r, Console: &out, Log: slog.New(slog.NewTextHandler(&out, nil))}, &out
+	return &Child{Path: "/proc/self/exe", Env: []string{"CHILD=" + behave}, Beats: true, Reaper: reaper(), Console: &out, Log: slog.New(slog.NewTextHandler(&out, nil))}, &out
 }
 
 // until waits for the console to hold a text.
@@ -150,5 +168,64 @@ func TestLine(t *testing.T) {
 	defer c.mu.Unlock()
 	if err := syscall.Kill(c.pid, syscall.SIGKILL); err != nil {
 		t.Error(err)
+	}
+}
+
+// Starting a child again is no sign of life: only its own words are.
+func TestOnlyWordsCount(t *testing.T) {
+	c, out := child(t, "silent")
+	c.Silence = 100 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go c.Run(ctx)
+	until(t, out, "starts=1")
+	alive := c.LastAlive()
+	until(t, out, "starts=2")
+	if now := c.LastAlive(); !now.Equal(alive) {
+		t.Errorf("silent, and yet alive at %s after %s", now, alive)
+	}
+}
+
+func TestStatusIsTold(t *testing.T) {
+	c, out := child(t, "tells")
+	told := make(chan string, 1)
+	c.Told = func(b []byte) { told <- string(b) }
+	c.Score = 500
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go c.Run(ctx)
+	select {
+	case got := <-told:
+		if got != `{"name":"n"}` {
+			t.Errorf("%q", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatalf("nothing is told\n%s", out.String())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid)); err != nil || string(b) != "500\n" {
+		t.Errorf("rank %q, %v", b, err)
+	}
+	if err := syscall.Kill(c.pid, syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+}
+
+// The reason of a panic stands at its beginning, many lines before the end.
+func TestReasonIsKept(t *testing.T) {
+	c, out := child(t, "panics")
+	ended := make(chan []string, 8)
+	c.Ended = func(_ string, last []string) { ended <- last }
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go c.Run(ctx)
+	select {
+	case last := <-ended:
+		if text := strings.Join(last, "\n"); !strings.Contains(text, "panic: a reason") {
+			t.Errorf("the reason is lost:\n%s", text)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatalf("it did not end\n%s", out.String())
 	}
 }

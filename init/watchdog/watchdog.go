@@ -15,8 +15,9 @@ import (
 )
 
 // Timeout is how long the hardware waits; Every how often it is fed; Patience
-// how long the agent may be silent. Patience is long: starting the agent
-// again comes first, and a reset would end guests that run well.
+// how long the agent may be silent, however often it was started meanwhile.
+// Patience is long: starting the agent again comes first, and a restart of the
+// machine ends guests that run well.
 const (
 	Timeout  = 60 * time.Second
 	Every    = 10 * time.Second
@@ -24,7 +25,7 @@ const (
 )
 
 // Hungry decides: feed, unless the agent has been silent for too long.
-func Hungry(now, lastBeat time.Time) bool { return now.Sub(lastBeat) < Patience }
+func Hungry(silent, patience time.Duration) bool { return silent < patience }
 
 // Dog is an open watchdog. It is never closed: whatever ends PID 1, the
 // machine starts again.
@@ -46,6 +47,16 @@ func Open(path string) (*Dog, error) {
 		return &Dog{f}, fmt.Errorf("watchdog timeout of %s: %w", Timeout, err)
 	}
 	return &Dog{f}, nil
+}
+
+// Bit says whether the last start of the machine was this watchdog's doing, as
+// far as the hardware remembers.
+func (d *Dog) Bit() (bool, error) {
+	status, err := unix.IoctlGetInt(int(d.f.Fd()), unix.WDIOC_GETBOOTSTATUS)
+	if err != nil {
+		return false, fmt.Errorf("watchdog: why the machine started: %w", err)
+	}
+	return status&unix.WDIOF_CARDRESET != 0, nil
 }
 
 // Feed gives the machine another Timeout.

@@ -89,7 +89,7 @@ func Sets() []Set {
 			{Name: "sha256_ssse3", Optional: true, Why: "fast digests"},
 		}},
 		{"platform", []Want{
-			{Name: "efivarfs", Late: true, Optional: true, Why: "firmware variables, read only"},
+			{Name: "efivarfs", Load: true, Optional: true, Why: "firmware variables, read only"},
 			{Name: "i6300esb", Optional: true, Wait: true, Why: "the emulated watchdog"},
 			{Name: "iTCO_wdt", Optional: true, Wait: true, Why: "Intel's watchdog"},
 			{Name: "sp5100_tco", Optional: true, Wait: true, Why: "AMD's watchdog"},
@@ -102,6 +102,7 @@ func Sets() []Set {
 			{Name: "tpm_tis", Load: true, Optional: true, Why: "measured boot"},
 			{Name: "tpm_crb", Load: true, Optional: true, Why: "measured boot"},
 			{Name: "efi_pstore", Late: true, Optional: true, Why: "the last words before a crash"},
+			{Name: "ttyprintk", Late: true, Optional: true, Why: "the last words of PID 1, by whole lines"},
 			{Name: "ramoops", Optional: true, Why: "the last words before a crash"},
 		}},
 		nic(), raid(), usb(), hyperv(), vmware(), xen(),

@@ -41,6 +41,9 @@ func TestInit(t *testing.T) {
 		_, m := n.says(t, 0, `panic: standin: a panic on purpose`)
 		n.says(t, m, `msg="program ended; it is started again".*why="exit code 2"`)
 	})
+	t.Run("the serial line has a menu without a shell; a panic of init is a screen", func(t *testing.T) {
+		initPanics(t, standinNode(t, dir, "obey", "", false))
+	})
 	t.Run("words on the command line that nobody allowed", func(t *testing.T) {
 		n := standinNode(t, dir, "obey", " init=/bin/sh rescue", false)
 		_, m := n.says(t, 0, `ZOS STOPPED  \[CMDLINE\]`)
@@ -202,6 +205,22 @@ func agentFails(t *testing.T, n *node) {
 	_, m = n.says(t, m, `msg="power button pressed"`)
 	n.says(t, m, `msg="the machine ends now".*how=poweroff`)
 	n.ended(t)
+}
+
+func initPanics(t *testing.T, n *node) {
+	n.says(t, 0, `msg="watchdog armed"`)
+	for _, typed := range [][2]string{{"", `What to do\?`}, {"sh", `What to do\?`}, {"2", `What recovery needs`}, {"5", `To go on, type:  reset this node`}, {"yes", `Nothing was reset`}} {
+		m := n.Console.Mark()
+		if err := n.Type(typed[0]); err != nil {
+			t.Fatal(err)
+		}
+		n.says(t, m, typed[1])
+	}
+	n.fault(t, map[string]any{"do": "init", "name": "usr1"}, nil)
+	_, m := n.says(t, 0, `ZOS STOPPED  \[PANIC\]`)
+	_, m = n.says(t, m, `a fault in init: a panic on purpose`)
+	_, m = n.says(t, m, `what to do`)
+	n.says(t, m, `The machine starts again in`)
 }
 
 func endsInOrder(t *testing.T, n *node) {

@@ -36,6 +36,9 @@ type command struct {
 	Offset  int64  `json:"offset"`  // flip without a pattern, truncate: where
 	Name    string `json:"name"`    // kill, stop, cont: base name of the program
 
+	Text string `json:"text"` // write: into File
+	Size int64  `json:"size"` // fill: how many MiB to leave; eat: how many to take, 0 for all; screen: which terminal
+
 	Argv  []string `json:"argv"`  // hand: what to start
 	Until string   `json:"until"` // hand: text in File that ends the measurement
 }
@@ -43,6 +46,10 @@ type command struct {
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("fault: ")
+	if len(os.Args) == 3 && os.Args[1] == eatWord {
+		devour(os.Args[2])
+		return
+	}
 	port, err := open()
 	if err != nil {
 		log.Print(err)
@@ -98,8 +105,8 @@ func open() (*os.File, error) {
 
 func do(c command) (any, error) {
 	switch c.Do {
-	case "kill", "stop", "cont":
-		return signalAll(c.Name, map[string]unix.Signal{"kill": unix.SIGKILL, "stop": unix.SIGSTOP, "cont": unix.SIGCONT}[c.Do])
+	case "kill", "quit", "stop", "cont":
+		return signalAll(c.Name, map[string]unix.Signal{"kill": unix.SIGKILL, "quit": unix.SIGQUIT, "stop": unix.SIGSTOP, "cont": unix.SIGCONT}[c.Do])
 	case "flip", "find", "truncate", "swap":
 		return alter(c)
 	case "list":
@@ -109,6 +116,22 @@ func do(c command) (any, error) {
 		return stat()
 	case "hand":
 		return hand(c)
+	case "init":
+		return toInit(c.Name)
+	case "freeze":
+		return freeze()
+	case "fill":
+		return fill(c.File, c.Size)
+	case "remove":
+		return map[string]any{}, os.Remove(c.File)
+	case "read":
+		return read(c.File)
+	case "write":
+		return map[string]any{}, os.WriteFile(c.File, []byte(c.Text), 0)
+	case "screen":
+		return map[string]any{}, screen(c.Size)
+	case "eat":
+		return eat(c.Size)
 	}
 	return nil, fmt.Errorf("unknown command %q", c.Do)
 }

@@ -38,6 +38,8 @@ func main() {
 		os.Exit(7)
 	case "panic":
 		panic("standin: a panic on purpose")
+	case "hang":
+		select {} // without a word
 	case "reboot":
 		say("reboot")
 		select {}

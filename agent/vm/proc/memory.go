@@ -3,7 +3,9 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +25,11 @@ func Memory(cfg vm.Config, overheadMiB int64) (int64, error) {
 		if d.ReadOnly {
 			continue
 		}
-		var fs unix.Statfs_t
-		if err := unix.Statfs(d.Path, &fs); err != nil {
+		var st unix.Statfs_t
+		if err := unix.Statfs(d.Path, &st); err != nil {
 			return 0, fmt.Errorf("disk %s: %w", d.Serial, err)
 		}
-		if fs.Type != unix.TMPFS_MAGIC {
+		if st.Type != unix.TMPFS_MAGIC {
 			continue
 		}
 		info, err := os.Stat(d.Path)
@@ -37,4 +39,20 @@ func Memory(cfg vm.Config, overheadMiB int64) (int64, error) {
 		limit += info.Size()
 	}
 	return limit, nil
+}
+
+// score ranks a VMM when the node's memory runs out: the agent has a low one
+// from init, which its children would inherit, and must outlive them.
+const score = "500"
+
+// expendable sets it.
+func expendable(pid int) error {
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(score), 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil // it has ended, which is noticed elsewhere
+	}
+	if err != nil {
+		return fmt.Errorf("rank of process %d when memory runs out: %w", pid, err)
+	}
+	return nil
 }

@@ -155,6 +155,9 @@ func (p *Process) launch(s Spec, cgroup *os.File) (err error) {
 		return fmt.Errorf("start %s: %w", s.Path, err)
 	}
 	p.state.PID, p.state.Landlock = pid, abi
+	if err := expendable(pid); err != nil {
+		return err
+	}
 	if p.state.StartTicks, err = startTicks(pid); err != nil {
 		return err
 	}

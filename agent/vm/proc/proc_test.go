@@ -4,9 +4,11 @@ package proc
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -68,6 +70,29 @@ func FuzzNext(f *testing.F) {
 			t.Fatalf("%q: %d %q %v: does not advance", b, n, object, err)
 		}
 	})
+}
+
+func TestExpendable(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	if err := expendable(pid); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid)); err != nil || strings.TrimSpace(string(b)) != score {
+		t.Errorf("%q, %v", b, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("it was not killed")
+	}
+	if err := expendable(pid); err != nil {
+		t.Errorf("one that is gone: %v", err)
+	}
 }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

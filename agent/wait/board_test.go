@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wait
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestBoard(t *testing.T) {
+	b := NewBoard()
+	log := slog.New(b.Handler(slog.NewTextHandler(io.Discard, nil))).With("part", "x").WithGroup("g")
+	t0 := time.Unix(1000, 0)
+	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
+	expect := func(s int, want ...string) {
+		t.Helper()
+		if got := b.Now(at(s)); !slices.Equal(got, want) {
+			t.Errorf("after %d s: %q, want %q", s, got, want)
+		}
+	}
+	short := Start(log, t0, "an address", "DHCP on eth0")
+	long := Start(log, t0, "the time", "")
+	expect(0)
+	short.Tick(t0)
+	expect(0) // a moment is no wait
+	short.Tick(at(2))
+	long.Tick(at(2))
+	expect(3, "an address (DHCP on eth0), for 3s", "the time, for 3s")
+	short.Done()
+	long.Tick(at(62)) // it is looked at once a minute
+	expect(63, "the time, for 1m3s")
+	expect(180, "the time, for 3m0s")
+	expect(200) // nobody looks at it any more: it was dropped
+	Start(slog.New(slog.DiscardHandler), t0, "nothing", "").Tick(t0)
+	expect(200)
+}
+
+func TestUntilLeavesTheBoard(t *testing.T) {
+	b := NewBoard()
+	log := slog.New(b.Handler(slog.DiscardHandler))
+	n := 0
+	err := Until(context.Background(), log, "x", "y", time.Millisecond, func() (bool, error) { n++; return n == 5, nil })
+	if got := b.Now(time.Now().Add(time.Second)); err != nil || len(got) != 0 {
+		t.Errorf("%q, %v", got, err)
+	}
+}

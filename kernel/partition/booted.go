@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package partition
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf16"
+)
+
+// EFIVars is where the kernel shows the firmware's variables.
+const EFIVars = "/sys/firmware/efi/efivars"
+
+// loaderPartition is the variable of the Boot Loader Interface with the GUID of
+// the partition that the loader was started from. It names no partition after a
+// boot from the network or from an optical medium: it is not there then.
+const loaderPartition = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+
+// attributes are the bytes before a variable's data.
+const attributes = 4
+
+// Booted tells the GUID, in lower case, of the partition that this machine was
+// started from, "" when it was from none.
+func Booted(efivars string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(efivars, loaderPartition))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("boot partition: %w", err)
+	}
+	if len(b) < attributes || len(b)%2 != 0 {
+		return "", fmt.Errorf("boot partition: the loader's variable has %d bytes", len(b))
+	}
+	var text []uint16
+	for b = b[attributes:]; len(b) > 0; b = b[2:] {
+		if c := binary.LittleEndian.Uint16(b); c != 0 {
+			text = append(text, c)
+		}
+	}
+	return strings.ToLower(string(utf16.Decode(text))), nil
+}
