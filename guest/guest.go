@@ -124,6 +124,7 @@ func (g *guest) live(f *failure) error {
 		return errors.Join(err, w.teardown())
 	}
 	f.phase = "start"
+	w.ahead()
 	select {
 	case <-g.start:
 	case <-g.stop:
