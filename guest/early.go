@@ -82,7 +82,12 @@ func loadModule(name string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	err = unix.FinitModule(int(f.Fd()), "", 0)
+	// The disk is looked for later (findDisk): its driver may take its time.
+	var params string
+	if strings.HasSuffix(name, "-virtio_blk.ko") {
+		params = "async_probe=1"
+	}
+	err = unix.FinitModule(int(f.Fd()), params, 0)
 	// EEXIST: built in or there already. ENODEV: a driver for a processor
 	// feature or device that this machine lacks; what is needed and missing
 	// fails where it is needed.

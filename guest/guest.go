@@ -131,6 +131,7 @@ func (g *guest) live(f *failure) error {
 		return errors.Join(err, w.teardown())
 	}
 	f.phase = "start"
+	w.ahead()
 	select {
 	case <-g.start:
 	case <-g.stop:

@@ -98,6 +98,14 @@ func (w *workload) spawn() (running, error) {
 	return r, nil
 }
 
+// ahead uses the time until the agent says that the process may start.
+func (w *workload) ahead() {
+	err := w.thread.Do(process.Command{Process: w.config.Process}.Ahead)
+	if err != nil {
+		say("read the program ahead: %v", err) // whatever is wrong with it, starting it tells
+	}
+}
+
 // collect moves a stream into the ring, which never makes it wait.
 func (w *workload) collect(stream string, f *os.File) error {
 	buf := make([]byte, 16<<10)

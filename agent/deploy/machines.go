@@ -31,6 +31,7 @@ type machine struct {
 	quit chan struct{}  // ends the pumps of this start
 	disk *imaged.Served // what serves its image, which was not here at this start; nil when it was
 
+	asked     chan answer // what the hypervisor says of itself, asked when the guest first spoke; nil when used
 	id        *guestlink.Identity
 	report    *wire.Report
 	hardening map[string]string
@@ -54,6 +55,12 @@ type msg struct {
 	late  string // a deadline passed
 	disk  error  // why its image is served no more
 	again bool   // a restart is due
+}
+
+// answer is the hypervisor's word about a VM.
+type answer struct {
+	have vm.Running
+	err  error
 }
 
 // failure is why a machine does not run as it should.
@@ -87,7 +94,7 @@ func (l *Life) outputPath(m *machine) string {
 // boot starts the VM and takes up the line to its guest.
 func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 	m.gen++
-	m.id, m.report, m.exit, m.hardening = nil, nil, nil, nil
+	m.asked, m.id, m.report, m.exit, m.hardening = nil, nil, nil, nil, nil
 	m.verified, m.told, m.started, m.healthy, m.served, m.gone, m.hung, m.off = false, false, false, false, false, false, false, false
 	disk := l.world.Images.Disk(m.plan.Image)
 	defer disk.Done()
@@ -279,6 +286,9 @@ func (l *Life) heard(ctx context.Context, m *machine, e guestlink.Event, fail fu
 	case e.Hello != nil:
 		m.id = e.Hello
 		m.log.Info("guest speaks", "kernel", e.Hello.Kernel, "key", e.Hello.PublicKey)
+		// The guest sets itself up meanwhile, and then waits for the verdict.
+		m.asked = make(chan answer, 1)
+		go func(v vm.VM, asked chan<- answer) { asked <- ask(ctx, v) }(m.vm, m.asked)
 		if err := l.update(func(s *State) {
 			if s.Guests == nil {
 				s.Guests = map[string]guestlink.Identity{}
@@ -334,17 +344,27 @@ func describe(e *wire.Exit) string {
 // verify compares what runs with the plan: the hypervisor's word and the
 // guest's own report.
 func (l *Life) verify(ctx context.Context, m *machine) error {
-	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
-	defer cancel()
-	have, err := m.vm.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("ask the hypervisor: %w", err)
+	var a answer
+	if m.asked != nil {
+		a, m.asked = <-m.asked, nil // of now, or of a moment ago; post-verify asks anew
+	} else {
+		a = ask(ctx, m.vm)
 	}
-	if err := errors.Join(CompareVM(m.plan.VM, have), CompareGuest(m.plan, m.report)); err != nil {
+	if a.err != nil {
+		return fmt.Errorf("ask the hypervisor: %w", a.err)
+	}
+	if err := errors.Join(CompareVM(m.plan.VM, a.have), CompareGuest(m.plan, m.report)); err != nil {
 		return err
 	}
-	m.hardening, m.verified = have.Hardening, true
+	m.hardening, m.verified = a.have.Hardening, true
 	return nil
+}
+
+func ask(ctx context.Context, v vm.VM) (a answer) {
+	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	a.have, a.err = v.Info(ctx)
+	return a
 }
 
 // release lets the processes start whose machines were found right and whose

@@ -161,6 +161,26 @@ func (c Command) Fork() (pid int, err error) {
 	return pid, nil
 }
 
+// aheadLimit is how much of a program is read before it is wanted. What a
+// larger one needs first is mostly at its beginning.
+const aheadLimit = 8 << 20
+
+// Ahead lets the kernel read the program, and check its blocks, while there is
+// nothing else to do; it must be called on the Thread. It does not wait for the
+// reading. A program that is not there fails in Fork, which says so.
+func (c Command) Ahead() (err error) {
+	program, err := Look(c.Args[0], c.Env, c.Cwd)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(program)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return unix.Fadvise(int(f.Fd()), 0, aheadLimit, unix.FADV_WILLNEED)
+}
+
 func notDir(info os.FileInfo) error {
 	if info != nil && !info.IsDir() {
 		return errors.New("not a folder")
