@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ func DialHost(context.Context) (io.ReadWriteCloser, error) {
 	timeout := unix.NsecToTimeval(connectTimeout.Nanoseconds())
 	err = unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT_NEW, &timeout)
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: wire.Port})
+		err = undisturbed(func() error { return unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: wire.Port}) })
 	}
 	if err == nil {
 		err = unix.SetNonblock(fd, true)
@@ -38,4 +39,21 @@ func DialHost(context.Context) (io.ReadWriteCloser, error) {
 		return nil, errors.Join(fmt.Errorf("vsock: %w", err), unix.Close(fd))
 	}
 	return os.NewFile(uintptr(fd), "vsock"), nil
+}
+
+// undisturbed runs a system call on a thread that takes no signals: the kernel
+// gives up a connection when one comes, and the runtime sends them to its own
+// threads whenever it likes.
+func undisturbed(call func() error) (err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
+		return fmt.Errorf("signal mask: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)) }()
+	return call()
 }

@@ -146,29 +146,49 @@ func (m *machine) hangUp() {
 	m.conn, m.listener = nil, nil
 }
 
-// accept waits for the guest's connection and Hello, or the VM's end.
+// accept waits for the guest's connection and Hello, or the VM's end. Like the
+// agent it passes over a connection that ends before its first word: the guest
+// gave up on it and dials again.
 func (m *machine) accept() {
 	m.Helper()
 	type result struct {
 		conn net.Conn
+		f    wire.Frame
 		err  error
 	}
 	accepted := make(chan result, 1)
 	listener := m.listener
 	go func() {
-		c, err := listener.Accept()
-		accepted <- result{c, err}
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				accepted <- result{err: err}
+				return
+			}
+			err = c.SetReadDeadline(time.Now().Add(limit))
+			var f wire.Frame
+			if err == nil {
+				f, err = wire.ReadFrame(c)
+			}
+			if errors.Is(err, io.EOF) {
+				if err = c.Close(); err == nil {
+					continue
+				}
+			}
+			accepted <- result{c, f, err}
+			return
+		}
 	}()
+	var f wire.Frame
 	select {
 	case r := <-accepted:
 		m.must(r.err)
-		m.conn = r.conn
+		m.conn, f = r.conn, r.f
 	case e := <-m.vm.Events():
 		m.Fatalf("instead of a connection: %+v", e)
 	case <-m.ctx().Done():
 		m.Fatal("the guest does not connect")
 	}
-	f := m.recv()
 	if f.Hello == nil || f.Hello.Version != wire.Version || f.Hello.BootID == "" || !strings.HasPrefix(f.Hello.PublicKey, "ssh-ed25519 AAAA") {
 		m.Fatalf("no hello: %+v", f)
 	}
