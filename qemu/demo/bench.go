@@ -276,7 +276,7 @@ func (b *bench) write(context.Context) ([]string, error) {
 func firstByte(ctx context.Context, url string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	client := http.Client{Timeout: 500 * time.Millisecond, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	answers := make(chan error)
 	every := time.NewTicker(50 * time.Millisecond)
 	defer every.Stop()

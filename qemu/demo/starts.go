@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +62,12 @@ func (b *bench) starts(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		limited, cancel := context.WithTimeout(ctx, runLimit)
-		err = firstByte(limited, fmt.Sprintf("http://127.0.0.1:%d/", b.port))
+		// Asking before there is anybody to answer would only take time from
+		// what is measured.
+		_, _, _, err = b.m.Console.Expect(limited, 0, regexp.MustCompile(`msg="process started" .*deployment=`+name+` `))
+		if err == nil {
+			err = firstByte(limited, fmt.Sprintf("http://127.0.0.1:%d/", b.port))
+		}
 		ours := time.Since(claimed)
 		cancel()
 		if err != nil {
