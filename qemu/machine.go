@@ -311,7 +311,10 @@ func (m *Machine) Close() error {
 // more, about twice in 45 boots with QEMU 7.2. The kernel itself has to say so,
 // at the start of a line: guests' words come through the agent. A panic alone
 // is no sign of it, as any oops of the node's kernel ends in one.
-var emulatorFault = regexp.MustCompile(`(?m)^(?:\[ *\d+\.\d+\](?:\[ *[A-Z]\d+\])? )?Oops: int3\b`)
+//
+// The second is a machine that got so little time that the kernel, which counts
+// ticks of the timer while it starts, counted none.
+var emulatorFault = regexp.MustCompile(`(?m)^(?:\[ *\d+\.\d+\](?:\[ *[A-Z]\d+\])? )?(?:Oops: int3\b|Kernel panic - not syncing: IO-APIC \+ timer doesn't work)`)
 
 // EmulatorFault says whether the outer kernel died in the way that the
 // emulator is known for; such a boot may be tried again once.

@@ -89,6 +89,8 @@ func TestEmulatorFault(t *testing.T) {
 		{"tcg", "[    3.7] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n", true},
 		{"tcg", "[    3.7][  T112] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[    3.8] Kernel panic - not syncing: Fatal exception in interrupt\n", true},
 		{"kvm", "[    3.7] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n", false},
+		{"tcg", "[    0.8] Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.\n", true},
+		{"kvm", "[    0.8] Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.\n", false},
 		{"tcg", "[    9.1] BUG: kernel NULL pointer dereference, address: 0000000000000010\n[    9.1] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n" +
 			"[    9.1] RIP: 0010:erofs_read_superblock+0x1f/0x300 [erofs]\n[    9.2] Kernel panic - not syncing: Fatal exception\n", false},
 		{"tcg", "[    3.7] Kernel panic - not syncing: Attempted to kill init!\n", false},

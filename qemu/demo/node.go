@@ -152,5 +152,22 @@ func (c *chain) showHistory(ctx context.Context) ([]string, error) {
 // audit replays the log from its folder, without the ledger's server.
 func (c *chain) audit(ctx context.Context) ([]string, error) {
 	out, err := c.command(ctx, c.zos, "audit", "--ledger", filepath.Join(c.run1, "ledger"), "--root", c.root, "shop")
-	return []string{out}, err
+	if err != nil {
+		return []string{out}, err
+	}
+	// A deployment that was reached once, and fits, may be ending all the same.
+	h, err := c.historyOf(ctx, "shop")
+	if err != nil {
+		return []string{out}, err
+	}
+	for _, it := range h.Items {
+		if it.Kind == "incident" {
+			return []string{out}, &problem{what: "the deployment had an incident", expected: "it runs undisturbed", todo: "read its detail: zos history shop, and " + c.consolePath,
+				err: fmt.Errorf("entry %d", it.Index)}
+		}
+	}
+	if h.Status != "running" {
+		return []string{out}, &problem{what: "the deployment runs no more", expected: "running", todo: "read " + c.consolePath, err: errors.New(h.Status)}
+	}
+	return []string{out}, nil
 }

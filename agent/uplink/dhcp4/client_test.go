@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
@@ -29,7 +28,9 @@ func (w *wireConn) Close() error                              { return nil }
 
 func TestClientRenewsByFakeClock(t *testing.T) {
 	clk := clocktest.New(time.Unix(0, 0))
-	w := &wireConn{make(chan *dhcpv4.DHCPv4), make(chan *dhcpv4.DHCPv4), make(chan bool, 10)}
+	// Room on both ways: the client must never wait for the test while the test
+	// waits for it.
+	w := &wireConn{make(chan *dhcpv4.DHCPv4, 64), make(chan *dhcpv4.DHCPv4, 64), make(chan bool, 10)}
 	applied := make(chan *Lease, 10)
 	var n uint32
 	c := &Client{Clock: clk, Log: slog.New(slog.DiscardHandler), Link: "eth0", Moved: func() {},
@@ -52,15 +53,13 @@ func TestClientRenewsByFakeClock(t *testing.T) {
 		t.Fatal("first lease without a raw socket")
 	}
 	// The loop wakes every idle seconds; walk it to T1.
-	renewal := make(chan *dhcpv4.DHCPv4)
-	go func() { renewal <- <-w.sent }()
 	var p *dhcpv4.DHCPv4
 	for p == nil {
-		clk.Advance(idle)
+		clk.Await(1) // it sleeps: what it had to say is said
 		select {
-		case p = <-renewal:
+		case p = <-w.sent:
 		default:
-			runtime.Gosched()
+			clk.Advance(idle)
 		}
 	}
 	if clk.Now().Unix() < 300 {
