@@ -50,7 +50,9 @@ machines:
 func (b *bench) starts(ctx context.Context) ([]string, error) {
 	b.res.Start = pair{What: "claim committed to first byte from the workload, image local",
 		Than: "the same hypervisor, kernel, initramfs and disk by hand, to the guest's PID 1", Goal: 1.3}
+	b.res.Work = pair{What: b.res.Start.What, Than: "the same by hand, told over vsock at once what to run, to the first word of the same workload"}
 	var argv []string
+	var config json.RawMessage
 	for round := range rounds + 1 {
 		name := fmt.Sprintf("bench-%d", round)
 		id, err := b.deploy(ctx, name)
@@ -77,6 +79,9 @@ func (b *bench) starts(ctx context.Context) ([]string, error) {
 			if argv, err = b.byHand(ctx); err != nil {
 				return nil, err
 			}
+			if config, err = b.guestConfig(ctx); err != nil {
+				return nil, err
+			}
 		}
 		if err := b.finish(ctx, name, id); err != nil {
 			return nil, err
@@ -85,8 +90,12 @@ func (b *bench) starts(ctx context.Context) ([]string, error) {
 			b.res.Fetching = b.res.Phases
 			continue // it fetched the image
 		}
-		var took struct{ Ms int64 }
+		var took struct{ Ms, WorkloadMs int64 }
 		hand := map[string]any{"do": "hand", "argv": argv, "file": "/tmp/hand.log", "until": "guest: PID 1 started"}
+		if b.build.Hypervisor.Name == "cloud-hypervisor" {
+			hand["argv"] = append(slices.Clone(argv), "--vsock", "cid=4242,socket="+handSocket)
+			hand["vsock"], hand["config"] = handSocket, config
+		}
 		err = b.m.Fault(ctx, hand, &took)
 		if err != nil && b.accel.Name == "tcg" && strings.Contains(err.Error(), "Kernel panic") {
 			fmt.Fprintln(os.Stdout, "        the emulator broke the guest's kernel; by hand once more")
@@ -96,9 +105,50 @@ func (b *bench) starts(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		b.res.Start.OursMs, b.res.Start.BaseMs = append(b.res.Start.OursMs, ours.Milliseconds()), append(b.res.Start.BaseMs, took.Ms)
+		if took.WorkloadMs > 0 {
+			b.res.Work.OursMs, b.res.Work.BaseMs = b.res.Start.OursMs, append(b.res.Work.BaseMs, took.WorkloadMs)
+		}
 	}
 	b.res.Start.finish()
-	return []string{fmt.Sprintf("%v ms against %v ms: %.2f times (goal %.1f)", b.res.Start.OursMs, b.res.Start.BaseMs, b.res.Start.Ratio, b.res.Start.Goal)}, nil
+	lines := []string{fmt.Sprintf("%v ms against %v ms by hand to PID 1: %.2f times (goal %.1f)", b.res.Start.OursMs, b.res.Start.BaseMs, b.res.Start.Ratio, b.res.Start.Goal)}
+	if len(b.res.Work.BaseMs) == 0 {
+		return append(lines, "by hand to the workload: not measured, Cloud Hypervisor only"), nil
+	}
+	b.res.Work.finish()
+	return append(lines, fmt.Sprintf("and %v ms by hand to the workload's first word: %.2f times", b.res.Work.BaseMs, b.res.Work.Ratio)), nil
+}
+
+// handSocket is the hypervisor's end of the guest's vsock in a start by hand.
+const handSocket = "/tmp/hand.vsock"
+
+// guestConfig is what the agent told the guest that runs, without a network:
+// nothing is connected to what is started by hand.
+func (b *bench) guestConfig(ctx context.Context) (json.RawMessage, error) {
+	var list struct{ Files []string }
+	if err := b.m.Fault(ctx, map[string]any{"do": "list", "file": "/run/zos/state/deployments/*.json"}, &list); err != nil {
+		return nil, err
+	}
+	if len(list.Files) != 1 {
+		return nil, fmt.Errorf("deployments in the node: %v, want one", list.Files)
+	}
+	var file struct{ Text string }
+	if err := b.m.Fault(ctx, map[string]any{"do": "read", "file": list.Files[0]}, &file); err != nil {
+		return nil, err
+	}
+	var state struct {
+		Plan struct {
+			Machines []struct{ Guest map[string]any }
+		}
+	}
+	if err := json.Unmarshal([]byte(file.Text), &state); err != nil {
+		return nil, fmt.Errorf("state of the deployment: %w", err)
+	}
+	if len(state.Plan.Machines) != 1 {
+		return nil, fmt.Errorf("%d machines, want one", len(state.Plan.Machines))
+	}
+	guest := state.Plan.Machines[0].Guest
+	guest["interfaces"] = []any{}
+	return json.Marshal(guest)
 }
 
 // deploy renders, signs and submits one deployment and returns its index.

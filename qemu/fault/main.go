@@ -19,13 +19,14 @@ import (
 	"io"
 	"log"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/guest/wire"
 )
 
 // command is what a test asks for.
@@ -41,6 +42,9 @@ type command struct {
 
 	Argv  []string `json:"argv"`  // hand: what to start
 	Until string   `json:"until"` // hand: text in File that ends the measurement
+
+	Config *wire.Config `json:"config"` // hand: speak with the guest over Vsock, until its workload says something
+	Vsock  string       `json:"vsock"`  // hand: the socket's path that Argv names
 }
 
 func main() {
@@ -331,47 +335,5 @@ func find(name string, want []byte) (int64, error) {
 		copy(buf, buf[keep+n-len(want):keep+n])
 		at += int64(keep + n - len(want))
 		keep = len(want)
-	}
-}
-
-// handLimit bounds one start by hand.
-const handLimit = 90 * time.Second
-
-// hand starts a program as a person would, without anything of zos round it,
-// measures how long it takes until a text stands in a file, and ends it.
-func hand(c command) (any, error) {
-	if err := os.Remove(c.File); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	start := time.Now()
-	cmd := exec.Command(c.Argv[0], c.Argv[1:]...)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	for {
-		b, err := os.ReadFile(c.File)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-		took := time.Since(start)
-		if bytes.Contains(b, []byte(c.Until)) {
-			if err := cmd.Process.Kill(); err != nil {
-				return nil, err
-			}
-			<-done
-			return map[string]any{"ms": took.Milliseconds()}, nil
-		}
-		if took > handLimit {
-			return nil, errors.Join(fmt.Errorf("nothing after %s: %s%s", handLimit, b, said.String()), cmd.Process.Kill())
-		}
-		select {
-		case err := <-done:
-			return nil, fmt.Errorf("it ended: %v: %s", err, said.String())
-		case <-time.After(10 * time.Millisecond):
-		}
 	}
 }
