@@ -23,6 +23,7 @@ import (
 	"github.com/zos-node/zos/agent/state"
 	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/kernel/kmod"
+	"github.com/zos-node/zos/kernel/partition"
 	"github.com/zos-node/zos/ledger"
 )
 
@@ -30,9 +31,6 @@ const (
 	// bootTrust is where init tells what vouches for this boot.
 	bootTrust = "/run/boot-trust"
 	firmware  = "/sys/firmware/efi"
-	// bootPartition is the variable in which systemd-boot says which partition it
-	// was started from (systemd, Boot Loader Interface).
-	bootPartition = firmware + "/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 )
 
 // stateDrivers are what an encrypted disk needs, the fast cipher first: a device
@@ -103,11 +101,8 @@ func (n *node) booted(ctx context.Context) (bool, error) {
 	if err := n.drivers(ctx); err != nil { // efivarfs is among them
 		return false, err
 	}
-	_, err := os.Stat(bootPartition)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+	guid, err := partition.Booted(partition.EFIVars)
+	return guid != "", err
 }
 
 // vouched is what this boot can show, from init and from the node's state.

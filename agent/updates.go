@@ -44,13 +44,13 @@ func (n *node) updates(signer sign.Signer, led *follow.Ledger, queue *record.Que
 	}
 	n.updater = update.New(update.Config{
 		Open: func() (update.Disk, error) {
-			device, err := update.Partition(update.EFIVars, partition.Sys, partition.Dev)
+			device, err := update.Partition(partition.EFIVars, partition.Sys, partition.Dev)
 			if err != nil {
 				return nil, err
 			}
 			return update.OpenDisk(device)
 		},
-		About: n.about, Name: n.seed.Name, Node: signer.KeyID(), Secure: func() bool { return update.SecureBoot(update.EFIVars) },
+		About: n.about, Name: n.seed.Name, Node: signer.KeyID(), Secure: func() bool { return update.SecureBoot(partition.EFIVars) },
 		State: led.State, NowMs: func() int64 { return led.NowMs(clock.System{}.Now()) }, Fetch: fetch, Record: queue.Update, Drain: queue.Drain,
 		Healthy: n.healthy, Blessed: func() error { return n.link.Send(initlink.Blessed) },
 		Restart: func(_ context.Context, reason string) error {

@@ -5,26 +5,19 @@ package update
 import (
 	"bytes"
 	"debug/pe"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"unicode/utf16"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/kernel/partition"
 )
 
-// EFIVars is where the kernel shows the firmware's variables.
-const EFIVars = "/sys/firmware/efi/efivars"
-
 const (
-	loaderGUID = "-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f" // of the Boot Loader Interface
 	globalGUID = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 	attributes = 4 // bytes before a variable's data
 	// espLabel is the boot partition's name in the table that zos writes.
@@ -39,41 +32,23 @@ var ErrNoPartition = errors.New("the node was not started from a boot partition 
 // partition's GUID is a digest of the image that the disk was written with;
 // init has seen to it that there are no two.
 func Partition(efivars, sys, dev string) (string, error) {
-	guid, err := variable(efivars, "LoaderDevicePartUUID"+loaderGUID)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w: the loader names no partition", ErrNoPartition)
-	}
+	guid, err := partition.Booted(efivars)
 	if err != nil {
 		return "", err
+	}
+	if guid == "" {
+		return "", fmt.Errorf("%w: the loader names no partition", ErrNoPartition)
 	}
 	all, err := partition.Named(sys, dev, espLabel)
 	if err != nil {
 		return "", err
 	}
 	for _, p := range all {
-		if strings.EqualFold(p.GUID, guid) {
+		if p.GUID == guid {
 			return filepath.Join(dev, p.Device), nil
 		}
 	}
-	return "", fmt.Errorf("%w: the loader names partition %s, which no disk here has", ErrNoPartition, strings.ToLower(guid))
-}
-
-// variable reads a text.
-func variable(efivars, name string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(efivars, name))
-	if err != nil {
-		return "", fmt.Errorf("EFI variable: %w", err)
-	}
-	if len(b) < attributes || len(b)%2 != 0 {
-		return "", fmt.Errorf("EFI variable %s has %d bytes", name, len(b))
-	}
-	var text []uint16
-	for b = b[attributes:]; len(b) > 0; b = b[2:] {
-		if c := binary.LittleEndian.Uint16(b); c != 0 {
-			text = append(text, c)
-		}
-	}
-	return string(utf16.Decode(text)), nil
+	return "", fmt.Errorf("%w: the loader names partition %s, which no disk here has", ErrNoPartition, guid)
 }
 
 // SecureBoot says whether the firmware starts signed programs only.
