@@ -81,7 +81,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	}
 	n.reports = &lastwords.Taker{Dir: lastwords.Dir, Log: part("lastwords"), Waiting: queue.Waiting,
 		Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
-	n.mirrors = &follow.Mirrors{Log: part("mirror"), Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
+	n.mirrors = &follow.Mirrors{Log: part("mirror"), Now: time.Now, Incident: func(kind, detail string) error { return queue.Incident(-1, kind, "", detail) }}
 	store, err := content.Open(content.Config{Dir: filepath.Join(runDir, "store"), Clock: clock.System{}, Log: part("store"), Space: n.space,
 		Fetch: &zimage.Fetcher{Mirrors: n.seed.Mirrors, HTTP: n.web, Log: part("fetch"), Report: n.mirrors.Report},
 		Found: func(f content.Finding) error { return n.follower.Wrong(f) }})

@@ -92,7 +92,7 @@ const (
 // New makes a follower; agent is the context of everything that it starts.
 func New(agent context.Context, cfg Config) *Follower {
 	return &Follower{agent: agent, cfg: cfg, said: map[int64]string{}, tryAt: map[int64]time.Time{}, tries: map[int64]int{}, closeAt: map[int64]time.Time{}, problem: map[string]string{},
-		trouble: trouble{last: map[string]string{}, seen: map[string]bool{}}, lives: map[int64]*deploy.Life{}, err: make(chan error, 1)}
+		trouble: trouble{last: map[string]string{}}, lives: map[int64]*deploy.Life{}, err: make(chan error, 1)}
 }
 
 // Adopt takes up what an earlier agent left. It needs no ledger.

@@ -436,18 +436,3 @@ func TestStateWasLost(t *testing.T) {
 		t.Errorf("claim %+v", g)
 	}
 }
-
-func TestMirrorsReportOncePerKind(t *testing.T) {
-	var kinds []string
-	m := &Mirrors{Log: slog.New(slog.DiscardHandler), Incident: func(kind, _ string) error { kinds = append(kinds, kind); return nil }}
-	for range 3 {
-		m.Report("http://a", "chunk abc", zimage.ErrMismatch)
-		m.Report("http://a", "manifest sha256:abc", fmt.Errorf("x: %w", zimage.ErrMismatch))
-		m.Report("http://a", "blob sha256:abc", zimage.ErrMismatch)
-		m.Report("http://a", "blob sha256:abc", zimage.ErrMissing)
-		m.Report("http://b", "chunk abc", zimage.ErrMismatch)
-	}
-	if want := []string{chunkMismatch, manifestMismatch, blobMismatch, mirrorMissing, chunkMismatch}; !slices.Equal(kinds, want) {
-		t.Errorf("%v, want %v", kinds, want)
-	}
-}

@@ -7,18 +7,20 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/zos-node/zos/zimage"
 )
 
-// Mirrors turns what the fetcher reports of mirrors into incidents, each
-// mirror and kind once: one that lies does so thousands of times.
+// Mirrors turns what the fetcher reports of mirrors into incidents, of each
+// mirror and kind one at a time (once).
 type Mirrors struct {
 	Log      *slog.Logger
+	Now      func() time.Time
 	Incident func(kind, detail string) error
 
 	mu   sync.Mutex
-	seen map[string]bool
+	once once
 }
 
 // Kinds of incidents about mirrors.
@@ -49,15 +51,13 @@ func (m *Mirrors) Report(mirror, what string, err error) {
 	k := mirrorKind(what, err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.seen == nil {
-		m.seen = map[string]bool{}
-	}
-	if m.seen[mirror+" "+k] {
+	added, ok := m.once.pass(mirror+" "+k, m.Now())
+	if !ok {
 		return
 	}
-	m.seen[mirror+" "+k] = true
 	m.Log.Warn("mirror fault", "mirror", mirror, "what", what, "kind", k, "err", err)
-	if ierr := m.Incident(k, mirror+": "+what+": "+err.Error()); ierr != nil {
+	if ierr := m.Incident(k, mirror+": "+what+": "+err.Error()+added); ierr != nil {
+		m.once.lost(mirror + " " + k)
 		m.Log.Error("incident cannot be recorded", "err", ierr)
 	}
 }

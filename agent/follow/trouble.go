@@ -16,12 +16,12 @@ import (
 )
 
 // trouble remembers what ledgers did wrong, so that the console hears of each
-// change once, and a good ledger of each lie once.
+// change once, and a good ledger of each lie (once).
 type trouble struct {
 	last    map[string]string // ledger: the error said last
 	line    *wait.Line        // while none can be used
 	pending []lie
-	seen    map[string]bool // lies that are pending or reported, by ledger and kind
+	once    once // of lies, by ledger and kind
 }
 
 // lie is what will be reported as an incident.
@@ -56,9 +56,10 @@ func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, faile
 			t.last[r.Ledger] = text
 			log.Warn("ledger refused", "kind", strings.TrimPrefix(cmp.Or(kind(r.Err), "checkpoint-unreachable"), "checkpoint-"), "ledger", r.Ledger, "err", r.Err)
 		}
-		if k := kind(r.Err); k != "" && !t.seen[r.Ledger+" "+k] {
-			t.seen[r.Ledger+" "+k] = true
-			t.pending = append(t.pending, lie{k, r.Ledger + ": " + r.Err.Error()})
+		if k := kind(r.Err); k != "" {
+			if added, ok := t.once.pass(r.Ledger+" "+k, now); ok {
+				t.pending = append(t.pending, lie{k, r.Ledger + ": " + r.Err.Error() + added})
+			}
 		}
 	}
 	if failed != nil {

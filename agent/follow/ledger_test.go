@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package follow
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+
+	"github.com/zos-node/zos/agent/clock"
+	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
+)
+
+// opened is a Ledger that has followed a log.
+func opened(t *testing.T, l *ledgertest.Log, dir, url string) (*Ledger, error) {
+	t.Helper()
+	led, err := NewLedger(clock.System{}, filepath.Join(dir, "acted"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := led.Open(ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{url}, StateFile: filepath.Join(dir, "checkpoint")}); err != nil {
+		t.Fatal(err)
+	}
+	return led, led.Sync(t.Context())
+}
+
+// TestRollbackOverARestart: what one agent saw, the next one wants to see again,
+// whoever answers it.
+func TestRollbackOverARestart(t *testing.T) {
+	l := ledgertest.New(t)
+	old := l.Fork()
+	l.Must(l.Register("shop", 1, nil))
+	dir := t.TempDir()
+	if _, err := opened(t, l, dir, l.Serve()); err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(old.Handler())
+	defer s.Close()
+	if _, err := opened(t, l, dir, s.URL); !errors.Is(err, ledger.ErrRollback) {
+		t.Errorf("the log of before is taken by the next agent: %v", err)
+	}
+	if _, err := opened(t, l, t.TempDir(), s.URL); err != nil {
+		t.Errorf("who has seen nothing yet does not take it: %v", err)
+	}
+}
+
+// TestRefusalIsAWord: no ledger can make a node believe that an entry is refused
+// which the verified state allows.
+func TestRefusalIsAWord(t *testing.T) {
+	l := ledgertest.New(t)
+	led, err := opened(t, l, t.TempDir(), l.Serve())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	liar := Submitter{"http://liar", func(context.Context, []byte) (ledger.Receipt, error) {
+		asked++
+		return ledger.Receipt{}, &ledger.Refused{Reason: "not today", Index: -1}
+	}}
+	good := Submitter{"http://good", l.Submit}
+	client := led.client
+	entry := l.Register("shop", 1, nil)
+	var refused *ledger.Refused
+
+	led.Use(client, []Submitter{liar})
+	if _, err := led.Submit(t.Context(), entry); errors.As(err, &refused) || !errors.Is(err, ledger.ErrUnreachable) {
+		t.Errorf("the liar alone: %v", err)
+	}
+	led.Use(client, []Submitter{liar, good})
+	if r, err := led.Submit(t.Context(), entry); err != nil || asked != 2 {
+		t.Errorf("the liar first: %+v, %v, asked %d times", r, err, asked)
+	}
+	if err := led.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// It stands there now: that is what the verified state says, too.
+	led.Use(client, []Submitter{liar})
+	if r, err := led.Submit(t.Context(), entry); err != nil || r.Index < 0 {
+		t.Errorf("what stands there: %+v, %v", r, err)
+	}
+	nothing := l.Sign(ledger.TypeStop, ledger.Stop{Deployment: 1 << 30, Name: "shop", Reason: "enough"}, "author")
+	if _, err := led.Submit(t.Context(), nothing); !errors.As(err, &refused) || refused.Reason == "not today" {
+		t.Errorf("what the state refuses: %v", err)
+	}
+}
+
+// TestLiarsAreAskedLast: who lied when the log was read is asked after those
+// who did not.
+func TestLiarsAreAskedLast(t *testing.T) {
+	l := ledgertest.New(t)
+	led, err := opened(t, l, t.TempDir(), l.Serve())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	taker := func(url string) Submitter {
+		return Submitter{url, func(ctx context.Context, b []byte) (ledger.Receipt, error) {
+			order = append(order, url)
+			return ledger.Receipt{}, ledger.ErrUnreachable
+		}}
+	}
+	led.Use(led.client, []Submitter{taker("http://a"), taker("http://b")})
+	led.OnRefused("http://a", ledger.ErrForged)
+	if _, err := led.Submit(t.Context(), l.Register("shop", 1, nil)); !errors.Is(err, ledger.ErrUnreachable) {
+		t.Fatal(err)
+	}
+	if len(order) != 2 || order[0] != "http://b" {
+		t.Errorf("asked %v", order)
+	}
+}
