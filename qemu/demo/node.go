@@ -23,7 +23,7 @@ const gatewayPort = 8000
 // Limits of waiting: emulated machines are slow, hung ones are slower.
 const (
 	bootLimit = 6 * time.Minute
-	runLimit  = 5 * time.Minute
+	runLimit  = 10 * time.Minute
 	pageLimit = 30 * time.Second
 	// nodeGoodbye is more than what zos node run gives the node's guests.
 	nodeGoodbye = 75 * time.Second
@@ -53,6 +53,7 @@ var (
 // follows the ledger.
 func (c *chain) boot(ctx context.Context) ([]string, error) {
 	c.consolePath = filepath.Join(c.run1, "console.log")
+	defer c.steps.waits("the node to follow the ledger", func() string { return tailFile(c.consolePath, 1) })()
 	for tries := 0; ; tries++ {
 		var err error
 		if c.gatewayPort, err = freePort(gatewayPort); err != nil {
@@ -76,7 +77,9 @@ func (c *chain) boot(ctx context.Context) ([]string, error) {
 func (c *chain) wait(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
-	shown := int64(-1)
+	shown, behind := int64(-1), "nothing yet"
+	began := time.Now()
+	said := began
 	for {
 		if err := c.loadHistory(ctx); err != nil && ctx.Err() == nil {
 			return nil, err
@@ -85,8 +88,12 @@ func (c *chain) wait(ctx context.Context) ([]string, error) {
 			if it.Index <= shown || (it.Kind != "record" && it.Kind != "claim" && it.Kind != "incident") {
 				continue
 			}
-			shown = it.Index
+			shown, behind, said = it.Index, strings.TrimSpace(it.Kind+" "+it.Phase), time.Now()
 			fmt.Fprintf(c.steps.out, "        %-6d %-9s %-18s %-7s %6d ms\n", it.Index, it.Kind, it.Phase, it.Result, it.DurationMs)
+		}
+		if time.Since(said) >= waitEvery {
+			said = time.Now()
+			fmt.Fprintf(c.steps.out, "        waiting for what comes behind %s, %.0f s so far; the console: %s\n", behind, time.Since(began).Seconds(), strings.TrimSpace(tailFile(c.consolePath, 1)))
 		}
 		switch c.history.Status {
 		case "running":
@@ -103,8 +110,8 @@ func (c *chain) wait(ctx context.Context) ([]string, error) {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return nil, ctx.Err()
 			}
-			return nil, &problem{what: fmt.Sprintf("the deployment is not running after %s, but %s", runLimit, c.history.Status),
-				expected: "running", todo: "read " + c.consolePath, err: errors.New(tailFile(c.consolePath, 30))}
+			return nil, &problem{what: fmt.Sprintf("the deployment is not running after %s, but %s, behind %s", runLimit, c.history.Status, behind),
+				expected: "running", todo: "read " + c.consolePath + "; on a machine that does much else, try again when it does less", err: errors.New(tailFile(c.consolePath, 30))}
 		}
 	}
 }

@@ -61,6 +61,29 @@ func (s *steps) do(ctx context.Context, name string, f func(ctx context.Context)
 	return nil
 }
 
+// waitEvery is how often a step that waits says so.
+const waitEvery = 15 * time.Second
+
+// waits says now and then what a step waits for, for how long it has, and what
+// was heard last; until stop is called.
+func (s *steps) waits(what string, last func() string) (stop func()) {
+	start, quit, done := time.Now(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		every := time.NewTicker(waitEvery)
+		defer every.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-every.C:
+				fmt.Fprintf(s.out, "        waiting for %s, %.0f s so far; last: %s\n", what, time.Since(start).Seconds(), strings.TrimSpace(last()))
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
 // explain prints a failure the way an operator can use it.
 func explain(w io.Writer, err error) {
 	fmt.Fprintf(w, "\nFAILED  %v\n", err)

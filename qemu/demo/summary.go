@@ -23,7 +23,7 @@ func (c *chain) summary() {
 		total += s.Took
 		fmt.Fprintf(w, "  %-48s %7.1f s\n", s.Name, s.Took.Seconds())
 	}
-	fmt.Fprintf(w, "  %-48s %7.1f s\n", "all", total.Seconds())
+	fmt.Fprintf(w, "  %-48s %7.1f s\n", "all of these (setup and builds came before)", total.Seconds())
 	if len(c.history.Items) > 0 {
 		fmt.Fprintf(w, "\n  phases on the node\n")
 		for _, it := range c.history.Items {

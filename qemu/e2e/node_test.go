@@ -18,7 +18,7 @@ import (
 )
 
 // limit of one wait: an emulated machine is slow, a hung one is found out.
-const limit = 4 * time.Minute
+const limit = 10 * time.Minute
 
 // node is a booted one.
 type node struct {
