@@ -175,6 +175,12 @@ func (n *node) nothingRuns(t *testing.T) {
 			t.Errorf("link %s is left inside", l)
 		}
 	}
+	for _, pattern := range []string{"/run/zos/vm/*", "/run/zos/volumes/*", "/run/zos/output/*", "/run/zos/imaged/*", "/sys/fs/cgroup/zos/*/cgroup.procs"} {
+		var r struct{ Files []string }
+		if n.fault(t, map[string]any{"do": "list", "file": pattern}, &r); len(r.Files) > 0 {
+			t.Errorf("%v is left inside", r.Files)
+		}
+	}
 }
 
 func freePort(t *testing.T) int {

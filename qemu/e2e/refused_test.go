@@ -35,16 +35,16 @@ func TestRefused(t *testing.T) {
 	})
 	t.Run("checkpoint forged", func(t *testing.T) {
 		forged := []byte(strings.Replace(string(get(t, w.ledger+"/checkpoint")), "\n", "\n9", 1))
-		refusedCheckpoint(t, w, n, "forged", forged, nil)
+		refusedCheckpoint(t, w, n, "forged", "checkpoint-forged", forged, nil)
 	})
 	t.Run("checkpoint rolled back", func(t *testing.T) {
 		old := get(t, w.ledger+"/checkpoint")
 		w.register(w.tooLarge("newer"))                                // the log grows
 		n.says(t, 0, `msg="deployment not claimed".*deployment=newer`) // the node has seen it
-		refusedCheckpoint(t, w, n, "rolled back", old, nil)
+		refusedCheckpoint(t, w, n, "rolled back", "checkpoint-rollback", old, nil)
 	})
 	t.Run("ledger forked", func(t *testing.T) {
-		refusedCheckpoint(t, w, n, "forked", nil, http.FileServer(http.Dir(w.forge())))
+		refusedCheckpoint(t, w, n, "forked", "checkpoint-fork", nil, http.FileServer(http.Dir(w.forge())))
 	})
 	t.Run("too large: no claim, status says why", func(t *testing.T) {
 		id := w.register(w.tooLarge("huge"))
@@ -107,8 +107,8 @@ func (w *world) tooLarge(name string) *spec.Deployment {
 }
 
 // refusedCheckpoint serves a lie, waits until the console names it, and shows
-// that the node goes on with the truth.
-func refusedCheckpoint(t *testing.T, w *world, n *node, word string, checkpoint []byte, dir http.Handler) {
+// that the node goes on with the truth, and records the lie there.
+func refusedCheckpoint(t *testing.T, w *world, n *node, word, incident string, checkpoint []byte, dir http.Handler) {
 	t.Helper()
 	m := n.Console.Mark()
 	w.gate.lie(checkpoint, dir)
@@ -117,6 +117,7 @@ func refusedCheckpoint(t *testing.T, w *world, n *node, word string, checkpoint 
 		t.Fatal("the lie was never served: the test did not test")
 	}
 	n.says(t, m, `msg="following the ledger"|ledger is back`)
+	w.until(deadline(t), "the incident "+incident, func(*ledger.State) bool { return len(w.incidents(incident)) > 0 })
 }
 
 // forge makes another history with the log's own keys: only a remembered
