@@ -21,6 +21,7 @@ test: programs
 # does alone; `make test` has the fast rows of it.
 test-boot: programs
 	@ZOS_BOOT=all go test -v -count=1 -timeout 90m -run '^TestLazy$$' ./qemu/e2e
+	@CLOUD_HYPERVISOR=none go test -v -count=1 -timeout 60m -run '^(TestRefused|TestMirrors)$$' ./qemu/e2e
 	@ZOS_BOOT=all go test -v -count=1 -p 1 -timeout 180m ./qemu/media ./qemu/trouble
 
 # Updates alone: X to Y to Z, broken ones that go back, power cuts.

@@ -61,9 +61,13 @@ type File struct {
 	Package debian.Package
 }
 
+// NoCloudHypervisor as CLOUD_HYPERVISOR asks for the second driver, whatever is
+// in the cache or could be downloaded.
+const NoCloudHypervisor = "none"
+
 // HypervisorOptions say where to look, in this order: Local, Cache, URL.
 type HypervisorOptions struct {
-	Local   string        // CLOUD_HYPERVISOR; "" when not given
+	Local   string        // CLOUD_HYPERVISOR; "" when not given, or NoCloudHypervisor
 	Cache   string        // file in the user's cache
 	URL     string        // "" takes the project's, for the source's architecture
 	SHA256  string        // "" takes the release's, for the source's architecture
@@ -100,6 +104,9 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 	}
 	if o.Connect == 0 {
 		o.Connect = 5 * time.Second
+	}
+	if o.Local == NoCloudHypervisor {
+		return Hypervisor{}, fmt.Errorf("CLOUD_HYPERVISOR=%s: %w", NoCloudHypervisor, fs.ErrNotExist)
 	}
 	if o.Local != "" {
 		b, err := os.ReadFile(o.Local)

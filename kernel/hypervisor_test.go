@@ -129,6 +129,7 @@ func TestCloudHypervisorSources(t *testing.T) {
 		"given":                   {local: local, url: gone, source: "local"},
 		"given beats cache":       {local: local, cached: release, url: gone, source: "local"},
 		"nobody answers":          {url: gone, fallback: true},
+		"none is wished":          {local: NoCloudHypervisor, cached: release, url: server.URL + "/release", fallback: true},
 		"not there":               {url: server.URL + "/none", fallback: true},
 		"breaks off":              {url: server.URL + "/cut", fallback: true},
 		"other bytes":             {url: server.URL + "/other", is: ErrDigest},

@@ -56,7 +56,7 @@ func (c *chain) summary() {
 	if h.Name != "cloud-hypervisor" {
 		fmt.Fprint(w, `
   ********************************************************************
-  *  NOT CLOUD HYPERVISOR: it could be neither downloaded nor found. *
+  *  NOT CLOUD HYPERVISOR: neither downloaded nor found, or "none".  *
   *  The image carries Debian's QEMU as its second driver.           *
   *  To get the product's own: CLOUD_HYPERVISOR=/path make run       *
   ********************************************************************

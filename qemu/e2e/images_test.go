@@ -89,7 +89,11 @@ func findCloudHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hype
 	}
 	if parts == nil {
 		file := cache
-		if local := os.Getenv("CLOUD_HYPERVISOR"); local != "" {
+		switch local := os.Getenv("CLOUD_HYPERVISOR"); local {
+		case "":
+		case kernel.NoCloudHypervisor:
+			return kernel.Hypervisor{}, fs.ErrNotExist
+		default:
 			file = local
 		}
 		_, err := os.Stat(file)
