@@ -27,13 +27,13 @@ const cuts = 20
 func TestUpdatePowerCuts(t *testing.T) {
 	whole(t)
 	f := newFleet(t)
-	old, err := os.ReadFile(f.l.file("image/node.uki"))
+	old, err := os.ReadFile(f.l.File("image/node.uki"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	images := map[string][]byte{"1.0": old}
 	f.release("1.1", nil)
-	if images["1.1"], err = os.ReadFile(f.l.file("node-1.1.uki")); err != nil {
+	if images["1.1"], err = os.ReadFile(f.l.File("node-1.1.uki")); err != nil {
 		t.Fatal(err)
 	}
 	size := int64(len(images["1.1"]))
