@@ -3,7 +3,9 @@
 package trouble
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/zos-node/zos/qemu"
 )
@@ -91,4 +93,48 @@ func (n *node) worksOn() {
 	m := n.Console.Mark()
 	n.do(map[string]any{"do": "quit", "name": "agent"})
 	n.says(m, following)
+}
+
+// fontWhenUp waits for the fault program of a machine that need not have a
+// serial port, or an agent, to say that it is there.
+func (n *node) fontWhenUp() letters {
+	n.t.Helper()
+	ctx := deadline(n.t)
+	for n.Fault(ctx, map[string]any{"do": "list", "file": "/init"}, nil) != nil {
+		if ctx.Err() != nil {
+			n.t.Fatal("the node does not come up")
+		}
+		time.Sleep(time.Second)
+	}
+	return n.font()
+}
+
+// noSerialPort: nothing is written there, nothing waits for it; the screen has
+// it all.
+func noSerialPort(t *testing.T, w *world, name string) {
+	n := w.direct(t, name, nil, qemu.Options{NoSerial: true, Screen: true})
+	font := n.fontWhenUp()
+	n.shows(font, "zos  "+name, "10.0.2.15/24", "entries, ledger time", "Press Enter for the menu")
+	// The kernel writes to a port of that name all the same: there is no chip.
+	for _, port := range strings.Split(n.file("/proc/tty/driver/serial"), "\n") {
+		if _, chip, ok := strings.Cut(port, "uart:"); ok && !strings.HasPrefix(chip, "unknown") {
+			t.Errorf("the machine has a serial port: %s", port)
+		}
+	}
+	for _, l := range n.Console.Lines(0) {
+		if !strings.HasPrefix(l.Text, "rig:") && l.Text != "" {
+			t.Errorf("something came from a serial port: %s", l.Text)
+		}
+	}
+}
+
+// littleMemory: a full node in 512 MB.
+func littleMemory(t *testing.T, w *world, name string) {
+	n := w.quick(t, name, qemu.Options{MemoryMiB: 512})
+	n.says(0, `msg=capacity.*memoryMiB=\d+`)
+	s := n.do(map[string]any{"do": "stat"})
+	if total := s["memTotalKiB"].(float64); total > 512*1024 {
+		t.Errorf("the machine has %v KiB", total)
+	}
+	t.Logf("of %v KiB, %v KiB are free for guests and files", s["memTotalKiB"], s["memAvailableKiB"])
 }

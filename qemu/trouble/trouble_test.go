@@ -20,6 +20,8 @@ type row struct {
 }
 
 var table = []row{
+	{"no serial port", "runs, told by the screen", noSerialPort},
+	{"512 MB of memory", "runs", littleMemory},
 	{"init panics", "screen, restart, record", initPanics},
 	{"init dies", "kernel panic, restart, record", initDies},
 	{"init hangs", "reset by the watchdog, record", initHangs},
@@ -44,15 +46,15 @@ func TestTrouble(t *testing.T) {
 			run(t)
 		})
 	}
+	for i, r := range table {
+		row(t, r.fault, r.ends, func(t *testing.T) { r.run(t, w, fmt.Sprintf("n%d", i)) })
+	}
 	t.Run("survived", func(t *testing.T) {
 		n, font := survivor(t, w)
 		for _, s := range survived {
 			row(t, s.fault, s.ends, func(t *testing.T) { s.run(t, &node{n.Machine, t, w, n.o}, font) })
 		}
 	})
-	for i, r := range table {
-		row(t, r.fault, r.ends, func(t *testing.T) { r.run(t, w, fmt.Sprintf("n%d", i)) })
-	}
 	t.Logf("fault, how it ends, and how long that took:\n%s", strings.Join(lines, "\n"))
 }
 
