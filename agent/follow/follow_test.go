@@ -383,55 +383,6 @@ func TestAgentDiesAndAdopts(t *testing.T) {
 	}
 }
 
-func TestShutdown(t *testing.T) {
-	h := newHost(t, 1)
-	h.boot()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
-	h.status(id, ledger.Running)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := h.f.Shutdown(ctx, "the node shuts down"); err != nil {
-		t.Fatal(err)
-	}
-	s := h.log.State()
-	g := s.Claims(id)[0]
-	if h.driver.Running() != 0 || !g.Closed() || g.State != ledger.GrantReleased || g.CloseResult != "released" || s.Status(s.Deployment(id)) != ledger.Registered {
-		t.Errorf("%d VMs, claim %+v", h.driver.Running(), g)
-	}
-}
-
-// TestRestartOfTheMachine: what an update does. Nothing of a guest outlives it,
-// so its claim is given back before, to whoever ranks next; where there is nobody
-// else, the same node takes it again after its boot, under a new fencing token.
-func TestRestartOfTheMachine(t *testing.T) {
-	h := newHost(t, 1)
-	h.boot()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
-	h.status(id, ledger.Running)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := h.f.Shutdown(ctx, "update to 1.1"); err != nil {
-		t.Fatal(err)
-	}
-	h.halt()
-	s := h.log.State()
-	before := s.Claims(id)[0]
-	if h.driver.Running() != 0 || before.State != ledger.GrantReleased || !strings.Contains(before.CloseReason, "update to 1.1") || s.Open(s.Deployment(id)) != 1 {
-		t.Fatalf("%d VMs, claim %+v, %d open", h.driver.Running(), before, s.Open(s.Deployment(id)))
-	}
-	for _, inMemory := range []string{"state", "records", "vm", "store"} {
-		if err := os.RemoveAll(filepath.Join(h.dir, inMemory)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	h.boot()
-	h.status(id, ledger.Running)
-	claims := h.log.State().Claims(id)
-	if after := claims[len(claims)-1]; len(claims) != 2 || after.Node != before.Node || after.Index <= before.Index || h.driver.Starts["web"] != 2 {
-		t.Errorf("%d starts, %d claims: %+v, then %+v", h.driver.Starts["web"], len(claims), before, after)
-	}
-}
-
 func TestClaimOfAnAgentThatDiedBehindIt(t *testing.T) {
 	h := newHost(t, 1)
 	h.boot()
@@ -467,39 +418,4 @@ func TestStateWasLost(t *testing.T) {
 	if g := h.log.State().Claims(id)[0]; g.State != ledger.GrantReleased {
 		t.Errorf("claim %+v", g)
 	}
-}
-
-// TestNotKeptNotActedOn: a state of the log that a full disk does not remember is
-// not acted on, and the next Sync tries again.
-func TestNotKeptNotActedOn(t *testing.T) {
-	l := ledgertest.New(t)
-	path := filepath.Join(t.TempDir(), "acted")
-	led, err := NewLedger(clock.System{}, path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := led.Open(ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{l.Serve()}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	changed := led.Changed()
-	for range 2 {
-		if err := led.Sync(t.Context()); err == nil || led.Acted() != (ledger.Acted{}) {
-			t.Errorf("acts on %+v, which is not kept: %v", led.Acted(), err)
-		}
-	}
-	select {
-	case <-changed:
-		t.Error("somebody was woken for it")
-	default:
-	}
-	if err := os.RemoveAll(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := led.Sync(t.Context()); err != nil || led.Acted() != l.State().Acted() {
-		t.Errorf("acts on %+v: %v", led.Acted(), err)
-	}
-	<-changed
 }
