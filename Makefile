@@ -22,11 +22,11 @@ test: programs
 test-boot: programs
 	@ZOS_BOOT=all go test -v -count=1 -timeout 90m -run '^TestLazy$$' ./qemu/e2e
 	@CLOUD_HYPERVISOR=none go test -v -count=1 -timeout 60m -run '^(TestRefused|TestMirrors)$$' ./qemu/e2e
-	@ZOS_BOOT=all go test -v -count=1 -p 1 -timeout 180m ./qemu/media ./qemu/trouble
+	@ZOS_BOOT=all go test -v -count=1 -p 1 -timeout 240m ./qemu/media ./qemu/trouble
 
 # Updates alone: X to Y to Z, broken ones that go back, power cuts.
 test-update: programs
-	@ZOS_BOOT=all go test -v -count=1 -timeout 90m -run '^TestUpdate' ./qemu/media
+	@ZOS_BOOT=all go test -v -count=1 -timeout 150m -run '^TestUpdate' ./qemu/media
 
 # FUZZTIME=1h FUZZ='./zimage/... ./guest/wire' picks how long and where.
 fuzz: setup

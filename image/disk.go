@@ -15,6 +15,7 @@ import (
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
 	"github.com/zos-node/zos/image/fat32"
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 const (
@@ -85,7 +86,7 @@ func (d Disk) table(esp int64) *gpt.Table {
 		LogicalSectorSize: d.Sector, PhysicalSectorSize: d.Sector, ProtectiveMBR: true, GUID: guid("disk", d.UKI),
 		Partitions: []*gpt.Partition{{
 			Index: 1, Start: uint64(espStart / s), End: uint64((espStart+esp)/s) - 1, Size: uint64(esp),
-			Type: gpt.EFISystemPartition, Name: "zos ESP", GUID: guid("ESP", d.UKI),
+			Type: gpt.EFISystemPartition, Name: partition.BootLabel, GUID: guid("ESP", d.UKI),
 		}},
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 func (n *node) watch() {
 	dog := n.arm()
 	patience := patience()
-	short := shortages{}
+	short := shortages{full: map[string]bool{}}
 	for range time.Tick(watchdog.Every) {
 		if silent := time.Since(n.agent.LastAlive()); !watchdog.Hungry(silent, patience) {
 			n.fail(fault("AGENT", "the agent", "a heartbeat every few seconds",
@@ -64,7 +65,7 @@ func (n *node) arm() *watchdog.Dog {
 // shortages are what was seen last.
 type shortages struct {
 	killed int64
-	full   bool
+	full   map[string]bool // by the folder of a store
 }
 
 // memory tells of programs that the kernel ended because there was none left.
@@ -87,25 +88,30 @@ func (n *node) memory(s *shortages) {
 
 // room tells that files cannot be kept any more, and that they can again.
 func (n *node) room(s *shortages) {
-	r, err := shortage.Look(shortage.Store)
-	if err != nil {
-		n.log.Error("storage", "err", err)
-		return
+	for _, store := range shortage.Stores() {
+		r, err := shortage.Look(store.Dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a node without a disk
+		}
+		if err != nil {
+			n.log.Error("storage", "err", err)
+			continue
+		}
+		full := r.Full(s.full[store.Dir])
+		if full == s.full[store.Dir] {
+			continue
+		}
+		s.full[store.Dir] = full
+		if !full {
+			n.log.Info("there is room for files again", "in", store.Dir, "freeMiB", r.FreeMiB, "ofMiB", r.TotalMiB)
+			n.board.trouble("room "+store.Dir, "")
+			continue
+		}
+		what := fmt.Sprintf("%s is full: %d of %d MiB are free in %s", store.What, r.FreeMiB, r.TotalMiB, store.Dir)
+		n.log.Error(what, "do", store.Do)
+		n.board.trouble("room "+store.Dir, what)
+		n.leave("room-"+strings.ReplaceAll(strings.Trim(store.Dir, "/"), "/", "-"), lastwords.Report{Kind: "storage-full", Detail: what})
 	}
-	full := r.Full(s.full)
-	if full == s.full {
-		return
-	}
-	s.full = full
-	if !full {
-		n.log.Info("there is room for files again", "freeMiB", r.FreeMiB, "ofMiB", r.TotalMiB)
-		n.board.trouble("room", "")
-		return
-	}
-	what := fmt.Sprintf("the node's storage is full: %d of %d MiB are free in %s", r.FreeMiB, r.TotalMiB, shortage.Store)
-	n.log.Error(what, "do", "stop a deployment with large volumes or images, or give the machine more memory")
-	n.board.trouble("room", what)
-	n.leave("room", lastwords.Report{Kind: "storage-full", Detail: what})
 }
 
 // agentEnded hears of each end of the agent that nobody asked for; the next

@@ -383,23 +383,6 @@ func TestAgentDiesAndAdopts(t *testing.T) {
 	}
 }
 
-func TestShutdown(t *testing.T) {
-	h := newHost(t, 1)
-	h.boot()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
-	h.status(id, ledger.Running)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := h.f.Shutdown(ctx, "the node shuts down"); err != nil {
-		t.Fatal(err)
-	}
-	s := h.log.State()
-	g := s.Claims(id)[0]
-	if h.driver.Running() != 0 || !g.Closed() || g.State != ledger.GrantReleased || g.CloseResult != "released" || s.Status(s.Deployment(id)) != ledger.Registered {
-		t.Errorf("%d VMs, claim %+v", h.driver.Running(), g)
-	}
-}
-
 func TestClaimOfAnAgentThatDiedBehindIt(t *testing.T) {
 	h := newHost(t, 1)
 	h.boot()

@@ -138,16 +138,17 @@ func (l *Ledger) Sync(ctx context.Context) error {
 	if len(l.refused) == 0 {
 		l.liars = nil // every ledger that was asked was believed
 	}
-	l.size, l.heard, l.acted = s.Size(), l.clock.Now(), s.Acted()
-	close(l.changed)
-	l.changed = make(chan struct{})
-	b, err := json.Marshal(l.acted)
+	// What cannot be kept is not acted on: the next Sync tries again.
+	b, err := json.Marshal(s.Acted())
 	if err != nil {
 		return fmt.Errorf("last log state: %w", err)
 	}
 	if err := renameio.WriteFile(l.path, b, 0o600); err != nil {
 		return fmt.Errorf("last log state: %w", err)
 	}
+	l.size, l.heard, l.acted = s.Size(), l.clock.Now(), s.Acted()
+	close(l.changed)
+	l.changed = make(chan struct{})
 	return nil
 }
 

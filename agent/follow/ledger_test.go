@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -110,4 +111,39 @@ func TestLiarsAreAskedLast(t *testing.T) {
 	if len(order) != 2 || order[0] != "http://b" {
 		t.Errorf("asked %v", order)
 	}
+}
+
+// TestNotKeptNotActedOn: a state of the log that a full disk does not remember is
+// not acted on, and the next Sync tries again.
+func TestNotKeptNotActedOn(t *testing.T) {
+	l := ledgertest.New(t)
+	path := filepath.Join(t.TempDir(), "acted")
+	led, err := NewLedger(clock.System{}, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := led.Open(ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{l.Serve()}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	changed := led.Changed()
+	for range 2 {
+		if err := led.Sync(t.Context()); err == nil || led.Acted() != (ledger.Acted{}) {
+			t.Errorf("acts on %+v, which is not kept: %v", led.Acted(), err)
+		}
+	}
+	select {
+	case <-changed:
+		t.Error("somebody was woken for it")
+	default:
+	}
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := led.Sync(t.Context()); err != nil || led.Acted() != l.State().Acted() {
+		t.Errorf("acts on %+v: %v", led.Acted(), err)
+	}
+	<-changed
 }

@@ -19,8 +19,6 @@ import (
 )
 
 const (
-	// espLabel is the boot partition's name in the table that zos writes.
-	espLabel   = "zos ESP"
 	sectorSize = 512
 	// offsets of a FAT boot sector
 	offSignature = 510
@@ -125,20 +123,8 @@ var ErrSeveral = errors.New("several media carry different seeds")
 // that the loader tells, whatever the kernel calls the disk; "" with missing
 // says that the loader names one that no disk has (yet).
 func (m medium) own() (device string, missing bool, err error) {
-	guid, err := partition.Booted(m.efivars)
-	if err != nil || guid == "" {
-		return "", false, err
-	}
-	all, err := partition.Named(m.sys, m.dev, espLabel)
-	if err != nil {
-		return "", false, err
-	}
-	for _, p := range all {
-		if p.GUID == guid {
-			return filepath.Join(m.dev, p.Device), false, nil
-		}
-	}
-	return "", true, nil
+	device, guid, err := partition.Own(m.efivars, m.sys, m.dev)
+	return device, err == nil && guid != "" && device == "", err
 }
 
 // find gives the seed's bytes: those on the node's own boot partition, else

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 // machine has disks as the kernel shows them: each with one FAT partition of
@@ -52,7 +54,7 @@ func (h *machine) disk(name string, id byte, node string) {
 	fat[offSignature], fat[offSignature+1] = 0x55, 0xaa
 	at := filepath.Join(h.dir, "devices", name)
 	put := map[string][]byte{
-		filepath.Join(at, part, "uevent"):              []byte("DEVTYPE=partition\nPARTN=1\nPARTNAME=" + espLabel + "\n"),
+		filepath.Join(at, part, "uevent"):              []byte("DEVTYPE=partition\nPARTN=1\nPARTNAME=" + partition.BootLabel + "\n"),
 		filepath.Join(at, "queue/logical_block_size"):  []byte("512\n"),
 		filepath.Join(h.dir, "dev", name):              table,
 		filepath.Join(h.dir, "dev", part):              fat,

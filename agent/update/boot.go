@@ -20,8 +20,6 @@ import (
 const (
 	globalGUID = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 	attributes = 4 // bytes before a variable's data
-	// espLabel is the boot partition's name in the table that zos writes.
-	espLabel = "zos ESP"
 )
 
 // ErrNoPartition says that the machine was not started from a boot partition of
@@ -32,23 +30,16 @@ var ErrNoPartition = errors.New("the node was not started from a boot partition 
 // partition's GUID is a digest of the image that the disk was written with;
 // init has seen to it that there are no two.
 func Partition(efivars, sys, dev string) (string, error) {
-	guid, err := partition.Booted(efivars)
-	if err != nil {
+	device, guid, err := partition.Own(efivars, sys, dev)
+	switch {
+	case err != nil:
 		return "", err
-	}
-	if guid == "" {
+	case guid == "":
 		return "", fmt.Errorf("%w: the loader names no partition", ErrNoPartition)
+	case device == "":
+		return "", fmt.Errorf("%w: the loader names partition %s, which no disk here has", ErrNoPartition, guid)
 	}
-	all, err := partition.Named(sys, dev, espLabel)
-	if err != nil {
-		return "", err
-	}
-	for _, p := range all {
-		if p.GUID == guid {
-			return filepath.Join(dev, p.Device), nil
-		}
-	}
-	return "", fmt.Errorf("%w: the loader names partition %s, which no disk here has", ErrNoPartition, guid)
+	return device, nil
 }
 
 // SecureBoot says whether the firmware starts signed programs only.

@@ -3,13 +3,11 @@
 package update
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -91,7 +89,7 @@ func TestPowerCuts(t *testing.T) {
 				}
 				if (left+way)%8 == 0 {
 					judged++
-					fsck(t, what, dead)
+					fattest.Fsck(t, what, dead, fat32.MinSize(512))
 				}
 				// Where it can be, it is brought to its end.
 				switch {
@@ -118,38 +116,5 @@ func TestPowerCuts(t *testing.T) {
 	t.Logf("%d cuts, fsck.vfat looked at %d of them", cuts, judged)
 	if cuts < 200 {
 		t.Errorf("only %d cuts: nothing was cut", cuts)
-	}
-}
-
-// fsck lets fsck.vfat look at a disk.
-func fsck(t *testing.T, what string, d *fattest.Device) {
-	t.Helper()
-	tool, err := exec.LookPath("fsck.vfat")
-	if err != nil {
-		if tool, err = exec.LookPath("/usr/sbin/fsck.vfat"); err != nil {
-			t.Skipf("SKIP fsck.vfat: %v", err)
-		}
-	}
-	name := filepath.Join(t.TempDir(), "volume")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	size, zeros, buf := fat32.MinSize(512), make([]byte, 1<<16), make([]byte, 1<<16)
-	err = f.Truncate(size)
-	for at := int64(0); err == nil && at < size; at += int64(len(buf)) {
-		b := buf[:min(int64(len(buf)), size-at)]
-		if _, err = d.ReadAt(b, at); err == nil && !bytes.Equal(b, zeros[:len(b)]) {
-			_, err = f.WriteAt(b, at)
-		}
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(tool, "-n", name).CombinedOutput(); err != nil {
-		t.Fatalf("%s: fsck.vfat: %v\n%s", what, err, out)
-	}
-	if err := os.Remove(name); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -216,7 +216,8 @@ func demoFolder(ctx context.Context, dir string, i int, made []bft.Description, 
 	return err
 }
 
-// demoPolicy is the policy of examples/shop, with keys made on the spot.
+// demoPolicy is the policy of examples/shop, with keys made on the spot, and one
+// who releases node images.
 func demoPolicy(dir string, rootKey sign.Signer) (ledger.Root, error) {
 	role := func(threshold int64, names ...string) (r sign.Role, err error) {
 		r.Threshold = threshold
@@ -230,7 +231,7 @@ func demoPolicy(dir string, rootKey sign.Signer) (ledger.Root, error) {
 		return r, nil
 	}
 	roles := map[string]sign.Role{"root": {Threshold: 1, Keys: []string{rootKey.PublicKey()}}}
-	for name, of := range map[string][]string{"author": {"author"}, "security": {"security1", "security2"}, "operator": {"operator"}} {
+	for name, of := range map[string][]string{"author": {"author"}, "security": {"security1", "security2"}, "operator": {"operator"}, "release": {"release"}} {
 		r, err := role(int64(len(of)), of...)
 		if err != nil {
 			return ledger.Root{}, err
@@ -239,7 +240,7 @@ func demoPolicy(dir string, rootKey sign.Signer) (ledger.Root, error) {
 	}
 	return ledger.Root{
 		Log: ledger.LogPolicy{Origin: "zos.example/demo"}, Policy: sign.Policy{Roles: roles},
-		Require: map[string][]string{"root": {"root"}, "deployment": {"author", "security"}, "stop": {"author"}, "voucher": {"operator"}},
+		Require: map[string][]string{"root": {"root"}, "deployment": {"author", "security"}, "stop": {"author"}, "voucher": {"operator"}, "release": {"release"}},
 		Lease:   ledger.LeasePolicy{WindowMs: 10_000, LeaseMs: 600_000, GraceMs: 120_000},
 	}, nil
 }

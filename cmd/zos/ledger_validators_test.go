@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/zos-node/zos/image/imagetest"
 )
 
 // TestMain is also the zos that the demo and tests start as processes of their
@@ -61,11 +63,19 @@ func TestValidatorCommands(t *testing.T) {
 	}
 	contains(t, verify(0), "all is well", "trust root  version 2")
 
+	// The demo knows who releases node images.
+	image := file(t, "node.uki", imagetest.UKI("1.4.0", "pc-x86_64", []byte("kernel")))
+	by := append([]string{"--key", filepath.Join(demo.Keys, "release")}, at(0)...)
+	zos(t, exitOK, append([]string{"release", image, "--store", filepath.Join(dir, "store")}, by...)...)
+	zos(t, exitOK, append([]string{"rollout", "1.4.0"}, by...)...)
+	o, _ := zos(t, exitOK, append([]string{"status"}, at(0)...)...)
+	contains(t, o, "released 1.4.0", "rollout of 1.4.0")
+
 	// A backup of one, restored beside it; and one more starts from the snapshot
 	// that the backup had made.
 	fourthDir := filepath.Join(dir, "validator-4")
 	saved := filepath.Join(dir, "saved.tar")
-	o, _ := zos(t, exitOK, "ledger", "backup", fourthDir, "-o", saved)
+	o, _ = zos(t, exitOK, "ledger", "backup", fourthDir, "-o", saved)
 	contains(t, o, "backed up", "private keys")
 	if info, err := os.Stat(saved); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: %v, %v", info, err)

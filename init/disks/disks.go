@@ -20,15 +20,12 @@ import (
 	"github.com/zos-node/zos/kernel/partition"
 )
 
-// PartitionName is what image.Disk calls its boot partition.
-const PartitionName = "zos ESP"
-
 // ErrTwins says that there are look-alikes.
 var ErrTwins = errors.New("two disks carry the same node image")
 
 // Check returns ErrTwins with a list when there are.
 func Check(sys, dev string) error {
-	all, err := partition.Named(sys, dev, PartitionName)
+	all, err := partition.Named(sys, dev, partition.BootLabel)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 // put makes a disk with one partition in a made-up /sys and /dev.
@@ -50,14 +52,14 @@ func TestCheck(t *testing.T) {
 		twins     bool
 	}{
 		"one":                 {"", 0, 0, false},
-		"another build":       {PartitionName, 512, 1, false},
+		"another build":       {partition.BootLabel, 512, 1, false},
 		"somebody else's ESP": {"EFI", 512, 0, false},
-		"a twin":              {PartitionName, 512, 0, true},
-		"a twin, 4096":        {PartitionName, 4096, 0, true},
+		"a twin":              {partition.BootLabel, 512, 0, true},
+		"a twin, 4096":        {partition.BootLabel, 4096, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			put(t, root, "vda", PartitionName, 512, 0, "A1\n")
+			put(t, root, "vda", partition.BootLabel, 512, 0, "A1\n")
 			if c.partition != "" {
 				put(t, root, "sda", c.partition, c.sector, c.id, "B2\n")
 			}
@@ -74,7 +76,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("no disks: %v", err)
 	}
 	root := t.TempDir()
-	put(t, root, "vda", PartitionName, 512, 0, "")
+	put(t, root, "vda", partition.BootLabel, 512, 0, "")
 	if err := os.WriteFile(filepath.Join(root, "dev/vda"), make([]byte, 4096), 0o644); err != nil {
 		t.Fatal(err)
 	}

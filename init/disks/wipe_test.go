@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/zos-node/zos/kernel/partition"
 )
 
 func TestWipe(t *testing.T) {
@@ -24,7 +26,7 @@ func TestWipe(t *testing.T) {
 		}
 		return p
 	}
-	put(t, root, "sda", PartitionName, 512, 1, "A")
+	put(t, root, "sda", partition.BootLabel, 512, 1, "A")
 	put(t, root, "sdb", StateName, 512, 2, "B")
 	other, state := fill("sda1"), fill("sdb1")
 	device, err := Wipe(sys, dev, StateName)

@@ -16,10 +16,7 @@ import (
 
 const (
 	// VMStat counts the programs that the kernel ended for want of memory.
-	VMStat = "/proc/vmstat"
-	// Store is the file system that holds all that a node works with.
-	Store = "/run"
-
+	VMStat  = "/proc/vmstat"
 	counter = "oom_kill "
 	mib     = 1 << 20
 	// A store is full with less than one part in fullPart free, and well again
@@ -27,6 +24,21 @@ const (
 	fullPart = 20
 	wellPart = 10
 )
+
+// Store is a file system that the node writes to.
+type Store struct {
+	Dir  string
+	What string // for people
+	Do   string // what helps when it is full
+}
+
+// Stores are those of a node. One that is not there is not full.
+func Stores() []Store {
+	return []Store{
+		{"/run", "the node's storage", "stop a deployment with large volumes or images, or give the machine more memory"},
+		{"/run/zos/kept", "the node's state partition", "report this: nothing that a node keeps is as large; a reset by the console's menu makes the partition anew"},
+	}
+}
 
 // Killed reads how many programs were ended since the boot.
 func Killed(vmstat string) (int64, error) {

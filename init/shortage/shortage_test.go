@@ -3,6 +3,8 @@
 package shortage
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,5 +48,8 @@ func TestFull(t *testing.T) {
 	r, err := Look(t.TempDir())
 	if err != nil || r.TotalMiB <= 0 {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := Look(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a store that is not there: %v", err)
 	}
 }

@@ -45,3 +45,27 @@ func Booted(efivars string) (string, error) {
 	}
 	return strings.ToLower(string(utf16.Decode(text))), nil
 }
+
+// BootLabel is the name of zos's boot partitions in their tables.
+const BootLabel = "zos ESP"
+
+// Own finds the boot partition of ours that this machine was started from, as
+// Booted tells. After a boot from the network or from a medium without one,
+// guid is "". While no disk has the partition (yet), device, a path below dev,
+// is "".
+func Own(efivars, sys, dev string) (device, guid string, err error) {
+	guid, err = Booted(efivars)
+	if err != nil || guid == "" {
+		return "", "", err
+	}
+	all, err := Named(sys, dev, BootLabel)
+	if err != nil {
+		return "", guid, err
+	}
+	for _, p := range all {
+		if p.GUID == guid {
+			return filepath.Join(dev, p.Device), guid, nil
+		}
+	}
+	return "", guid, nil
+}

@@ -3,20 +3,17 @@
 package e2e
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/qemu/ledgerproc"
 	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/zimage"
 )
@@ -126,7 +123,7 @@ func newWorld(t *testing.T) *world {
 		"--root-key", w.path("root"))
 	w.root = filepath.Join(dir, "root.json")
 	mustZos(t, "ledger", "voucher", "--key", w.path("operator"), "--root", w.root, "--uses", "9", "--label", "site=e2e", "-o", w.path("voucher.json"))
-	w.serveLedger(dir)
+	w.ledger = ledgerproc.Serve(t, shared.zos, dir)
 	w.gate = newGate(t, w.ledger)
 	w.openClient()
 	w.fillStore(filepath.Join(base, "oci"))
@@ -139,50 +136,6 @@ func (w *world) write(name string, b []byte) {
 	w.t.Helper()
 	if err := os.WriteFile(w.path(name), b, 0o600); err != nil {
 		w.t.Fatal(err)
-	}
-}
-
-var listening = regexp.MustCompile(`(http://127\.0\.0\.1:\d+)`)
-
-// serveLedger runs the real ledger in its own process.
-func (w *world) serveLedger(dir string) {
-	w.t.Helper()
-	cmd := exec.Command(shared.zos, "ledger", "serve", dir, "--listen", "127.0.0.1:0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	log, err := os.Create(w.path("ledger.log"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			w.t.Errorf("end the ledger: %v", err)
-		}
-		if err := cmd.Wait(); err != nil {
-			w.t.Errorf("the ledger ended: %v", err)
-		}
-		log.Close()
-	})
-	url := make(chan string, 1)
-	go func() {
-		for scan := bufio.NewScanner(out); scan.Scan(); {
-			if m := listening.FindStringSubmatch(scan.Text()); m != nil {
-				url <- m[1]
-			}
-		}
-	}()
-	select {
-	case w.ledger = <-url:
-	case <-time.After(time.Minute):
-		b, err := os.ReadFile(w.path("ledger.log"))
-		w.t.Fatalf("the ledger is not ready\n%s%v", b, err)
 	}
 }
 

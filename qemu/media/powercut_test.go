@@ -16,8 +16,7 @@ import (
 	"github.com/zos-node/zos/image/fat32"
 )
 
-// cuts is how often the power goes while an image is written; then once more
-// before its trial, once in it, and once when it is just blessed.
+// cuts is how often the power goes while an image is written.
 const cuts = 20
 
 // TestUpdatePowerCuts kills the machine again and again while it writes an
@@ -27,42 +26,62 @@ const cuts = 20
 func TestUpdatePowerCuts(t *testing.T) {
 	whole(t)
 	f := newFleet(t)
-	old, err := os.ReadFile(f.l.file("image/node.uki"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	images := map[string][]byte{"1.0": old}
-	f.release("1.1", nil)
-	if images["1.1"], err = os.ReadFile(f.l.file("node-1.1.uki")); err != nil {
-		t.Fatal(err)
-	}
+	images := f.two()
 	size := int64(len(images["1.1"]))
-	done := 0
 	for i := range cuts {
 		f.on()
 		says(t, f.m, `msg=update .*to=1\.1`)
 		begun := written(t, f.m.PID())
 		at := size * int64(i) / cuts
 		wrote := f.cutAfter(begun, at)
-		done++
 		f.whole(images)
 		t.Logf("cut %d after %d of %d bytes", i+1, wrote, size)
 	}
+	f.arrives()
+}
+
+// TestUpdateCutsBehindTheWrite: the power goes when the image is in place and
+// the machine is about to start again, when its trial has begun, and when it is
+// just blessed.
+func TestUpdateCutsBehindTheWrite(t *testing.T) {
+	whole(t)
+	f := newFleet(t)
+	images := f.two()
 	for _, line := range []string{`msg="the machine starts again"`, `msg="this image is on trial"`, `msg="this image is blessed"`} {
 		f.on()
 		says(t, f.m, line)
 		f.off()
-		done++
 		f.whole(images)
-		t.Logf("cut %d at %s", done, line)
+		t.Logf("cut at %s", line)
 	}
+	f.arrives()
+}
+
+// two releases 1.1; both images by their versions.
+func (f *fleet) two() map[string][]byte {
+	f.t.Helper()
+	f.release("1.1", nil)
+	images := map[string][]byte{}
+	for version, name := range map[string]string{"1.0": "image/node.uki", "1.1": "node-1.1.uki"} {
+		b, err := os.ReadFile(f.l.File(name))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		images[version] = b
+	}
+	return images
+}
+
+// arrives starts the machine until the ledger knows that 1.1 runs and stays.
+func (f *fleet) arrives() {
+	f.t.Helper()
 	f.on()
 	if u := f.until("blessed"); u.Running != "1.1" {
-		t.Errorf("%+v", u)
+		f.t.Errorf("%+v", u)
 	}
 	f.off()
 	f.slots("zos-1.0.efi", "zos-1.1.efi")
-	t.Logf("%d power cuts, %d starts", done, f.starts)
+	f.t.Logf("%d starts", f.starts)
 }
 
 // cutAfter takes the power when the machine has written so many bytes more.

@@ -5,20 +5,20 @@ package media
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/zos-node/zos/agent/update/fat/fattest"
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/image/fat32"
 	"github.com/zos-node/zos/qemu"
+	"github.com/zos-node/zos/qemu/ledgerproc"
 )
 
 const (
@@ -32,12 +32,11 @@ const (
 // a ledger, and a mirror.
 type fleet struct {
 	t      *testing.T
-	l      *online
+	l      *ledgerproc.Ledger
 	store  string
 	disk   string
 	vars   string
 	uki    image.UKI // version 1.0, to make others from
-	patch  []byte    // its initramfs
 	m      *qemu.Machine
 	starts int
 }
@@ -45,23 +44,15 @@ type fleet struct {
 // newFleet flashes version 1.0; the node is not started yet.
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, l: newOnline(t, "500")}
-	f.store, f.disk, f.vars = f.l.file("store"), f.l.file("disk.img"), f.l.file("vars.fd")
+	f := &fleet{t: t, l: ledgerproc.Start(t, origin, 500)}
+	f.store, f.disk, f.vars = f.l.File("store"), f.l.File("disk.img"), f.l.File("vars.fd")
 	if err := os.Mkdir(f.store, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	mirror, _ := serve(t, f.store)
-	f.l.zos("node", "seed", "--name", "edge", "--ledger", "http://10.0.2.2:"+f.l.port, "--mirror", fmt.Sprintf("http://10.0.2.2:%d", mirror),
-		"--voucher", f.l.file("voucher.json"), "-o", f.l.file("seed.json"))
-	r := request(t, updateBoard, f.l.file("image"))
-	r.Version, r.Hypervisor = "1.0", image.FindHypervisor
-	var err error
-	if r.Seed, err = os.ReadFile(f.l.file("seed.json")); err != nil {
-		t.Fatal(err)
-	}
-	if r.Root, err = os.ReadFile(f.l.root); err != nil {
-		t.Fatal(err)
-	}
+	r := request(t, updateBoard, f.l.File("image"))
+	r.Version, r.Hypervisor, r.Root = "1.0", image.FindHypervisor, f.l.RootEnvelope()
+	r.Seed = f.l.Seed("edge", "--mirror", fmt.Sprintf("http://%s:%d", ledgerproc.Gateway, mirror))
 	if _, err := image.Build(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -102,13 +93,13 @@ func (f *fleet) release(version string, edit func(*image.UKI, *image.Tree)) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	name := f.l.file("node-" + version + ".uki")
+	name := f.l.File("node-" + version + ".uki")
 	if err := os.WriteFile(name, b, 0o644); err != nil {
 		f.t.Fatal(err)
 	}
-	on := []string{"--ledger", f.l.url, "--root", f.l.root, "--key", f.l.file("release")}
-	f.l.zos(append([]string{"release", name, "--store", f.store}, on...)...)
-	f.l.zos(append([]string{"rollout", version, "--waves", "100"}, on...)...)
+	on := []string{"--ledger", f.l.URL, "--root", f.l.Root, "--key", f.l.File("release")}
+	f.l.Zos(append([]string{"release", name, "--store", f.store}, on...)...)
+	f.l.Zos(append([]string{"rollout", version, "--waves", "100"}, on...)...)
 }
 
 // on starts the machine from its disk.
@@ -137,7 +128,7 @@ func (f *fleet) word() update {
 			Rollouts []struct{ Nodes []update }
 		}
 	}
-	if err := json.Unmarshal(f.l.zos("status", "--ledger", f.l.url, "--root", f.l.root, "--json"), &st); err != nil {
+	if err := json.Unmarshal(f.l.Zos("status", "--ledger", f.l.URL, "--root", f.l.Root, "--json"), &st); err != nil {
 		f.t.Fatal(err)
 	}
 	all := st.Software.Rollouts
@@ -232,25 +223,6 @@ func (f *fleet) ukis() []string {
 		}
 	}
 	slices.Sort(names)
-	f.fsck(io.NewSectionReader(d, espStart, espSize))
+	fattest.Fsck(f.t, f.disk, io.NewSectionReader(d, espStart, espSize), espSize)
 	return names
-}
-
-func (f *fleet) fsck(volume io.Reader) {
-	f.t.Helper()
-	tool, err := exec.LookPath("fsck.vfat")
-	if err != nil {
-		tool = "/usr/sbin/fsck.vfat"
-	}
-	out, err := os.Create(f.l.file("volume"))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	_, err = io.Copy(out, volume)
-	if err := errors.Join(err, out.Close()); err != nil {
-		f.t.Fatal(err)
-	}
-	if said, err := exec.Command(tool, "-n", out.Name()).CombinedOutput(); err != nil {
-		f.t.Errorf("fsck.vfat: %v\n%s", err, said)
-	}
 }

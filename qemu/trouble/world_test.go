@@ -3,17 +3,15 @@
 package trouble
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,7 +21,7 @@ import (
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/qemu"
-	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/qemu/ledgerproc"
 )
 
 const (
@@ -33,54 +31,19 @@ const (
 	limit = 10 * time.Minute
 )
 
-// world is a ledger, a test image that trusts it, and a voucher.
+// world is a ledger, and a test image that trusts it.
 type world struct {
-	dir   string
-	tool  string
-	url   string // of the ledger, on this machine
-	port  string
+	*ledgerproc.Ledger
 	root  []byte
 	image string // folder
 	res   image.Result
 	parts *kernel.Source
 }
 
-func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
-
-func (w *world) zos(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(w.tool, args...).CombinedOutput(); err != nil {
-		t.Fatalf("zos %v: %v\n%s", args, err, out)
-	}
-}
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{dir: t.TempDir()}
-	w.tool = w.path("zos")
-	if out, err := exec.Command("go", "build", "-o", w.tool, "../../cmd/zos").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, k := range []string{"root", "author", "operator"} {
-		s, secret, err := sign.GenerateSigner()
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.write(t, k, secret)
-		w.write(t, k+".pub", []byte(s.PublicKey()+"\n"))
-	}
-	p := w.path
-	w.zos(t, "ledger", "init", p("ledger"), "--origin", "zos.example/trouble", "--role", "root="+p("root.pub")+":1", "--role", "author="+p("author.pub")+":1",
-		"--role", "operator="+p("operator.pub")+":1", "--require", "root=root", "--require", "deployment=author", "--require", "stop=author",
-		"--require", "voucher=operator", "--root-key", p("root"))
-	root := filepath.Join(p("ledger"), "root.json")
-	w.zos(t, "ledger", "voucher", "--key", p("operator"), "--root", root, "--uses", "100", "-o", p("voucher.json"))
-	w.url = w.serve(t)
-	w.port = regexp.MustCompile(`\d+$`).FindString(w.url)
-	var err error
-	if w.root, err = os.ReadFile(root); err != nil {
-		t.Fatal(err)
-	}
+	w := &world{Ledger: ledgerproc.Start(t, "zos.example/trouble", 100)}
+	w.root, w.image = w.RootEnvelope(), w.File("image")
 	b, err := boards.Load(board)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +56,6 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.image = p("image")
 	w.res, err = image.Build(context.Background(), image.Request{
 		Board: b, Source: repo, Parts: w.parts, Root: w.root, Faults: true, Out: w.image, Guest: filepath.Join(w.image, "guest"), Log: log,
 	})
@@ -103,71 +65,11 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) write(t *testing.T, name string, b []byte) {
+// incident waits until the ledger holds one of the node, of that kind, whose
+// detail has all the texts.
+func (w *world) incident(t *testing.T, node, kind string, texts ...string) ledger.Reported {
 	t.Helper()
-	if err := os.WriteFile(w.path(name), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-var listening = regexp.MustCompile(`(http://127\.0\.0\.1:\d+)`)
-
-// serve runs the ledger in a process of its own.
-func (w *world) serve(t *testing.T) string {
-	t.Helper()
-	cmd := exec.Command(w.tool, "ledger", "serve", w.path("ledger"), "--listen", "127.0.0.1:0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Errorf("end the ledger: %v", err)
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the ledger ended: %v", err)
-		}
-	})
-	url := make(chan string, 1)
-	go func() {
-		for scan := bufio.NewScanner(out); scan.Scan(); {
-			if m := listening.FindStringSubmatch(scan.Text()); m != nil {
-				select {
-				case url <- m[1]:
-				default:
-				}
-			}
-		}
-	}()
-	select {
-	case u := <-url:
-		return u
-	case <-time.After(2 * time.Minute):
-		t.Fatal("the ledger is not ready")
-		return ""
-	}
-}
-
-// seed of a node of that name.
-func (w *world) seed(t *testing.T, name string) []byte {
-	t.Helper()
-	out := w.path(name + ".seed")
-	w.zos(t, "node", "seed", "--name", name, "--ledger", "http://10.0.2.2:"+w.port, "--voucher", w.path("voucher.json"), "-o", out)
-	b, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// incident waits until the ledger holds one of the node, of that kind.
-func (w *world) incident(t *testing.T, node, kind string) ledger.Reported {
-	t.Helper()
-	c, err := ledger.OpenClient(ledger.ClientConfig{Root: w.root, Ledgers: []string{w.url}, StateFile: w.path(node + ".state"), HTTP: http.DefaultClient})
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: w.root, Ledgers: []string{w.URL}, StateFile: w.File(node + ".state"), HTTP: http.DefaultClient})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,13 +84,14 @@ func (w *world) incident(t *testing.T, node, kind string) ledger.Reported {
 		}
 		all = c.State().Incidents()
 		for _, r := range all {
-			if names[r.Node] == node && r.Incident.Kind == kind {
+			missing := func(text string) bool { return !strings.Contains(r.Incident.Detail, text) }
+			if names[r.Node] == node && r.Incident.Kind == kind && !slices.ContainsFunc(texts, missing) {
 				t.Logf("on the ledger: %s of %s: %s", kind, node, firstLine(r.Incident.Detail))
 				return r
 			}
 		}
 	}
-	t.Fatalf("no incident %s of %s on the ledger, but %+v", kind, node, all)
+	t.Fatalf("no incident %s of %s on the ledger that says %q, but %+v", kind, node, texts, all)
 	return ledger.Reported{}
 }
 
@@ -215,8 +118,8 @@ func (w *world) direct(t *testing.T, name string, add files, o qemu.Options) *no
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.write(t, name+".initrd", w.patched(t, base, add, w.seed(t, name)))
-	o.Kernel, o.Initrd, o.Cmdline = filepath.Join(w.image, "vmlinuz"), w.path(name+".initrd"), w.res.Cmdline
+	w.Write(name+".initrd", w.patched(t, base, add, w.Seed(name)))
+	o.Kernel, o.Initrd, o.Cmdline = filepath.Join(w.image, "vmlinuz"), w.File(name+".initrd"), w.res.Cmdline
 	return w.start(t, o)
 }
 
@@ -242,7 +145,7 @@ func (w *world) disk(t *testing.T, name string, add files, o qemu.Options) *node
 	t.Helper()
 	o.Disk = filepath.Join(w.image, image.MediumDisk)
 	if add != nil {
-		o.Disk = w.path(name + ".img")
+		o.Disk = w.File(name + ".img")
 		b, err := os.ReadFile(filepath.Join(w.image, image.MediumUKI))
 		if err != nil {
 			t.Fatal(err)
@@ -264,8 +167,8 @@ func (w *world) disk(t *testing.T, name string, add files, o qemu.Options) *node
 			t.Fatal(err)
 		}
 	}
-	o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(w.seed(t, name))}
-	o.UEFI = &qemu.UEFI{Bus: "virtio", Keep: w.path(name + ".vars")}
+	o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(w.Seed(name))}
+	o.UEFI = &qemu.UEFI{Bus: "virtio", Keep: w.File(name + ".vars")}
 	return w.start(t, o)
 }
 

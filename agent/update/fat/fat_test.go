@@ -10,9 +10,6 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -94,39 +91,6 @@ func read(t testing.TB, d io.ReaderAt, size int64) map[string][]byte {
 	return out
 }
 
-// judge lets fsck.vfat look.
-func judge(t testing.TB, d io.ReaderAt, size int64) {
-	t.Helper()
-	tool, err := exec.LookPath("fsck.vfat")
-	if err != nil {
-		if tool, err = exec.LookPath("/usr/sbin/fsck.vfat"); err != nil {
-			t.Skipf("SKIP fsck.vfat: %v", err)
-		}
-	}
-	name := filepath.Join(t.TempDir(), "volume")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 1<<16)
-	err = f.Truncate(size)
-	for at := int64(0); err == nil && at < size; at += int64(len(buf)) {
-		b := buf[:min(int64(len(buf)), size-at)]
-		if _, err = d.ReadAt(b, at); err == nil && slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
-			_, err = f.WriteAt(b, at)
-		}
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(tool, "-n", name).CombinedOutput(); err != nil {
-		t.Fatalf("fsck.vfat: %v\n%s", err, out)
-	}
-	if err := os.Remove(name); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // step is one thing that is done to a volume, and what comes of it.
 type step struct {
 	name  string
@@ -206,7 +170,7 @@ func TestScenario(t *testing.T) {
 					t.Fatalf("%s reads otherwise: %v", p, err)
 				}
 			}
-			judge(t, d, base.size)
+			fattest.Fsck(t, "after all", d, base.size)
 			if did, err := v.Repair(mine); err != nil || len(did) > 0 {
 				t.Fatalf("after %s: Repair did %v, %v", s.name, did, err)
 			}
@@ -284,7 +248,7 @@ func TestPowerCuts(t *testing.T) {
 					t.Fatalf("%s: a second Repair did %v, %v", what, did, err)
 				}
 				if (left+way)%8 == 0 {
-					judge(t, dead, base.size)
+					fattest.Fsck(t, "repaired", dead, base.size)
 					judged++
 				}
 			}
