@@ -33,6 +33,13 @@ import (
 // kill -9 would prove nothing.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ZOS_TEST_LEDGER"); dir != "" {
+		if kind, ok := strings.CutPrefix(os.Getenv("ZOS_TEST_POWER"), "on "); ok {
+			if err := holdDisk(dir, kind); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
+		}
 		if size := os.Getenv("ZOS_TEST_DISK"); size != "" {
 			fmt.Fprintln(os.Stderr, supervise(dir, size))
 			os.Exit(1)

@@ -46,6 +46,7 @@ func TestFaults(t *testing.T) {
 		}
 		w.Flush()
 	}()
+	powerCutsAlone(t, row)
 	c := newCluster(t, 4)
 	defer func() {
 		for _, s := range c.srv {
@@ -77,6 +78,7 @@ func TestFaults(t *testing.T) {
 		return "-", "slowest of 4 entries " + ms(all())
 	})
 	c.operate(run)
+	c.powerCuts(run)
 	run("one of four killed", func(t *testing.T) (string, string) {
 		c.srv[3].kill(t)
 		var slowest time.Duration
