@@ -91,7 +91,7 @@ func TestBench(t *testing.T) {
 		measure func(t *testing.T)
 	}{
 		{"one", func(t *testing.T) { b.commits(t, 1) }}, {"four", func(t *testing.T) { b.commits(t, 4) }},
-		{"client", b.client}, {"reads", b.reads}, {"size", b.size}, {"claims", b.simulated},
+		{"client", b.client}, {"million", b.million}, {"reads", b.reads}, {"size", b.size}, {"claims", b.simulated},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			b.t = t
@@ -335,15 +335,10 @@ func (b *bench) client(t *testing.T) {
 	b.add(benchRow{What: "client catch-up, every signature and rule", Value: rate, Unit: "entries/s", Anchor: replayRate, Goal: ">= 5 x", Met: yes(rate >= 5*replayRate), Note: "entries with 3 SSHSIG signatures; anchor checks nothing"})
 	l.Snapshot(nil)
 	start = time.Now()
-	c, err := ledger.OpenClient(ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{l.Dir}, Snapshot: true})
-	if err == nil {
-		err = c.Sync(t.Context())
+	if root := caughtUp(t, l, true); root != whole.State().StateRoot() {
+		t.Fatalf("a start from the snapshot has state root %s", root)
 	}
-	if err != nil || c.State().StateRoot() != whole.State().StateRoot() {
-		t.Fatal(err)
-	}
-	took := time.Since(start).Seconds()
-	b.add(benchRow{What: fmt.Sprintf("start from a snapshot at %d entries, all live", n), Value: took, Unit: "s", Goal: "<= 2 s at 10^6", Note: "not measured at 10^6"})
+	b.add(benchRow{What: fmt.Sprintf("start from a snapshot at %d entries, all live deployments", n), Value: time.Since(start).Seconds(), Unit: "s"})
 }
 
 // reads compares our server with nginx on the same files.

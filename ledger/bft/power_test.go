@@ -34,7 +34,6 @@ type powerOn struct {
 	Loss powercut.Loss `json:"loss"`
 	Seed uint64        `json:"seed"`
 	Stop bool          `json:"stop"`
-	Save string        `json:"save"` // copies the disk to this folder
 }
 
 // powerSays is what became of it: an address, or the end.
@@ -73,13 +72,6 @@ func holdDisk(dir, kind string) error {
 			if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 				return err
 			}
-			continue
-		}
-		if on.Save != "" {
-			if err := disk.Save(on.Save); err != nil {
-				return err
-			}
-			_ = say.Encode(powerSays{Ended: true}) // nobody listens any more
 			continue
 		}
 		unmount, err := disk.Mount(dir)
@@ -241,15 +233,15 @@ func (p *powered) turn(o powerOn, enough int, look func(url string), submit func
 	p.t.Helper()
 	p.on(o)
 	s := p.hear()
-	if !s.Ended {
-		look(s.URL)
+	if url := s.URL; !s.Ended {
+		look(url)
 		ctx, cancel := context.WithCancel(p.t.Context())
 		defer cancel()
 		done := make(chan int)
 		go func() {
 			n := 0
 			for n < enough && ctx.Err() == nil {
-				if submit(ctx, s.URL) == nil {
+				if submit(ctx, url) == nil {
 					n++
 				}
 			}
@@ -411,7 +403,7 @@ func alone(t testing.TB, kind string, next func(n int) int, enough int) (sum cut
 		p.off()
 	}
 	sum.receipts = len(k.entries)
-	if t.Logf("%s; %d votes and proposals", sum, p.votes); p.votes == 0 {
+	if t.Logf("%s; %d votes and proposals", sum, p.votes); p.votes == 0 && kind != "lies" {
 		t.Error("nobody saw it vote")
 	}
 	return sum, lost

@@ -358,25 +358,6 @@ func (d *Disk) Read(path string) []byte {
 	return slices.Clone(n.data)
 }
 
-// Save copies what programs see to a folder that is not there yet.
-func (d *Disk) Save(to string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var err error
-	walk(d.root, to, func(path string, n *node) bool {
-		if n.folder {
-			err = os.Mkdir(path, os.FileMode(n.mode))
-		} else {
-			err = os.WriteFile(path, n.data, os.FileMode(n.mode))
-		}
-		return err == nil
-	})
-	if err != nil {
-		return fmt.Errorf("save the disk: %w", err)
-	}
-	return nil
-}
-
 // after copies what is on the disk. Where names have an order, a write comes with
 // the names that changed before it: the new length of its file goes through the
 // same journal. So nothing is kept that was written after so many changes.

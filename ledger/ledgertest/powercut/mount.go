@@ -25,12 +25,13 @@ func (d *Disk) Mount(at string) (unmount func() error, err error) {
 	d.mu.Lock()
 	root := &item{disk: d, node: d.root}
 	d.mu.Unlock()
+	quiet := log.New(io.Discard, "", 0) // it says that the kernel hangs up at an unmount
 	srv, err := fs.Mount(at, root, &fs.Options{
-		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "powercut", Name: "powercut", DisableXAttrs: true},
+		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "powercut", Name: "powercut", DisableXAttrs: true, Logger: quiet},
 		// The kernel remembers nothing: no name, no attribute, and no page, since
 		// every file is opened for direct reads and writes.
 		EntryTimeout: nil, AttrTimeout: nil, NegativeTimeout: nil,
-		Logger: log.New(io.Discard, "", 0),
+		Logger: quiet,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mount the disk at %s: %w", at, err)
