@@ -9,8 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +29,6 @@ import (
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
-	"github.com/zos-node/zos/ledger/tiles"
 )
 
 // benchRow is one line of build/bench-ledger.json.
@@ -339,89 +336,6 @@ func (b *bench) client(t *testing.T) {
 		t.Fatalf("a start from the snapshot has state root %s", root)
 	}
 	b.add(benchRow{What: fmt.Sprintf("start from a snapshot at %d entries, all live deployments", n), Value: time.Since(start).Seconds(), Unit: "s"})
-}
-
-// reads compares our server with nginx on the same files.
-func (b *bench) reads(t *testing.T) {
-	l := ledgertest.New(t)
-	for i := range 20 {
-		var block [][]byte
-		for j := range 20 {
-			block = append(block, l.Register(fmt.Sprintf("d%d-%d", i, j), 1, nil))
-		}
-		l.Must(block...)
-	}
-	s := httptest.NewServer(ledger.Handler(tiles.Dir(l.Dir), l, discard()))
-	defer s.Close()
-	measure := func(url string) float64 {
-		web := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-		var done atomic.Int64
-		var all sync.WaitGroup
-		stop := time.Now().Add(4 * time.Second)
-		for range 32 {
-			all.Go(func() {
-				buf := make([]byte, 1<<20)
-				for time.Now().Before(stop) {
-					for _, path := range []string{"/checkpoint", "/tile/0/000"} {
-						resp, err := web.Get(url + path)
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						for {
-							if _, err := resp.Body.Read(buf); err != nil {
-								break
-							}
-						}
-						resp.Body.Close()
-						if resp.StatusCode != http.StatusOK {
-							t.Errorf("%s: %s", path, resp.Status)
-							return
-						}
-						done.Add(1)
-					}
-				}
-			})
-		}
-		all.Wait()
-		return float64(done.Load()) / 4
-	}
-	ours := measure(s.URL)
-	row := benchRow{What: "static reads, checkpoint and full tile", Value: ours, Unit: "requests/s", Goal: ">= 0.8 x"}
-	nginx := os.Getenv("ZOS_NGINX")
-	if nginx == "" {
-		nginx, _ = exec.LookPath("nginx")
-	}
-	if nginx == "" {
-		row.Note = "nginx is not installed (ZOS_NGINX=/path/to/nginx names one): not compared"
-		b.add(row)
-		return
-	}
-	dir, port := t.TempDir(), freePort(t)
-	conf := fmt.Sprintf("daemon off; pid %[1]s/pid; error_log %[1]s/error; worker_processes 2; events {} http { access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; fastcgi_temp_path %[1]s/c; uwsgi_temp_path %[1]s/d; scgi_temp_path %[1]s/e; keepalive_requests 1000000; server { listen %[2]s; root %[3]s; } }\n", dir, port, l.Dir)
-	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range []string{l.Dir, filepath.Dir(l.Dir), filepath.Dir(filepath.Dir(l.Dir))} {
-		_ = os.Chmod(d, 0o755) // nginx's workers read as somebody else
-	}
-	cmd := exec.Command(nginx, "-c", filepath.Join(dir, "nginx.conf"), "-p", dir, "-e", filepath.Join(dir, "error"))
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() }()
-	waitFor(t, "nginx", func() bool {
-		resp, err := http.Get("http://" + port + "/checkpoint")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
-	row.Anchor = measure("http://" + port)
-	row.Met, row.Note = yes(ours >= 0.8*row.Anchor), "load generator on the same processors; anchor: nginx"
-	b.add(row)
 }
 
 // size builds a program with net/http alone and one with our client beside it.

@@ -26,12 +26,17 @@ import (
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/ledger/tiles"
 	"github.com/zos-node/zos/spec/strict"
 )
 
 // TestMain is also the server that tests kill: a process of its own, or
 // kill -9 would prove nothing.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv("ZOS_TEST_FILES"); dir != "" {
+		fmt.Fprintln(os.Stderr, files(dir, os.Getenv("ZOS_TEST_LISTEN")))
+		os.Exit(1)
+	}
 	if dir := os.Getenv("ZOS_TEST_LEDGER"); dir != "" {
 		if kind, ok := strings.CutPrefix(os.Getenv("ZOS_TEST_POWER"), "on "); ok {
 			if err := holdDisk(dir, kind); err != nil {
@@ -118,6 +123,15 @@ func child(dir, crash, bad string) error {
 	}()
 	fmt.Println("http://" + l.Addr().String())
 	return ledger.NewServer(ledger.Handler(LogDir(dir), e, log)).Serve(l)
+}
+
+// files serves a log's files and takes nothing, as a mirror does.
+func files(dir, listen string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	return ledger.NewServer(ledger.Handler(tiles.Dir(dir), nil, slog.New(slog.DiscardHandler))).Serve(l)
 }
 
 // lie tells the others what is not so, often.
