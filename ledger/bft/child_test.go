@@ -193,7 +193,12 @@ func startExe(t testing.TB, exe, dir, crash, bad, version string) *server {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.kill(t) })
+	t.Cleanup(func() {
+		s.kill(t)
+		if said := s.err.String(); t.Failed() {
+			t.Logf("the server on %s said at last: %s", dir, said[max(0, len(said)-4000):])
+		}
+	})
 	line, err := bufio.NewReader(s.out).ReadString('\n')
 	if err != nil {
 		s.kill(t)
