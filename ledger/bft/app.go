@@ -46,10 +46,6 @@ type app struct {
 	admit  func(peer string) error // who may connect on the mesh
 	tell   func()                  // that there is a new statement of ours
 	log    *slog.Logger
-	asked  struct { // of ProcessProposal alone: the height that it was asked about last, and since when
-		height int64
-		first  time.Time
-	}
 	double atomic.Int64 // proofs that a validator voted for two blocks at once
 
 	mu        sync.RWMutex
@@ -60,10 +56,14 @@ type app struct {
 	news      chan struct{} // closed at each commit and each checkpoint
 	waiting   map[txID][]chan result
 	block     finalized
-	every     int64         // entries between two snapshots
-	snapped   int64         // size of the newest snapshot
-	snap      *ledger.State // one that waits for its checkpoint
-	retain    atomic.Int64  // first block that CometBFT has to keep, 0 for all
+	asked     struct { // which height's blocks are proposed, and since when
+		height int64
+		first  time.Time
+	}
+	every   int64         // entries between two snapshots
+	snapped int64         // size of the newest snapshot
+	snap    *ledger.State // one that waits for its checkpoint
+	retain  atomic.Int64  // first block that CometBFT has to keep, 0 for all
 }
 
 // pending is a tree that wants a checkpoint, under the root that its log ends
@@ -189,6 +189,8 @@ func (a *app) acceptable(height int64, txs [][]byte) error {
 // age of one is held against it no more.
 func (a *app) stuck(height int64) bool {
 	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.asked.height != height {
 		a.asked.height, a.asked.first = height, now
 	}

@@ -390,9 +390,9 @@ func BenchmarkSubmit(b *testing.B) {
 // without it nothing could ever be decided again.
 func TestOldBlockAfterHalt(t *testing.T) {
 	l, dir := fresh(t, lease)
-	now := time.Now().Add(time.Minute)
-	e := open(t, dir, Options{now: func() time.Time { return now }})
+	e := open(t, dir, Options{})
 	must(t, e, l.Register("a", 1, nil))
+	now := time.Now().Add(time.Minute)
 	a := &app{state: e.State(), now: func() time.Time { return now }}
 	a.live.Store(true)
 	old := [][]byte{timeTx(max(now.UnixMilli(), a.ledgerTime()+1))}

@@ -192,9 +192,9 @@ func TestOneToFourAndBack(t *testing.T) {
 // waitFor polls with a long deadline.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for until := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
+	for until := time.Now().Add(4 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(until) {
-			t.Fatalf("waited 2 min for %s", what)
+			t.Fatalf("waited 4 min for %s", what)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -106,12 +107,12 @@ func (w *world) folder(path string) {
 
 // cut lets the power go at the next fsync, and come back.
 func (w *world) cut(l Loss, seed uint64) *Cut {
-	killed := false
-	w.disk.CutAt(1, func() { killed = true })
+	var killed atomic.Bool
+	w.disk.CutAt(1, func() { killed.Store(true) })
 	f, err := os.Open("mnt/deep")
 	w.must(err)
-	if err := f.Sync(); !errors.Is(err, syscall.EIO) || !killed {
-		w.errs = append(w.errs, fmt.Errorf("the fsync at the cut: %w; killed %t", err, killed))
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) || !killed.Load() {
+		w.errs = append(w.errs, fmt.Errorf("the fsync at the cut: %w; killed %t", err, killed.Load()))
 	}
 	_ = f.Close()
 	w.must(w.unmount())
