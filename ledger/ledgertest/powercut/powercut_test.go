@@ -175,7 +175,7 @@ func (w *world) forgets() {
 // orders: what an fsync does for other names.
 func (w *world) orders() {
 	for order, want := range map[Order]string{Ordered: "new", Loose: "old"} {
-		w.disk.Order = order
+		w.order(order)
 		w.must(w.write("r", "old").Sync())
 		w.folder("")
 		n := w.write("r.new", "new")
@@ -197,7 +197,14 @@ func (w *world) orders() {
 		w.must(os.Remove("mnt/d"))
 		w.folder("")
 	}
-	w.disk.Order = Ordered
+	w.order(Ordered)
+}
+
+// order changes the order of names, while the kernel may still ask for something.
+func (w *world) order(o Order) {
+	w.disk.mu.Lock()
+	defer w.disk.mu.Unlock()
+	w.disk.Order = o
 }
 
 // close closes what write opened: nothing can be unmounted before.
