@@ -50,7 +50,7 @@ test-image: programs
 # What breaks a ledger of several validators on purpose: takes up to 30 min and
 # prints a table.
 test-ledger: setup
-	@bash -o pipefail -c "go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
+	@bash -o pipefail -c "go test -tags faults -count=1 -timeout 30m -run '^TestFaults' -v ./ledger/bft | grep -vE '^(=== |time=)'"
 
 # BENCH=image measures conversion, transport and cold starts against other tools,
 # BENCH=ledger the ledger and its anchors.

@@ -5,9 +5,12 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,8 +33,8 @@ func (m memory) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 }
 
 // CheckFiles computes every file of the log again, from the entries, and
-// compares it with what each ledger has. In a folder it looks at every file
-// that is there, in a server at those that the checkpoint covers. It returns
+// compares it with what each ledger has: with the files that the checkpoint
+// covers, and in a folder also with every other one that is there. It returns
 // how many files it compared and what is wrong with which.
 func (e Entries) CheckFiles(ctx context.Context) (compared int, wrong []error, err error) {
 	var hashes memory
@@ -84,10 +87,13 @@ func (e Entries) CheckFiles(ctx context.Context) (compared int, wrong []error, e
 
 // paths lists the files to look at.
 func (e Entries) paths(s source, roots int) ([]string, error) {
-	if d, ok := s.(dirSource); ok {
-		return d.list()
-	}
 	var all []string
+	if d, ok := s.(dirSource); ok {
+		var err error
+		if all, err = d.list(); err != nil {
+			return nil, err
+		}
+	}
 	for _, t := range tlog.NewTiles(tiles.Height, 0, e.Len()) {
 		all = append(all, tiles.Path(t))
 		if t.L == 0 {
@@ -97,7 +103,8 @@ func (e Entries) paths(s source, roots int) ([]string, error) {
 	for v := range roots {
 		all = append(all, rootPath(int64(v)+1))
 	}
-	return all, nil
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // list finds every file of the log but the checkpoint, which its signatures
@@ -106,7 +113,9 @@ func (d dirSource) list() ([]string, error) {
 	var all []string
 	for _, part := range []string{"tile", "root"} {
 		err := filepath.WalkDir(filepath.Join(string(d.dir), part), func(path string, f os.DirEntry, err error) error {
-			if err != nil || f.IsDir() {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it is missed when it is to be read
+			} else if err != nil || f.IsDir() {
 				return err
 			}
 			rel, err := filepath.Rel(string(d.dir), path)

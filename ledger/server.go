@@ -47,7 +47,7 @@ func Handler(dir tiles.Dir, s Submitter, log *slog.Logger) http.Handler {
 
 // QuotaHandler is Handler with a limit on what each key submits.
 func QuotaHandler(dir tiles.Dir, s Submitter, log *slog.Logger, q Quota) http.Handler {
-	h := &handler{dir, s, log, newQuotas(q)}
+	h := &handler{dir: dir, s: s, log: log, quotas: newQuotas(q)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", h.file)
 	mux.HandleFunc("POST /submit", h.submit)
@@ -68,11 +68,12 @@ type handler struct {
 	s      Submitter
 	log    *slog.Logger
 	quotas *quotas
+	hot    hot
 }
 
 func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/")
-	b, err := h.dir.Read(path)
+	b, err := h.hot.read(h.dir, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		var gone *Pruned
@@ -97,6 +98,7 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Cache-Control", cache)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // else what is longer than 2 KiB is sent in chunks
 	if _, err := w.Write(b); err != nil {
 		h.log.Debug("a reader went away", "part", "ledger", "path", path, "err", err)
 	}

@@ -286,6 +286,20 @@ func TestStoryCommands(t *testing.T) {
 	_, e = zos(t, exitOK, append([]string{"audit", "shop", "--export", export, "--export-key", keyFile(t, t.TempDir(), "auditor")}, read...)...)
 	contains(t, e, "18 in-toto statements")
 
+	// Whatever of a copy is not there is missed.
+	for _, part := range []string{"root", "tile/0"} {
+		there, aside := filepath.Join(l.Dir, part), filepath.Join(t.TempDir(), "aside")
+		if err := os.Rename(there, aside); err != nil {
+			t.Fatal(err)
+		}
+		code := map[string]int{"root": exitRefused, "tile/0": exitUnreachable}[part]
+		o, e = zos(t, code, append([]string{"audit", "shop"}, read...)...)
+		contains(t, o+e, part, "no such file")
+		if err := os.Rename(aside, there); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	l.Must(n.Record(claim, "running", "ok", map[string]string{"plan": ledgertest.Digest("other")}))
 	o, e = zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
 	contains(t, o, "WRONG")

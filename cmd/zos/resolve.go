@@ -57,6 +57,9 @@ func newResolver(ctx context.Context, dir, store string, note func(format string
 	return r, nil
 }
 
+// errStoreless is what an image in a document meets when no store is named.
+var errStoreless = errors.New("images are looked up in a chunk store: give --store DIR or URL")
+
 // impatient gives up at the first failure: a node waits for its mirror to
 // come back, a person wants to hear of it.
 type impatient struct{ giveUp context.CancelCauseFunc }
@@ -73,6 +76,8 @@ func (i impatient) RoundTrip(req *http.Request) (*http.Response, error) {
 // difference to a script whether the document or the world is wrong.
 func (r *resolver) code() int {
 	switch {
+	case errors.Is(r.cause, errStoreless):
+		return exitUsage
 	case offline(r.cause):
 		return exitUnreachable
 	case errors.Is(r.cause, fs.ErrNotExist), errors.Is(r.cause, zimage.ErrMissing):
@@ -109,7 +114,7 @@ func (r *resolver) Image(ref, platform string) (_ render.ResolvedImage, err erro
 	defer func() { r.cause = err }()
 	none := render.ResolvedImage{}
 	if r.store == "" {
-		return none, errors.New("images are looked up in a chunk store: give --store DIR or URL")
+		return none, errStoreless
 	}
 	digest, err := r.manifestDigest(ref, platform)
 	if err != nil {

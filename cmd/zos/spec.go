@@ -41,8 +41,9 @@ in, every image and file becomes a digest. The same input gives the same bytes.
 
 Relative paths start at the folder of APP.
 
-Exit codes: 0 written, 3 refused (with the field and the reason), 4 a file or
-image that is named does not exist, 5 mirror not reached.`,
+Exit codes: 0 written, 2 an image is named and no --store, 3 refused (with the
+field and the reason), 4 a file or image that is named does not exist, 5 mirror
+not reached.`,
 		Example: `  zos render app.yaml --store store -o app.spec.json
   zos render --defaults`,
 		Args: func(cmd *cobra.Command, args []string) error {

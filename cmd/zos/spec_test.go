@@ -183,7 +183,7 @@ func TestRender(t *testing.T) {
 		want string
 	}{
 		"unknown field":   {exitRefused, author + "extra: 1\n", nil, "extra: is an unknown field (line 4)"},
-		"no store":        {exitRefused, author, []string{"--store", ""}, "give --store"},
+		"no store":        {exitUsage, author, []string{"--store", ""}, "give --store"},
 		"store not there": {exitNotFound, author, []string{"--store", filepath.Join(dir, "nowhere")}, "chunk store"},
 		"broken YAML":     {exitRefused, strings.Replace(author, "\n  - {", "\nplacement: {arch: amd64}\n  - {", 1), nil, "not valid YAML"},
 		"no such image":   {exitNotFound, strings.Replace(author, "oci:img", "oci:nowhere", 1), nil, "machines[0].image"},

@@ -56,10 +56,14 @@ type app struct {
 	news      chan struct{} // closed at each commit and each checkpoint
 	waiting   map[txID][]chan result
 	block     finalized
-	every     int64         // entries between two snapshots
-	snapped   int64         // size of the newest snapshot
-	snap      *ledger.State // one that waits for its checkpoint
-	retain    atomic.Int64  // first block that CometBFT has to keep, 0 for all
+	asked     struct { // which height's blocks are proposed, and since when
+		height int64
+		first  time.Time
+	}
+	every   int64         // entries between two snapshots
+	snapped int64         // size of the newest snapshot
+	snap    *ledger.State // one that waits for its checkpoint
+	retain  atomic.Int64  // first block that CometBFT has to keep, 0 for all
 }
 
 // pending is a tree that wants a checkpoint, under the root that its log ends
@@ -156,13 +160,13 @@ func (a *app) PrepareProposal(_ context.Context, r *abci.RequestPrepareProposal)
 // ProcessProposal votes for a block whose time is honest and whose
 // transactions are entries.
 func (a *app) ProcessProposal(_ context.Context, r *abci.RequestProcessProposal) (*abci.ResponseProcessProposal, error) {
-	if err := a.acceptable(r.Txs); err != nil {
+	if err := a.acceptable(r.Height, r.Txs); err != nil {
 		return &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_REJECT}, nil
 	}
 	return &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_ACCEPT}, nil
 }
 
-func (a *app) acceptable(txs [][]byte) error {
+func (a *app) acceptable(height int64, txs [][]byte) error {
 	if len(txs) == 0 {
 		return errors.New("the block has no time")
 	}
@@ -170,7 +174,7 @@ func (a *app) acceptable(txs [][]byte) error {
 	if err != nil {
 		return err
 	}
-	if err := honest(t, a.ledgerTime(), a.now().UnixMilli(), a.live.Load()); err != nil {
+	if err := honest(t, a.ledgerTime(), a.now().UnixMilli(), a.live.Load() && !a.stuck(height)); err != nil {
 		return err
 	}
 	for _, tx := range txs[1:] {
@@ -179,6 +183,18 @@ func (a *app) acceptable(txs [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// stuck says whether blocks of a height have been proposed for so long that the
+// age of one is held against it no more.
+func (a *app) stuck(height int64) bool {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asked.height != height {
+		a.asked.height, a.asked.first = height, now
+	}
+	return now.Sub(a.asked.first) > maxBehind
 }
 
 // FinalizeBlock applies a block that was decided. It depends on the block

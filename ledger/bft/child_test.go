@@ -26,13 +26,25 @@ import (
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/ledger/tiles"
 	"github.com/zos-node/zos/spec/strict"
 )
 
 // TestMain is also the server that tests kill: a process of its own, or
 // kill -9 would prove nothing.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv("ZOS_TEST_FILES"); dir != "" {
+		fmt.Fprintln(os.Stderr, files(dir, os.Getenv("ZOS_TEST_LISTEN")))
+		os.Exit(1)
+	}
 	if dir := os.Getenv("ZOS_TEST_LEDGER"); dir != "" {
+		if kind, ok := strings.CutPrefix(os.Getenv("ZOS_TEST_POWER"), "on "); ok {
+			if err := holdDisk(dir, kind); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
+		}
 		if size := os.Getenv("ZOS_TEST_DISK"); size != "" {
 			fmt.Fprintln(os.Stderr, supervise(dir, size))
 			os.Exit(1)
@@ -113,6 +125,15 @@ func child(dir, crash, bad string) error {
 	return ledger.NewServer(ledger.Handler(LogDir(dir), e, log)).Serve(l)
 }
 
+// files serves a log's files and takes nothing, as a mirror does.
+func files(dir, listen string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	return ledger.NewServer(ledger.Handler(tiles.Dir(dir), nil, slog.New(slog.DiscardHandler))).Serve(l)
+}
+
 // lie tells the others what is not so, often.
 func lie(e *Engine) {
 	for n := int64(0); ; n++ {
@@ -172,7 +193,12 @@ func startExe(t testing.TB, exe, dir, crash, bad, version string) *server {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.kill(t) })
+	t.Cleanup(func() {
+		s.kill(t)
+		if said := s.err.String(); t.Failed() {
+			t.Logf("the server on %s said at last: %s", dir, said[max(0, len(said)-4000):])
+		}
+	})
 	line, err := bufio.NewReader(s.out).ReadString('\n')
 	if err != nil {
 		s.kill(t)

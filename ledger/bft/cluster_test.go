@@ -133,6 +133,13 @@ type cluster struct {
 // newCluster starts n validators.
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
+	return newClusterOver(t, n, "", "")
+}
+
+// newClusterOver has them listen on one host and reach each other at another; ""
+// is loopback, through links.
+func newClusterOver(t testing.TB, n int, listen, reach string) *cluster {
+	t.Helper()
 	c := &cluster{group: newGroup(t, n), srv: make([]*server, n), links: map[[2]int]*link{}, got: &kept{entries: map[int64][]byte{}, want: -1}}
 	for i := range n {
 		m, err := LoadMesh(c.dirs[i])
@@ -145,6 +152,11 @@ func newCluster(t testing.TB, n int) *cluster {
 				continue
 			}
 			id, address, _ := strings.Cut(c.desc[j].Peer, "@")
+			if listen != "" {
+				m.Listen = strings.Replace(m.Listen, "127.0.0.1", listen, 1)
+				m.Add(id + "@" + strings.Replace(address, "127.0.0.1", reach, 1))
+				continue
+			}
 			c.links[[2]int{i, j}] = newLink(t, address)
 			m.Add(id + "@" + c.links[[2]int{i, j}].l.Addr().String())
 		}

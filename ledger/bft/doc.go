@@ -19,6 +19,9 @@
 // everybody takes the value from the block: FinalizeBlock never looks at a
 // clock. The 30 s are not held against blocks that a restart replays from the
 // write-ahead log; those were decided, or signed, when they were new.
+// Nor are they once blocks of one height have been proposed for 30 s: validators
+// that signed a block are bound to it, and a ledger that stood still since may be
+// able to decide that one alone, however old its time is by then.
 //
 // # Blocks without leaves
 //

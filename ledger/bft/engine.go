@@ -101,7 +101,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := sweep(string(LogDir(dir))); err != nil {
+	if err := sweep(dir); err != nil {
 		return nil, err
 	}
 	keys, err := loadKeys(dir)
@@ -185,6 +185,13 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 		return fmt.Errorf("start consensus: its state is a %T, which cannot be waited for", env.ConsensusState)
 	}
 	e.blocks, e.states = env.BlockStore, env.StateStore
+	last, err := e.states.Load()
+	if err != nil {
+		return fmt.Errorf("start consensus: %w", err)
+	}
+	if err := mendWAL(cfg.Consensus.WalFile(), last.LastBlockHeight); err != nil {
+		return err
+	}
 	if err := e.node.Start(); err != nil {
 		return fmt.Errorf("start consensus: %w", err)
 	}
@@ -447,17 +454,4 @@ func (e *Engine) Close() error {
 	}
 	e.node.Wait()
 	return nil
-}
-
-// sweep removes temporary files that a crash left.
-func sweep(dir string) error {
-	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return fmt.Errorf("look for leftovers: %w", err)
-		}
-		if d.Type().IsRegular() && strings.HasPrefix(d.Name(), ".new-") {
-			return os.Remove(path)
-		}
-		return nil
-	})
 }

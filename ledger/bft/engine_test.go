@@ -183,7 +183,7 @@ func TestProposals(t *testing.T) {
 		{"no entry", [][]byte{timeTx(now), []byte("x")}, false},
 		{"time of yesterday", [][]byte{timeTx(now - 86_400_000)}, false},
 	} {
-		if err := e.app.acceptable(tt.txs); (err == nil) != tt.ok {
+		if err := e.app.acceptable(1, tt.txs); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
@@ -384,4 +384,31 @@ func BenchmarkSubmit(b *testing.B) {
 	slices.Sort(all)
 	b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// A block that validators are bound to since before a halt is taken in the end:
+// without it nothing could ever be decided again.
+func TestOldBlockAfterHalt(t *testing.T) {
+	l, dir := fresh(t, lease)
+	e := open(t, dir, Options{})
+	must(t, e, l.Register("a", 1, nil))
+	now := time.Now().Add(time.Minute)
+	a := &app{state: e.State(), now: func() time.Time { return now }}
+	a.live.Store(true)
+	old := [][]byte{timeTx(max(now.UnixMilli(), a.ledgerTime()+1))}
+	now = now.Add(time.Hour)
+	for i, step := range []struct {
+		after  time.Duration
+		height int64
+		ok     bool
+	}{{0, 7, false}, {20 * time.Second, 7, false}, {11 * time.Second, 7, true}, {0, 7, true}, {0, 8, false}, {31 * time.Second, 8, true}} {
+		now = now.Add(step.after)
+		if err := a.acceptable(step.height, old); (err == nil) != step.ok {
+			t.Errorf("step %d: %v, want it taken: %t", i, err, step.ok)
+		}
+	}
+	ahead := [][]byte{timeTx(now.Add(time.Minute).UnixMilli())}
+	if err := a.acceptable(8, ahead); err == nil {
+		t.Error("a block from the future is taken after a halt")
+	}
 }

@@ -30,22 +30,8 @@ import (
 // What has to hold every time: no two logs differ, no entry with a receipt is
 // lost, none is there twice. `make test-ledger` runs it.
 func TestFaults(t *testing.T) {
-	var rows []string
-	row := func(fault, injected, came string) {
-		rows = append(rows, fault+"\t"+injected+"\t"+came)
-		fmt.Printf("%s · %s · %s\n", fault, injected, came) // at once: the table comes at the end, if it comes
-	}
-	defer func() {
-		w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "FAULT\tSEEN TO BE INJECTED\tWHAT CAME OF IT")
-		for _, r := range rows {
-			fmt.Fprintln(w, r)
-		}
-		if t.Failed() {
-			fmt.Fprintln(w, "FAILED\t\tsee above")
-		}
-		w.Flush()
-	}()
+	t.Parallel()
+	row := table(t)
 	c := newCluster(t, 4)
 	defer func() {
 		for _, s := range c.srv {
@@ -307,6 +293,26 @@ func TestFaults(t *testing.T) {
 	}
 	c = newCluster(t, 7)
 	seven(t, run, c)
+}
+
+// table prints rows as they come, and all of them at the end of the test.
+func table(t *testing.T) func(fault, injected, came string) {
+	var rows []string
+	t.Cleanup(func() {
+		w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(w, "FAULT\tSEEN TO BE INJECTED\tWHAT CAME OF IT")
+		for _, r := range rows {
+			fmt.Fprintln(w, r)
+		}
+		if t.Failed() {
+			fmt.Fprintln(w, "FAILED\t\tsee above")
+		}
+		w.Flush()
+	})
+	return func(fault, injected, came string) {
+		rows = append(rows, fault+"\t"+injected+"\t"+came)
+		fmt.Printf("%s · %s · %s\n", fault, injected, came) // at once: the table comes at the end, if it comes
+	}
 }
 
 // outer lives as long as the cluster, not as the subtest.

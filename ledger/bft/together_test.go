@@ -5,10 +5,12 @@ package bft
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,12 +21,20 @@ import (
 // freePort is an address on loopback that was free a moment ago.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// Below those that the kernel gives to whoever dials: a server that is
+	// started again has to find it free.
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 16_000+rand.IntN(16_000)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // group is a ledger with several validators on loopback.
@@ -182,9 +192,9 @@ func TestOneToFourAndBack(t *testing.T) {
 // waitFor polls with a long deadline.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for until := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
+	for until := time.Now().Add(4 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(until) {
-			t.Fatalf("waited 2 min for %s", what)
+			t.Fatalf("waited 4 min for %s", what)
 		}
 	}
 }

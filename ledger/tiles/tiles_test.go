@@ -339,3 +339,35 @@ func FuzzCutBundle(f *testing.F) {
 		}
 	})
 }
+
+// A write that fails leaves no temporary file, however many files it was about.
+func TestWriteFails(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "checkpoint", "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := NewWriter(Dir(dir))
+	var entries [][]byte
+	for i := range 40 * Width { // more files than are open at once
+		entries = append(entries, []byte{byte(i), byte(i >> 8)})
+	}
+	if err := w.Append(entries); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Publish(w.Head().N, []byte("signed")); err == nil || !strings.Contains(err.Error(), "checkpoint") {
+		t.Errorf("a checkpoint in place of a folder: %v", err)
+	}
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if strings.HasPrefix(d.Name(), ".new-") {
+			t.Errorf("%s is left", path)
+		}
+		if d.Type().IsRegular() {
+			files++
+		}
+		return err
+	})
+	if err != nil || files != 40+40+1 {
+		t.Errorf("%d files, %v", files, err)
+	}
+}

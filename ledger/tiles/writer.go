@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -135,31 +137,76 @@ func (w *Writer) WriteRoot(version int64, envelope []byte) error {
 	return w.write([]file{{"root/" + strconv.FormatInt(version, 10) + ".json", envelope}})
 }
 
-// write puts files in place: temporary file, fsync, rename, and then one
-// fsync for each folder.
+// write puts files in place: temporary files, fsync, rename, and then one fsync
+// for each folder. Fsyncs run side by side: a disk's journal takes all of them
+// with one write, or two.
 func (w *Writer) write(files []file) error {
 	folders := map[string]bool{}
+	for some := range slices.Chunk(files, together) {
+		if err := w.place(some, folders); err != nil {
+			return err
+		}
+	}
+	return sideBySide(slices.Collect(maps.Keys(folders)), syncFolder)
+}
+
+// together is how many files are open, and fsyncs run, at once.
+const together = 32
+
+// place puts a few files in place, and notes the folders that have to be fsynced.
+func (w *Writer) place(files []file, folders map[string]bool) (err error) {
+	var temps []*os.File
+	defer func() {
+		for _, t := range temps { // which did not come to be a file
+			if e := t.Close(); !errors.Is(e, os.ErrClosed) {
+				err = errors.Join(err, e)
+			}
+			err = errors.Join(err, os.Remove(t.Name()))
+		}
+	}()
 	for _, f := range files {
-		path := filepath.Join(string(w.dir), filepath.FromSlash(f.path))
-		made, err := makeFolders(filepath.Dir(path))
+		folder := filepath.Dir(w.path(f))
+		made, err := makeFolders(folder)
 		if err != nil {
 			return err
 		}
 		for _, m := range made {
 			folders[m] = true
 		}
-		w.Step("file")
-		if err := WriteFile(path, f.data, 0o644); err != nil {
-			return err
+		folders[folder] = true
+		t, err := temporary(folder, f.data, 0o644)
+		if err != nil {
+			return fmt.Errorf("write %s: %w", f.path, err)
 		}
-		folders[filepath.Dir(path)] = true
+		temps = append(temps, t)
 	}
-	for folder := range folders {
-		if err := syncFolder(folder); err != nil {
+	err = sideBySide(temps, func(t *os.File) error { return errors.Join(t.Sync(), t.Close()) })
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		w.Step("file")
+		if err := os.Rename(temps[0].Name(), w.path(f)); err != nil {
 			return err
 		}
+		temps = temps[1:]
 	}
 	return nil
+}
+
+func (w *Writer) path(f file) string { return filepath.Join(string(w.dir), filepath.FromSlash(f.path)) }
+
+// sideBySide does something for all at once and joins the errors.
+func sideBySide[T any](all []T, do func(T) error) error {
+	errs := make([]error, len(all))
+	turns := make(chan struct{}, together)
+	var wait sync.WaitGroup
+	for i, one := range all {
+		turns <- struct{}{}
+		wait.Go(func() { errs[i] = do(one); <-turns })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
 }
 
 // sweep removes the partial files that a wider one has replaced, but for the
@@ -210,27 +257,34 @@ func (w *Writer) sweepFolder(folder string, width int) error {
 
 // WriteFile writes a whole file or leaves the old one: temporary file in the
 // same folder, fsync, rename. The folder itself is the caller's to fsync.
-func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	temp, err := temporary(filepath.Dir(path), data, mode)
 	if err != nil {
-		return fmt.Errorf("temporary file: %w", err)
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp.Name()))
-		}
-	}()
+	if err := errors.Join(temp.Sync(), temp.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	return nil
+}
+
+// temporary makes a file in a folder that has the data, but no fsync yet.
+func temporary(folder string, data []byte, mode fs.FileMode) (*os.File, error) {
+	temp, err := os.CreateTemp(folder, ".new-*")
+	if err != nil {
+		return nil, fmt.Errorf("temporary file: %w", err)
+	}
 	_, err = temp.Write(data)
 	if err == nil {
 		err = temp.Chmod(mode)
 	}
-	if err == nil {
-		err = temp.Sync()
+	if err != nil {
+		return nil, errors.Join(err, temp.Close(), os.Remove(temp.Name()))
 	}
-	if err := errors.Join(err, temp.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(temp.Name(), path)
+	return temp, nil
 }
 
 // WriteFileSync is WriteFile and the fsync of the folder.
