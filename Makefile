@@ -35,12 +35,12 @@ fuzz: setup
 fuzz-image: setup
 	@FUZZ='./zimage/flat:FuzzLayer ./zimage:FuzzDecodeManifest ./zimage:FuzzChunkIndex ./guest/wire:FuzzDecode' JOBS=2 ci/fuzz.sh
 
-# What is done to images on purpose: to the node's store at every step, to disks
-# under guests, from inside of guests, and to what running deployments were
+# What is done to images on purpose: to the stores at every step, to disks under
+# guests, from inside of guests, and to what running deployments were
 # started from. Takes about 20 min where KVM does not work, and ends in tables.
 test-image: programs
 	@mkdir -p build/test
-	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./agent/content
+	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./zimage ./agent/content
 	@bash -o pipefail -c "ZOS_VMTEST=attacks go test -v -count=1 -timeout 40m -run '^TestNested$$' ./agent/vm/vmtest | tee build/test/attacks.log | grep -E '^ *--- |^(ok|FAIL|panic)'"
 	@bash -o pipefail -c "ZOS_E2E=attacks go test -v -count=1 -timeout 40m -run '^TestAttacks$$' ./qemu/e2e"
 	@echo; echo "== attacks: a wrong block is read, its guest ends, its VM is gone"
