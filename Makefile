@@ -52,6 +52,7 @@ test-ledger: setup
 	@bash -o pipefail -c "go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
 
 # BENCH=image measures conversion, transport and cold starts against other tools,
+# and reads in a guest against the same disk without verity,
 # BENCH=ledger the ledger and its anchors.
 bench: programs
 ifeq ($(BENCH),image)
