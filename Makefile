@@ -56,7 +56,7 @@ test-ledger: setup
 # BENCH=ledger the ledger and its anchors.
 bench: programs
 ifeq ($(BENCH),image)
-	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
+	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench ./qemu/imagebench/launch
 	@build/bin/imagebench -o build/bench-image.json
 else ifeq ($(BENCH),ledger)
 	@mkdir -p build

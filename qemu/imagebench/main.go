@@ -63,6 +63,7 @@ type row struct {
 
 type bench struct {
 	zos, self, dir string
+	launch         string // the program that starts what is measured
 	cache          string // of packages
 	rounds         int
 	read           bool // reads were measured
@@ -72,13 +73,6 @@ type bench struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) == 4 && os.Args[1] == tarTask {
-		if err := tarToImage(os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, "imagebench:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	if len(os.Args) == 2 && os.Args[1] == serverTask {
 		os.Exit(serve.Main())
 	}
@@ -89,13 +83,11 @@ func main() {
 		}
 		return
 	}
-	if len(os.Args) > 2 && os.Args[1] == launchTask {
-		os.Exit(launch(os.Args[2:]))
-	}
 	out := flag.String("o", "build/bench-image.json", "where to write the results")
 	dir := flag.String("dir", "build/bench-image", "folder for images and work")
 	cache := flag.String("cache", "build/cache/debian", "folder for packages")
 	zos := flag.String("zos", "build/bin/zos", "the program to measure")
+	launch := flag.String("launch", "build/bin/launch", "the program that starts what is measured")
 	rounds := flag.Int("rounds", 3, "how often each pair is measured")
 	only := flag.String("images", "", "names of images, with commas between; all without it")
 	rows := flag.String("rows", "convert,tar,change,cold,reads,growth", "what is measured")
@@ -104,7 +96,7 @@ func main() {
 	self, err := os.Executable()
 	work, werr := filepath.Abs(*dir)
 	if err = errors.Join(err, werr); err == nil {
-		b := &bench{zos: *zos, self: self, dir: work, cache: *cache, rounds: *rounds}
+		b := &bench{zos: *zos, launch: *launch, self: self, dir: work, cache: *cache, rounds: *rounds}
 		err = b.run(ctx, *only, strings.Split(*rows, ","), *largest, *out)
 	}
 	if err != nil {
