@@ -36,12 +36,12 @@ fuzz: setup
 fuzz-image: setup
 	@FUZZ='./zimage/flat:FuzzLayer ./zimage:FuzzDecodeManifest ./zimage:FuzzChunkIndex ./guest/wire:FuzzDecode' JOBS=2 ci/fuzz.sh
 
-# What is done to images on purpose: to the node's store at every step, to disks
-# under guests, from inside of guests, and to what running deployments were
+# What is done to images on purpose: to the stores at every step, to disks under
+# guests, from inside of guests, and to what running deployments were
 # started from. Takes about 20 min where KVM does not work, and ends in tables.
 test-image: programs
 	@mkdir -p build/test
-	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./agent/content
+	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./zimage ./agent/content
 	@bash -o pipefail -c "ZOS_VMTEST=attacks go test -v -count=1 -timeout 40m -run '^TestNested$$' ./agent/vm/vmtest | tee build/test/attacks.log | grep -E '^ *--- |^(ok|FAIL|panic)'"
 	@bash -o pipefail -c "ZOS_E2E=attacks go test -v -count=1 -timeout 40m -run '^TestAttacks$$' ./qemu/e2e"
 	@echo; echo "== attacks: a wrong block is read, its guest ends, its VM is gone"
@@ -53,10 +53,11 @@ test-ledger: setup
 	@bash -o pipefail -c "go test -tags faults -count=1 -timeout 30m -run '^TestFaults' -v ./ledger/bft | grep -vE '^(=== |time=)'"
 
 # BENCH=image measures conversion, transport and cold starts against other tools,
+# and reads in a guest against the same disk without verity,
 # BENCH=ledger the ledger and its anchors.
 bench: programs
 ifeq ($(BENCH),image)
-	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
+	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench ./qemu/imagebench/launch
 	@build/bin/imagebench -o build/bench-image.json
 else ifeq ($(BENCH),ledger)
 	@mkdir -p build

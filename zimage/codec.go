@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -21,8 +22,9 @@ const maxWire = MaxChunk + 4096
 
 // codec turns chunks into their wire form and back.
 type codec struct {
-	enc *zstd.Encoder
-	dec *zstd.Decoder
+	enc  *zstd.Encoder
+	dec  *zstd.Decoder
+	wire sync.Pool // of *[]byte, with room for a chunk in transit
 }
 
 func newCodec() (*codec, error) {
@@ -37,10 +39,20 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("zstd decoder: %w", err)
 	}
-	return &codec{enc, dec}, nil
+	return &codec{enc: enc, dec: dec, wire: sync.Pool{New: func() any { b := make([]byte, 0, maxWire); return &b }}}, nil
 }
 
 func (c *codec) pack(plain []byte) []byte { return c.enc.EncodeAll(plain, nil) }
+
+// packed passes the wire form to use, which must not keep it: memory that is
+// new for each chunk would have to be cleared by the kernel for each.
+func (c *codec) packed(plain []byte, use func(wire []byte) error) error {
+	b := c.wire.Get().(*[]byte)
+	*b = c.enc.EncodeAll(plain, (*b)[:0])
+	err := use(*b)
+	c.wire.Put(b)
+	return err
+}
 
 // unpack gives the plain bytes of a chunk, or ErrMismatch.
 func (c *codec) unpack(wire []byte, want Chunk) ([]byte, error) {

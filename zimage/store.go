@@ -119,12 +119,14 @@ func (s *Store) putChunk(plain []byte) (id string, err error) {
 	if _, err := s.Chunk(Chunk{ID: id, Size: int64(len(plain))}); err == nil {
 		return id, nil
 	}
-	wire := s.codec.pack(plain)
-	if err := s.place(chunkName(id), wire); err != nil {
+	err = s.codec.packed(plain, func(wire []byte) error {
+		s.chunks.Add(1)
+		s.bytes.Add(int64(len(wire)))
+		return s.place(chunkName(id), wire)
+	})
+	if err != nil {
 		return "", fmt.Errorf("store chunk: %w", err)
 	}
-	s.chunks.Add(1)
-	s.bytes.Add(int64(len(wire)))
 	return id, nil
 }
 

@@ -12,13 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/faulty"
 )
 
 // plot is what the store goes through while faults hit it.
@@ -159,7 +159,7 @@ func sum(t *testing.T, path string) [32]byte {
 }
 
 // act plays it once, with a fault.
-func (g *stage) act(t *testing.T, tr *tracer) (code int, killed bool, output string) {
+func (g *stage) act(t *testing.T, tr *faulty.Tracer) (code int, killed bool, output string) {
 	t.Helper()
 	if g.Dir = filepath.Join(t.TempDir(), "root"); os.CopyFS(g.Dir, os.DirFS(g.template)) != nil {
 		t.Fatal("copy of the stage")
@@ -176,8 +176,8 @@ func (g *stage) act(t *testing.T, tr *tracer) (code int, killed bool, output str
 	cmd := exec.Command(os.Args[0], "-test.run=^TestPlot$")
 	cmd.Env = append(os.Environ(), plotEnv+"="+string(raw), "GOMAXPROCS=1")
 	cmd.Stdout, cmd.Stderr = out, out
-	tr.dir = g.Dir
-	status, err := tr.run(cmd)
+	tr.Dir = g.Dir
+	status, err := tr.Run(cmd)
 	if err != nil {
 		t.Fatalf("trace: %v", err)
 	}
@@ -258,16 +258,16 @@ func stride() int {
 // changes a file, by a tracer that stands between it and the kernel.
 func TestKilledAtEveryStep(t *testing.T) {
 	g := newStage(t)
-	whole := &tracer{}
+	whole := &faulty.Tracer{}
 	if code, _, output := g.act(t, whole); code != 0 {
 		t.Fatalf("without a fault: %d: %s", code, output)
 	}
 	g.judge(t, "without a fault")
 	var kills int
 	for n := 1; ; n += stride() {
-		tr := &tracer{at: n}
+		tr := &faulty.Tracer{At: n}
 		code, killed, output := g.act(t, tr)
-		if !tr.hit {
+		if !tr.Hit {
 			if code != 0 {
 				t.Errorf("step %d, which it does not reach: %d: %s", n, code, output)
 			}
@@ -277,11 +277,11 @@ func TestKilledAtEveryStep(t *testing.T) {
 			t.Fatalf("step %d: it was not killed: %d: %s", n, code, output)
 		}
 		kills++
-		g.judge(t, fmt.Sprintf("killed at step %d, %s", n, tr.steps[n-1]))
+		g.judge(t, fmt.Sprintf("killed at step %d, %s", n, tr.Steps[n-1]))
 	}
-	t.Logf("killed %d times in %d steps: %s", kills, len(whole.steps), kinds(whole.steps))
-	if kills*stride() < len(whole.steps)/2 {
-		t.Errorf("only %d of %d steps were hit", kills, len(whole.steps))
+	t.Logf("killed %d times in %d steps: %s", kills, len(whole.Steps), whole.Kinds())
+	if kills*stride() < len(whole.Steps)/2 {
+		t.Errorf("only %d of %d steps were hit", kills, len(whole.Steps))
 	}
 }
 
@@ -291,9 +291,9 @@ func TestFullAtEveryStep(t *testing.T) {
 	g := newStage(t)
 	var refusals int
 	for n := 1; ; n += stride() {
-		tr := &tracer{at: n, out: true}
+		tr := &faulty.Tracer{At: n, Full: true}
 		code, _, output := g.act(t, tr)
-		if !tr.hit {
+		if !tr.Hit {
 			break
 		}
 		if code == refused {
@@ -307,13 +307,4 @@ func TestFullAtEveryStep(t *testing.T) {
 	if refusals == 0 {
 		t.Error("nothing was refused: the test did not test")
 	}
-}
-
-func kinds(steps []string) string {
-	count := map[string]int{}
-	for _, s := range steps {
-		name, _, _ := strings.Cut(s, " ")
-		count[name]++
-	}
-	return fmt.Sprint(count)
 }

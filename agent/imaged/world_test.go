@@ -237,19 +237,16 @@ func (o *origin) open() {
 // head are the chunks without which no guest starts.
 func (o *origin) head() []int {
 	all := []int{0}
-	for i, c := range o.m.Chunks {
-		if c.Off >= o.m.DataSize {
-			all = append(all, i)
-		}
+	for i := o.last() + 1; i < len(o.m.Chunks); i++ {
+		all = append(all, i)
 	}
 	return all
 }
 
-// last is the chunk at the end of the data.
-func (o *origin) last() int { return o.firstTree() - 1 }
-
-func (o *origin) firstTree() int {
-	return slices.IndexFunc(o.m.Chunks, func(c zimage.Chunk) bool { return c.Off >= o.m.DataSize })
+// last is the chunk before the tree and what comes with that.
+func (o *origin) last() int {
+	const cluster = 256 << 10 // of dm-verity
+	return slices.IndexFunc(o.m.Chunks, func(c zimage.Chunk) bool { return c.Off+c.Size > o.m.DataSize/cluster*cluster }) - 1
 }
 
 func launcher(t *testing.T, o *origin, deadline time.Duration) *Launcher {

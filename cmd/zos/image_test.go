@@ -89,7 +89,10 @@ func TestImageCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	zeros := "sha256:" + strings.Repeat("0", 64)
-	empty := t.TempDir()
+	empty, junk := t.TempDir(), filepath.Join(t.TempDir(), "junk")
+	if err := os.WriteFile(junk, bytes.Repeat([]byte("junk"), 999), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args string
 		code int
@@ -98,6 +101,8 @@ func TestImageCommands(t *testing.T) {
 		{"convert " + ref + " --store " + store, exitOK, "new 0"},
 		{"convert nginx:latest --store " + store, exitRefused, "is a tag"},
 		{"convert oci:" + empty + " --store " + store, exitNotFound, ""},
+		{"convert docker-archive:" + junk + " --store " + store, exitRefused, "no tar"},
+		{"convert docker-archive:" + junk + "2 --store " + store, exitNotFound, ""},
 		{"convert " + ref + " --store " + store + " --platform linux/arm64", exitRefused, "linux/arm64"},
 		{"convert " + ref, exitUsage, "--store"},
 		{"convert --store " + store, exitUsage, "image reference"},

@@ -160,11 +160,13 @@ func (w *world) ballast(size int) (zimage.Manifest, string) {
 	return w.convert(w.path("ballast"))
 }
 
-// ballastOf are the large chunks of an image that another does not have.
+// ballastOf are the large chunks of an image that another does not have, but for
+// what dm-verity reads with the tree.
 func ballastOf(m, without zimage.Manifest) []string {
+	const cluster = 256 << 10
 	var all []string
 	for _, c := range m.Chunks {
-		if c.Size == zimage.MaxChunk && !slices.ContainsFunc(without.Chunks, func(o zimage.Chunk) bool { return o.ID == c.ID }) {
+		if c.Size == zimage.MaxChunk && c.Off+c.Size <= m.DataSize/cluster*cluster && !slices.ContainsFunc(without.Chunks, func(o zimage.Chunk) bool { return o.ID == c.ID }) {
 			all = append(all, c.ID)
 		}
 	}

@@ -7,6 +7,7 @@
 // builders make them (gzip). Each row is measured in rounds, ours and theirs
 // in turn, as whole processes, so that a ratio means something on a machine
 // whose speed drifts. Nobody is given a warm-up that the other does not get.
+// Reads are measured in a guest, which takes the ways to a disk in turn.
 package main
 
 import (
@@ -34,7 +35,7 @@ type results struct {
 	Images  []made   `json:"images"`
 	Rows    []row    `json:"rows"`
 	Growth  []growth `json:"growth"`
-	Notes   []string `json:"notes"` // what was not measured, and why
+	Notes   []string `json:"notes"` // what was not measured, and why; how the rest was
 }
 
 // row is one thing of ours against what it is compared with, for one image.
@@ -62,20 +63,16 @@ type row struct {
 
 type bench struct {
 	zos, self, dir string
+	launch         string // the program that starts what is measured
+	cache          string // of packages
 	rounds         int
+	read           bool // reads were measured
 	res            results
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) == 4 && os.Args[1] == tarTask {
-		if err := tarToImage(os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, "imagebench:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	if len(os.Args) == 2 && os.Args[1] == serverTask {
 		os.Exit(serve.Main())
 	}
@@ -86,23 +83,21 @@ func main() {
 		}
 		return
 	}
-	if len(os.Args) > 2 && os.Args[1] == launchTask {
-		os.Exit(launch(os.Args[2:]))
-	}
 	out := flag.String("o", "build/bench-image.json", "where to write the results")
 	dir := flag.String("dir", "build/bench-image", "folder for images and work")
 	cache := flag.String("cache", "build/cache/debian", "folder for packages")
 	zos := flag.String("zos", "build/bin/zos", "the program to measure")
+	launch := flag.String("launch", "build/bin/launch", "the program that starts what is measured")
 	rounds := flag.Int("rounds", 3, "how often each pair is measured")
 	only := flag.String("images", "", "names of images, with commas between; all without it")
-	rows := flag.String("rows", "convert,tar,change,cold,growth", "what is measured")
+	rows := flag.String("rows", "convert,tar,change,cold,reads,growth", "what is measured")
 	largest := flag.Int64("growth", 4<<30, "bytes of the largest image of the growth series")
 	flag.Parse()
 	self, err := os.Executable()
 	work, werr := filepath.Abs(*dir)
 	if err = errors.Join(err, werr); err == nil {
-		b := &bench{zos: *zos, self: self, dir: work, rounds: *rounds}
-		err = b.run(ctx, *cache, *only, strings.Split(*rows, ","), *largest, *out)
+		b := &bench{zos: *zos, launch: *launch, self: self, dir: work, cache: *cache, rounds: *rounds}
+		err = b.run(ctx, *only, strings.Split(*rows, ","), *largest, *out)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "imagebench:", err)
@@ -110,7 +105,7 @@ func main() {
 	}
 }
 
-func (b *bench) run(ctx context.Context, cache, only string, rows []string, largest int64, out string) error {
+func (b *bench) run(ctx context.Context, only string, rows []string, largest int64, out string) error {
 	b.res.At, b.res.Machine = time.Now().UTC().Format(time.RFC3339), fmt.Sprintf("%d processors, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return fmt.Errorf("work folder: %w", err)
@@ -120,7 +115,7 @@ func (b *bench) run(ctx context.Context, cache, only string, rows []string, larg
 			continue
 		}
 		fmt.Printf("== %s: packages\n", r.name)
-		m, err := b.assemble(ctx, cache, r)
+		m, err := b.assemble(ctx, b.cache, r)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", r.name, err)
 		}
@@ -129,7 +124,7 @@ func (b *bench) run(ctx context.Context, cache, only string, rows []string, larg
 		for _, measure := range []struct {
 			name string
 			do   func(context.Context, made) error
-		}{{"convert", b.convert}, {"tar", b.fromTar}, {"change", b.change}, {"cold", b.cold}} {
+		}{{"convert", b.convert}, {"tar", b.fromTar}, {"change", b.change}, {"cold", b.cold}, {"reads", b.reads}} {
 			if !slices.Contains(rows, measure.name) {
 				b.note(measure.name + ": left out by -rows")
 				continue
@@ -147,7 +142,6 @@ func (b *bench) run(ctx context.Context, cache, only string, rows []string, larg
 	} else if err := b.grow(ctx, largest); err != nil {
 		return err
 	}
-	b.res.Notes = append(b.res.Notes, "reads in the guest: not measured by this program yet")
 	return b.write(out)
 }
 
@@ -170,8 +164,20 @@ func (b *bench) note(text string) {
 	}
 }
 
+// tell says once how something was measured.
+func (b *bench) tell(text string) {
+	if !slices.Contains(b.res.Notes, text) {
+		b.res.Notes = append(b.res.Notes, text)
+		fmt.Println("   " + text)
+	}
+}
+
 func (b *bench) add(r row) {
 	b.res.Rows = append(b.res.Rows, r)
+	if len(r.TheirsMs) == 0 && r.Ours == 0 {
+		fmt.Printf("   %s: %v ms (%s)\n", r.What, r.OursMs, r.Goal)
+		return
+	}
 	if r.Ours > 0 {
 		fmt.Printf("   %s: %d bytes against %d: %.4f (goal %s)\n", r.What, r.Ours, r.Theirs, r.Ratio, r.Goal)
 		return

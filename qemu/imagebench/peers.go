@@ -14,9 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/zos-node/zos/zimage/erofs"
-	"github.com/zos-node/zos/zimage/flat"
 )
 
 // process is a command that was run: how long, how much of that on a
@@ -28,26 +25,6 @@ type process struct {
 	out  []byte
 }
 
-// launchTask has this program start another and tell its memory. A child's
-// peak counts what its parent had at the fork, so the parent must be small.
-const launchTask = "launch"
-
-// launch runs a command and writes to descriptor 3 what it took.
-func launch(argv []string) int {
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	err := cmd.Run()
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-		fmt.Fprintln(os.NewFile(3, "peak"), usage.Maxrss, cpu.Microseconds())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
-
 // measured is run, with memory and processor time.
 func (b *bench) measured(ctx context.Context, argv ...string) (p process, err error) {
 	peak, err := os.CreateTemp(b.dir, "peak-")
@@ -55,7 +32,7 @@ func (b *bench) measured(ctx context.Context, argv ...string) (p process, err er
 		return process{}, err
 	}
 	defer func() { err = errors.Join(err, peak.Close(), os.Remove(peak.Name())) }()
-	if p, err = runWith(ctx, peak, append([]string{b.self, launchTask}, argv...)...); err != nil {
+	if p, err = runWith(ctx, peak, append([]string{b.launch, "run"}, argv...)...); err != nil {
 		return process{}, err
 	}
 	text, err := os.ReadFile(peak.Name())
@@ -160,33 +137,6 @@ func (b *bench) convert(ctx context.Context, m made) error {
 	return nil
 }
 
-// tarTask is what this program does when it is to be measured itself.
-const tarTask = "tar-to-image"
-
-// tarToImage makes an image of a plain tar, with what zos converts with.
-func tarToImage(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close() // was only read
-	spool, err := os.CreateTemp(filepath.Dir(to), "spool-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, spool.Close(), os.Remove(spool.Name())) }()
-	tree := flat.New(spool, flat.DefaultLimits())
-	if err := tree.Layer(in); err != nil {
-		return err
-	}
-	out, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	_, err = erofs.Write(out, tree.Root())
-	return errors.Join(err, out.Close())
-}
-
 // fromTar measures the image alone, from a plain tar.
 func (b *bench) fromTar(ctx context.Context, m made) error {
 	mkfs, err := b.mkfs(ctx)
@@ -199,7 +149,7 @@ func (b *bench) fromTar(ctx context.Context, m made) error {
 		return errors.Join(clearAll(b.path("work")), os.MkdirAll(b.path("work"), 0o755))
 	}
 	r, err := b.inTurn(ctx, row{What: "image alone from a tar", Than: "mkfs.erofs --tar", Image: m.Name, Goal: ">= 1.0"},
-		clean, [][]string{{b.self, tarTask, m.tar, ours}}, [][]string{append(mkfs, "--tar=f", theirs, m.tar)})
+		clean, [][]string{{b.launch, "tar", m.tar, ours}}, [][]string{append(mkfs, "--tar=f", theirs, m.tar)})
 	if err != nil {
 		return err
 	}

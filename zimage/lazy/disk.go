@@ -60,8 +60,11 @@ type Disk struct {
 	flights map[int]*flight
 	touched []bool
 	trace   []int
-	waits   int       // reads that wait
-	waited  time.Time // when the last of them began or ended
+	traced  []bool // what Trace lists
+	runs    *runs
+	wanted  chan struct{} // holds one when runs has something to fetch
+	waits   int           // reads that wait
+	waited  time.Time     // when the last of them began or ended
 	err     error
 	failed  chan struct{}
 	whole   chan struct{}
@@ -79,11 +82,16 @@ func New(m zimage.Manifest, file File, get Get, opt Options) (*Disk, error) {
 	if opt.Deadline <= 0 || opt.Have != nil && len(opt.Have) != n {
 		return nil, fmt.Errorf("lazy disk: deadline %v, %d chunks of %d", opt.Deadline, len(opt.Have), n)
 	}
-	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n),
-		flights: map[int]*flight{}, failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
+	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n), traced: make([]bool, n),
+		flights: map[int]*flight{}, runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
 	for i := range opt.Have {
 		if d.have[i] = opt.Have[i]; d.have[i] {
 			d.missing--
+		}
+	}
+	for _, i := range opt.Trace {
+		if i >= 0 && i < n {
+			d.traced[i] = true
 		}
 	}
 	if d.missing == 0 {
@@ -164,9 +172,18 @@ func (d *Disk) chunks(off, n int64) (first, last int) {
 
 // touch books the first read of a chunk. d.mu is held.
 func (d *Disk) touch(i int) {
-	if !d.touched[i] {
-		d.touched[i] = true
-		d.trace = append(d.trace, i)
+	if d.touched[i] {
+		return
+	}
+	d.touched[i] = true
+	d.trace = append(d.trace, i)
+	coming := func(k int) bool { return d.have[k] || d.flights[k] != nil || d.traced[k] }
+	d.runs.read(i, !coming(i), coming)
+	if len(d.runs.queue) > 0 {
+		select {
+		case d.wanted <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -212,27 +229,6 @@ func (d *Disk) waiting(n int) int {
 	d.waits += n
 	d.waited = time.Now()
 	return -n
-}
-
-// calm waits until no read has waited for a while.
-func (d *Disk) calm(ctx context.Context) {
-	for ctx.Err() == nil {
-		d.mu.Lock()
-		left := d.opt.Calm - time.Since(d.waited)
-		if d.waits > 0 {
-			left = d.opt.Calm
-		}
-		failed := d.err != nil
-		d.mu.Unlock()
-		if left <= 0 || failed {
-			return
-		}
-		select {
-		case <-ctx.Done():
-		case <-d.failed:
-		case <-time.After(left):
-		}
-	}
 }
 
 // fly starts to fetch a chunk, unless that is under way. d.mu is held.
@@ -311,49 +307,6 @@ func (d *Disk) fail(err error) error {
 		close(d.failed)
 	}
 	return d.err
-}
-
-// Fill fetches everything: the trace first, then the rest. It returns when
-// the disk is whole, has failed, or the context ends; what is under way then
-// arrives, or ends with the disk.
-func (d *Disk) Fill(ctx context.Context) error {
-	order := slices.DeleteFunc(slices.Clone(d.opt.Trace), func(i int) bool { return i < 0 || i >= len(d.m.Chunks) })
-	for i := range d.m.Chunks {
-		order = append(order, i)
-	}
-	slots := make(chan struct{}, max(d.opt.Parallel, 1))
-	for n, i := range order {
-		if n >= len(order)-len(d.m.Chunks) {
-			d.calm(ctx)
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-d.failed:
-			return d.Err()
-		}
-		d.mu.Lock()
-		if d.have[i] || d.err != nil {
-			d.mu.Unlock()
-			<-slots
-			continue
-		}
-		f := d.fly(i)
-		d.mu.Unlock()
-		go func() {
-			<-f.done
-			<-slots
-		}()
-	}
-	select {
-	case <-d.whole:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-d.failed:
-		return d.Err()
-	}
 }
 
 // Fail fails the disk for a reason that its reads cannot know.

@@ -255,14 +255,15 @@ func TestFromMirrors(t *testing.T) {
 // TestCalm: while a read waits, nothing is fetched that nobody wants.
 func TestCalm(t *testing.T) {
 	o := newOrigin(t)
-	o.hold[7] = make(chan struct{})
+	last := len(o.m.Chunks) - 1 // which nothing follows
+	o.hold[last] = make(chan struct{})
 	d, _ := o.open(t, Options{Parallel: 1, Calm: time.Hour, Trace: []int{5, 3}})
 	read := make(chan error, 1)
 	go func() {
-		_, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[7].Off)
+		_, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[last].Off)
 		read <- err
 	}()
-	for !slices.Contains(o.order(), 7) {
+	for !slices.Contains(o.order(), last) {
 		runtime.Gosched()
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -271,7 +272,7 @@ func TestCalm(t *testing.T) {
 	for !slices.Contains(o.order(), 3) {
 		runtime.Gosched()
 	}
-	close(o.hold[7])
+	close(o.hold[last])
 	if err := <-read; err != nil {
 		t.Error(err)
 	}
@@ -279,7 +280,48 @@ func TestCalm(t *testing.T) {
 	if err := <-filled; !errors.Is(err, context.Canceled) {
 		t.Errorf("filling: %v", err)
 	}
-	if got := o.order(); !slices.Equal(got, []int{7, 5, 3}) {
+	if got := o.order(); !slices.Equal(got, []int{last, 5, 3}) {
 		t.Errorf("asked for %v", got)
+	}
+}
+
+// TestFollows: who reads a part of a file gets what follows it early, a little
+// at a time, and nothing of what follows the file.
+func TestFollows(t *testing.T) {
+	o := newOrigin(t) // file a is chunks 1 to 12
+	first, end := 1, 0
+	for end = first; o.m.Chunks[end].Size == zimage.MaxChunk; end++ {
+	}
+	o.hold[0] = make(chan struct{}) // a read that waits: no time for the rest
+	d, _ := o.open(t, Options{Parallel: 1, Calm: time.Hour})
+	go d.ReadAt(t.Context(), make([]byte, 1), 0) // until the disk is closed
+	for !slices.Contains(o.order(), 0) {
+		runtime.Gosched()
+	}
+	go d.Fill(t.Context()) // ends with the disk
+	want := []int{0}
+	read := func(i, ahead int) {
+		t.Helper()
+		if _, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[i].Off); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(want, i) {
+			want = append(want, i)
+		}
+		for k := len(want); k < 1+ahead; k++ {
+			want = append(want, first+k-1)
+		}
+		for len(o.order()) < len(want) {
+			runtime.Gosched()
+		}
+		if got := slices.Sorted(slices.Values(o.order())); !slices.Equal(got, want) {
+			t.Fatalf("after chunk %d was read: asked for %v, want %v", i, got, want)
+		}
+	}
+	read(first, 1+aheadOfReads)
+	read(first+1, 2+aheadOfReads)
+	read(first+aheadOfReads, 3+aheadOfReads) // one more was read, so one more may come
+	if end-first < 2+aheadOfReads {
+		t.Fatalf("file a ends at chunk %d: the test did not test", end)
 	}
 }

@@ -70,7 +70,7 @@ func openArchive(name string) (src zimage.Source, err error) {
 		Layers []string
 	}
 	if err := json.Unmarshal(list, &images); err != nil {
-		return nil, fmt.Errorf("manifest.json: %w", err)
+		return nil, fmt.Errorf("%w: manifest.json: %w", ErrRef, err)
 	}
 	if len(images) != 1 {
 		return nil, fmt.Errorf("%w: it has %d images, want one", ErrRef, len(images))
@@ -103,8 +103,11 @@ func index(f *os.File) (map[string]*io.SectionReader, error) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, fmt.Errorf("%w: this is no tar (a compressed archive must be unpacked first): %w", ErrRef, err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("read tar (a compressed archive must be unpacked first): %w", err)
+			return nil, fmt.Errorf("read tar: %w", err)
 		}
 		if len(entries)+len(links) >= maxEntries {
 			return nil, fmt.Errorf("%w: more than %d files", ErrRef, maxEntries)
@@ -139,7 +142,7 @@ func find(entries map[string]*io.SectionReader, name string) (*io.SectionReader,
 	if e := entries[path.Clean(name)]; e != nil {
 		return io.NewSectionReader(e, 0, e.Size()), nil
 	}
-	return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	return nil, fmt.Errorf("%w: it holds no file %q; docker save makes one that does", ErrRef, name)
 }
 
 func readJSON(entries map[string]*io.SectionReader, name string) ([]byte, error) {

@@ -222,6 +222,48 @@ func TestTwoImagesInOneLayout(t *testing.T) {
 	}
 }
 
+// TestJunk: what is no image is refused, and that is what is said, whatever is
+// wrong with it.
+func TestJunk(t *testing.T) {
+	dir := t.TempDir()
+	tarred := func(name, text string) string {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(text)), Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	for name, text := range map[string]string{
+		"noise": strings.Repeat("no tar. ", 1000), "short": "no tar", "empty": "", "cut": tarred("manifest.json", "[]")[:700],
+		"other": tarred("file", "x"), "words": tarred("manifest.json", "junk"), "object": tarred("manifest.json", "{}"), "none": tarred("manifest.json", "[]"),
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenSource("docker-archive:" + file); !errors.Is(err, ErrRef) {
+			t.Errorf("archive %s: %v", name, err)
+		}
+	}
+	for name, index := range map[string]string{"empty": "", "words": "junk", "list": "[]", "cut": `{"manifests":[`} {
+		layout := filepath.Join(dir, "layout-"+name)
+		if err := errors.Join(os.Mkdir(layout, 0o700), os.WriteFile(filepath.Join(layout, "index.json"), []byte(index), 0o600),
+			os.WriteFile(filepath.Join(layout, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Resolve(t.Context(), "oci:"+layout, "linux/amd64"); !errors.Is(err, ErrRef) {
+			t.Errorf("layout %s: %v", name, err)
+		}
+	}
+}
+
 func TestDockerArchive(t *testing.T) {
 	img := twoLayers(t, "amd64")
 	tag, err := name.NewTag("app:v1")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -145,11 +146,11 @@ func openLayout(ref string) (zimage.Source, error) {
 	}
 	path, err := layout.FromPath(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open OCI layout: %w", err)
+		return nil, fmt.Errorf("open OCI layout: %w", malformed(err))
 	}
 	top, err := path.ImageIndex()
 	if err != nil {
-		return nil, fmt.Errorf("open OCI layout %s: %w", dir, err)
+		return nil, fmt.Errorf("open OCI layout %s: %w", dir, malformed(err))
 	}
 	return &source{pick: func(_ context.Context, p v1.Platform) (v1.Image, error) {
 		found, err := images(top, want, p, 0)
@@ -166,6 +167,17 @@ func openLayout(ref string) (zimage.Source, error) {
 	}}, nil
 }
 
+// malformed makes what is not the JSON that it should be a reference that is
+// refused.
+func malformed(err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &syntax) || errors.As(err, &kind) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", ErrRef, err)
+	}
+	return err
+}
+
 const maxNesting = 4
 
 // images collects the images for a platform from an index and the indexes in
@@ -176,7 +188,7 @@ func images(ix v1.ImageIndex, want v1.Hash, p v1.Platform, depth int) ([]v1.Imag
 	}
 	m, err := ix.IndexManifest()
 	if err != nil {
-		return nil, fmt.Errorf("read index: %w", err)
+		return nil, fmt.Errorf("read index: %w", malformed(err))
 	}
 	var out []v1.Image
 	for _, d := range m.Manifests {

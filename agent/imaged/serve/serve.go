@@ -34,7 +34,11 @@ const (
 	// headChunks of the trace are there before a guest may start.
 	headChunks = 16
 	// tellEvery is between two looks at what is to be said and saved.
-	tellEvery    = 500 * time.Millisecond
+	tellEvery = 500 * time.Millisecond
+	// readAhead is what this kernel may read that nobody asked for, in bytes: as
+	// little as it can. A guest's kernel reads ahead by itself, and what would be
+	// read here on top of that would be waited for, and stand in the trace.
+	readAhead    = 4096
 	replyTimeout = 15 * time.Second
 	maxTouched   = 4000 // chunks of one event
 )
@@ -95,7 +99,7 @@ func (p *process) run() error {
 	}
 	root := &rootFile{RawFileSystem: fuse.NewDefaultRawFileSystem(), disk: p.disk, fd: read.Fd()}
 	// Splicing would need to open /dev/null.
-	srv, err := fuse.NewServer(root, fmt.Sprintf("/dev/fd/%d", FuseFD), &fuse.MountOptions{MaxWrite: MaxRead, DisableXAttrs: true, DisableSplice: true, ExplicitDataCacheControl: true,
+	srv, err := fuse.NewServer(root, fmt.Sprintf("/dev/fd/%d", FuseFD), &fuse.MountOptions{MaxWrite: MaxRead, MaxReadAhead: readAhead, DisableXAttrs: true, DisableSplice: true, ExplicitDataCacheControl: true,
 		Logger: log.New(os.Stderr, "fuse: ", 0)})
 	if err != nil {
 		return fmt.Errorf("file system: %w", err)
@@ -156,12 +160,7 @@ func (p *process) refusing(get lazy.Get) lazy.Get {
 // metadata: every start reads the first, reads of anything need the second,
 // and finding files is what waits most often on a long line.
 func (p *process) order() []int {
-	order := []int{0}
-	for i, c := range p.cfg.Manifest.Chunks {
-		if c.Off >= p.cfg.Manifest.DataSize {
-			order = append(order, i)
-		}
-	}
+	order := append([]int{0}, p.tree()...)
 	for _, i := range p.cfg.Trace {
 		if i >= 0 && i < len(p.bits) { // it is a hint
 			order = append(order, i)
@@ -177,15 +176,23 @@ func (p *process) order() []int {
 // of files at their end that is as long does no harm.
 const metaChunk = 64 << 10
 
-func (p *process) headSize() int {
-	tree := 0
-	for _, c := range p.cfg.Manifest.Chunks {
-		if c.Off >= p.cfg.Manifest.DataSize {
-			tree++
+// verityCluster is what dm-verity reads of a tree at once, in bytes, beginning
+// at a multiple of it: also of what lies before the tree. A read of hashes that
+// waited for that would wait for data that nobody wants.
+const verityCluster = 256 << 10
+
+// tree is the hash tree, and what is read with it.
+func (p *process) tree() (chunks []int) {
+	m := p.cfg.Manifest
+	for i, c := range m.Chunks {
+		if c.Off+c.Size > m.DataSize/verityCluster*verityCluster && i > 0 {
+			chunks = append(chunks, i)
 		}
 	}
-	return 1 + tree + headChunks
+	return chunks
 }
+
+func (p *process) headSize() int { return 1 + len(p.tree()) + headChunks }
 
 // transport counts what mirrors send.
 func (p *process) transport() http.RoundTripper {

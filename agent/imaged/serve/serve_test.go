@@ -13,16 +13,20 @@ import (
 	"github.com/zos-node/zos/zimage"
 )
 
-// TestOrder: the first metadata, the tree, then the trace, of which nothing
-// that there is not is wanted, then the other metadata.
+// TestOrder: the first metadata, the tree with what dm-verity reads before it,
+// then the trace, of which nothing that there is not is wanted, then the other
+// metadata.
 func TestOrder(t *testing.T) {
-	m := zimage.Manifest{DataSize: 12288}
-	for off := int64(0); off < 5*4096; off += 4096 {
-		m.Chunks = append(m.Chunks, zimage.Chunk{Off: off, Size: 4096})
+	m := zimage.Manifest{DataSize: 2*verityCluster + 8192}
+	for _, size := range []int64{4096, metaChunk, verityCluster - 4096, verityCluster - metaChunk, 4096, 4096, 4096, 4096} {
+		at := int64(0)
+		if n := len(m.Chunks); n > 0 {
+			at = m.Chunks[n-1].Off + m.Chunks[n-1].Size
+		}
+		m.Chunks = append(m.Chunks, zimage.Chunk{Off: at, Size: size})
 	}
-	m.Chunks[1].Size = metaChunk
-	p := &process{cfg: Config{Manifest: m, Trace: []int{2, -1, 5, 1 << 40, 1}}, bits: make([]bool, len(m.Chunks))}
-	if got, want := p.order(), []int{0, 3, 4, 2, 1, 1}; !slices.Equal(got, want) {
+	p := &process{cfg: Config{Manifest: m, Trace: []int{2, -1, 8, 1 << 40, 1}}, bits: make([]bool, len(m.Chunks))}
+	if got, want := p.order(), []int{0, 4, 5, 6, 7, 2, 1, 1}; !slices.Equal(got, want) {
 		t.Errorf("order %v, want %v", got, want)
 	}
 }

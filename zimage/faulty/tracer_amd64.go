@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package content
+package faulty
 
 import (
 	"bytes"
@@ -17,17 +17,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tracer runs a program and stands between it and the kernel: it counts the
-// calls that change a file below a folder, and puts a fault at one of them.
-type tracer struct {
-	dir string
-	at  int  // the number of the call, from 1 on; 0 is none
-	out bool // from there on the disk is full; else the program is killed before it
-	pid int
+// Tracer runs a program once.
+type Tracer struct {
+	Dir  string // what the program changes below it counts
+	At   int    // the number of the call that fails, from 1 on; 0 is none
+	Full bool   // from there on the disk is full; else the program is killed before it
 
-	steps []string // what was called, in order
-	hit   bool     // the fault was put in
-	deny  map[int]bool
+	Steps []string // what was called, in order
+	Hit   bool     // the fault was put in
+
+	pid  int
+	deny map[int]bool
 }
 
 // change describes a call by where its file is: an argument that is an open
@@ -46,8 +46,8 @@ var changes = map[uint64]change{
 	unix.SYS_UTIMENSAT: {"utimes", -1, 1, false},
 }
 
-// run returns how the program ended.
-func (t *tracer) run(cmd *exec.Cmd) (syscall.WaitStatus, error) {
+// Run returns how the program ended.
+func (t *Tracer) Run(cmd *exec.Cmd) (syscall.WaitStatus, error) {
 	runtime.LockOSThread() // only this thread is the program's tracer
 	defer runtime.UnlockOSThread()
 	t.deny = map[int]bool{}
@@ -92,7 +92,7 @@ func (t *tracer) run(cmd *exec.Cmd) (syscall.WaitStatus, error) {
 	}
 }
 
-func (t *tracer) wait(s *syscall.WaitStatus) (int, error) {
+func (t *Tracer) wait(s *syscall.WaitStatus) (int, error) {
 	const noThread = 0x20000000 // __WNOTHREAD: not the children of other tests
 	for {
 		tid, err := syscall.Wait4(-1, s, unix.WALL|noThread, nil)
@@ -103,7 +103,7 @@ func (t *tracer) wait(s *syscall.WaitStatus) (int, error) {
 }
 
 // call looks at one call, at its entry or its exit.
-func (t *tracer) call(tid int) error {
+func (t *Tracer) call(tid int) error {
 	var info [88]byte // struct ptrace_syscall_info
 	const getInfo, entry = 0x420e, 1
 	if _, _, e := unix.Syscall6(unix.SYS_PTRACE, getInfo, uintptr(tid), uintptr(len(info)), uintptr(unsafe.Pointer(&info[0])), 0, 0); e != 0 {
@@ -129,20 +129,20 @@ func (t *tracer) call(tid int) error {
 		return nil
 	}
 	name := t.file(c, arg)
-	if !strings.HasPrefix(name, t.dir) {
+	if !strings.HasPrefix(name, t.Dir) {
 		return nil
 	}
-	t.steps = append(t.steps, c.name+" "+strings.TrimPrefix(name, t.dir+"/"))
-	switch n := len(t.steps); {
-	case t.at == 0 || n < t.at || !t.out && n > t.at:
+	t.Steps = append(t.Steps, c.name+" "+strings.TrimPrefix(name, t.Dir+"/"))
+	switch n := len(t.Steps); {
+	case t.At == 0 || n < t.At || !t.Full && n > t.At:
 		return nil
-	case !t.out:
-		t.hit = true
+	case !t.Full:
+		t.Hit = true
 		return unix.Kill(t.pid, unix.SIGKILL)
 	case !c.grows:
 		return nil
 	}
-	t.hit, t.deny[tid] = true, true
+	t.Hit, t.deny[tid] = true, true
 	if err := syscall.PtraceGetRegs(tid, &regs); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (t *tracer) call(tid int) error {
 }
 
 // file is what a call is about, "" when nobody can say.
-func (t *tracer) file(c change, arg func(int) uint64) string {
+func (t *Tracer) file(c change, arg func(int) uint64) string {
 	if c.fd >= 0 {
 		name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", t.pid, arg(c.fd)))
 		if err != nil {
@@ -168,4 +168,14 @@ func (t *tracer) file(c change, arg func(int) uint64) string {
 	n, _ := mem.ReadAt(b, int64(arg(c.path))) // it ends with its page
 	text, _, _ := bytes.Cut(b[:n], []byte{0})
 	return string(text)
+}
+
+// Kinds counts what was called, for people.
+func (t *Tracer) Kinds() string {
+	count := map[string]int{}
+	for _, s := range t.Steps {
+		name, _, _ := strings.Cut(s, " ")
+		count[name]++
+	}
+	return fmt.Sprint(count)
 }

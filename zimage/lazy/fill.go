@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lazy
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Fill fetches everything: the trace first, then what follows reads in their
+// files, then, when no read waits, the rest. It returns when the disk is whole,
+// has failed, or the context ends; what is under way then arrives, or ends with
+// the disk.
+func (d *Disk) Fill(ctx context.Context) error {
+	order := slices.DeleteFunc(slices.Clone(d.opt.Trace), func(i int) bool { return i < 0 || i >= len(d.m.Chunks) })
+	slots := make(chan struct{}, max(d.opt.Parallel, 1))
+	fetch := func(i int) error {
+		if err := ctx.Err(); err != nil { // select would choose by lot
+			return err
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.failed:
+			return d.Err()
+		}
+		d.mu.Lock()
+		if d.have[i] || d.err != nil {
+			d.mu.Unlock()
+			<-slots
+			return nil
+		}
+		f := d.fly(i)
+		d.mu.Unlock()
+		go func() {
+			<-f.done
+			<-slots
+		}()
+		return nil
+	}
+	for _, i := range order {
+		if err := fetch(i); err != nil {
+			return err
+		}
+	}
+	for next := 0; next < len(d.m.Chunks); {
+		i, early := d.following()
+		if !early && d.calm(ctx) {
+			i, next = next, next+1
+		} else if !early {
+			continue
+		}
+		if err := fetch(i); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-d.whole:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.failed:
+		return d.Err()
+	}
+}
+
+// following is a chunk that follows what was read; false is none.
+func (d *Disk) following() (int, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.runs.next()
+}
+
+// calm waits until no read has waited for a while, and says so; false is that
+// something is wanted before.
+func (d *Disk) calm(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		left := d.opt.Calm - time.Since(d.waited)
+		if d.waits > 0 {
+			left = d.opt.Calm
+		}
+		failed := d.err != nil
+		d.mu.Unlock()
+		if left <= 0 || failed {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+		case <-d.failed:
+		case <-d.wanted:
+			return false
+		case <-time.After(left):
+		}
+	}
+	return true
+}
