@@ -82,6 +82,8 @@ type node struct {
 	synced time.Time // when the ledger was last heard
 	saved  time.Time // of the clock
 	stuck  bool      // the clock cannot be set, and that was said
+
+	reached sync.Once // init was told that the ledger is
 }
 
 // run is the life of the agent: clock, seed, network, what an earlier agent
@@ -195,6 +197,11 @@ func (n *node) clockPath() string {
 // ledgerTime hears of the ledger's time with each Sync. When it has moved
 // since the last one, a block has just arrived, and it is about now.
 func (n *node) ledgerTime(t time.Time) {
+	n.reached.Do(func() {
+		if err := n.link.Send(initlink.Following); err != nil && n.link.Present() {
+			n.log.Warn("init waits for word of the ledger", "err", err)
+		}
+	})
 	now := time.Now()
 	err := clock.Forward(n.log, now, t, "ledger", clock.Set)
 	if err != nil && !n.stuck {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/zos-node/zos/image/measure"
 	"github.com/zos-node/zos/image/secureboot"
+	"github.com/zos-node/zos/kernel"
 )
 
 // maxInitramfs bounds what an image may unpack to.
@@ -114,31 +115,25 @@ func (r *Report) compare(have, list []Part, kind string) {
 	slices.SortFunc(r.Parts, func(a, b Part) int { return strings.Compare(a.Path, b.Path) })
 }
 
-// unpack lists the regular files of an initramfs, and what its list says.
+// unpack lists the regular files of an initramfs, those of the archive within
+// among them, and what its list says.
 func unpack(initrd []byte) (have, list []Part, err error) {
-	dec, err := zstd.NewReader(bytes.NewReader(initrd), zstd.WithDecoderMaxMemory(maxInitramfs))
-	if err != nil {
-		return nil, nil, fmt.Errorf("initramfs: %w", err)
-	}
-	defer dec.Close()
-	plain, err := io.ReadAll(io.LimitReader(dec, maxInitramfs))
-	if err != nil {
-		return nil, nil, fmt.Errorf("initramfs: %w", err)
-	}
-	err = cpio.ForEachRecord(cpio.Newc.Reader(bytes.NewReader(plain)), func(rec cpio.Record) error {
-		if rec.Mode&cpio.S_IFMT != cpio.S_IFREG {
-			return nil
-		}
-		content, err := io.ReadAll(io.NewSectionReader(rec.ReaderAt, 0, int64(rec.FileSize)))
-		if err != nil {
-			return fmt.Errorf("%s: %w", rec.Name, err)
-		}
-		p := part("/"+rec.Name, content, Origin{})
+	take := func(name string, content []byte) error {
+		p := part("/"+name, content, Origin{})
 		have = append(have, p)
 		if p.Path == partsPath {
 			if err := json.Unmarshal(content, &list); err != nil {
 				return fmt.Errorf("%s: %w", partsPath, err)
 			}
+		}
+		return nil
+	}
+	err = eachFile(initrd, func(name string, content []byte) error {
+		if "/"+name != kernel.HypervisorArchive {
+			return take(name, content)
+		}
+		if err := eachFile(content, take); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		return nil
 	})
@@ -149,6 +144,29 @@ func unpack(initrd []byte) (have, list []Part, err error) {
 		return nil, nil, fmt.Errorf("initramfs: %w: no %s", ErrMedium, partsPath)
 	}
 	return have, list, nil
+}
+
+// eachFile gives the regular files of a compressed archive.
+func eachFile(archive []byte, take func(name string, content []byte) error) error {
+	dec, err := zstd.NewReader(bytes.NewReader(archive), zstd.WithDecoderMaxMemory(maxInitramfs))
+	if err != nil {
+		return err
+	}
+	defer dec.Close()
+	plain, err := io.ReadAll(io.LimitReader(dec, maxInitramfs))
+	if err != nil {
+		return err
+	}
+	return cpio.ForEachRecord(cpio.Newc.Reader(bytes.NewReader(plain)), func(rec cpio.Record) error {
+		if rec.Mode&cpio.S_IFMT != cpio.S_IFREG {
+			return nil
+		}
+		content, err := io.ReadAll(io.NewSectionReader(rec.ReaderAt, 0, int64(rec.FileSize)))
+		if err != nil {
+			return fmt.Errorf("%s: %w", rec.Name, err)
+		}
+		return take(rec.Name, content)
+	})
 }
 
 // stubCode is what every UKI shares with the stub that it was built on.
