@@ -67,6 +67,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	n.ledger = led
 	n.known(who{n.seed.Name, signer.KeyID(), led.Acted})
 	root, err := seed.Root(seed.RootPath)
 	if err != nil {
