@@ -27,7 +27,8 @@ const maxInitramfs = 1 << 30
 // Report is what an image holds, found out from its bytes alone.
 type Report struct {
 	Kind     string   `json:"kind"`
-	Release  string   `json:"release"` // os-release text
+	Path     string   `json:"path,omitempty"` // of the UKI on the boot partition
+	Release  string   `json:"release"`        // os-release text
 	Cmdline  string   `json:"cmdline"`
 	Kernel   string   `json:"kernel"`
 	UKI      Item     `json:"uki"`
@@ -52,7 +53,7 @@ func Inspect(m *Medium) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{
-		Kind: m.Kind, Release: string(u.OSRel), Cmdline: u.Cmdline, Kernel: u.Uname, UKI: item(m.UKI), PCR11: hex.EncodeToString(register[:]),
+		Kind: m.Kind, Path: m.Path, Release: string(u.OSRel), Cmdline: u.Cmdline, Kernel: u.Uname, UKI: item(m.UKI), PCR11: hex.EncodeToString(register[:]),
 		Seeded: m.Seed != nil, Enrols: []string{}, Problems: []string{},
 	}
 	if r.Signed, err = secureboot.Signed(m.UKI); err != nil {
@@ -88,6 +89,28 @@ func Inspect(m *Medium) (*Report, error) {
 	return r, nil
 }
 
+// InspectAll does the same for each UKI of one boot partition. They share the
+// loader, which an update leaves as it is: it has to be on the list of one.
+func InspectAll(all []*Medium) ([]*Report, error) {
+	foreign := func(problem string) bool { return strings.HasPrefix(problem, partLoader+":") }
+	var reports []*Report
+	listed := false
+	for _, m := range all {
+		r, err := Inspect(m)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Path, err)
+		}
+		listed = listed || !slices.ContainsFunc(r.Problems, foreign)
+		reports = append(reports, r)
+	}
+	for _, r := range reports {
+		if listed {
+			r.Problems = slices.DeleteFunc(r.Problems, foreign)
+		}
+	}
+	return reports, nil
+}
+
 func (r *Report) compare(have, list []Part, kind string) {
 	want := map[string]Part{}
 	for _, p := range list {
@@ -118,8 +141,8 @@ func (r *Report) compare(have, list []Part, kind string) {
 // unpack lists the regular files of an initramfs, those of the archive within
 // among them, and what its list says.
 func unpack(initrd []byte) (have, list []Part, err error) {
-	take := func(name string, content []byte) error {
-		p := part("/"+name, content, Origin{})
+	take := func(r cpio.Record, content []byte) error {
+		p := part("/"+r.Name, content, Origin{})
 		have = append(have, p)
 		if p.Path == partsPath {
 			if err := json.Unmarshal(content, &list); err != nil {
@@ -128,12 +151,12 @@ func unpack(initrd []byte) (have, list []Part, err error) {
 		}
 		return nil
 	}
-	err = eachFile(initrd, func(name string, content []byte) error {
-		if "/"+name != kernel.HypervisorArchive {
-			return take(name, content)
+	err = eachFile(initrd, func(r cpio.Record, content []byte) error {
+		if "/"+r.Name != kernel.HypervisorArchive {
+			return take(r, content)
 		}
 		if err := eachFile(content, take); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 		return nil
 	})
@@ -147,7 +170,7 @@ func unpack(initrd []byte) (have, list []Part, err error) {
 }
 
 // eachFile gives the regular files of a compressed archive.
-func eachFile(archive []byte, take func(name string, content []byte) error) error {
+func eachFile(archive []byte, take func(r cpio.Record, content []byte) error) error {
 	dec, err := zstd.NewReader(bytes.NewReader(archive), zstd.WithDecoderMaxMemory(maxInitramfs))
 	if err != nil {
 		return err
@@ -165,7 +188,7 @@ func eachFile(archive []byte, take func(name string, content []byte) error) erro
 		if err != nil {
 			return fmt.Errorf("%s: %w", rec.Name, err)
 		}
-		return take(rec.Name, content)
+		return take(rec, content)
 	})
 }
 
