@@ -52,7 +52,8 @@ test-ledger: setup
 	@bash -o pipefail -c "go test -tags faults -count=1 -timeout 30m -run '^TestFaults$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
 
 # BENCH=image measures conversion, transport and cold starts against other tools,
-# BENCH=ledger the ledger and its anchors.
+# BENCH=ledger the ledger and its anchors, BENCH=boot boots, sizes and memory
+# against Debian and u-root (as root: it makes roots of Debian).
 bench: programs
 ifeq ($(BENCH),image)
 	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench
@@ -60,6 +61,8 @@ ifeq ($(BENCH),image)
 else ifeq ($(BENCH),ledger)
 	@mkdir -p build
 	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json bash -o pipefail -c "go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
+else ifeq ($(BENCH),boot)
+	@build/bin/demo --bench build/bench-boot.json --bench-boot
 else
 	@build/bin/demo --bench build/bench.json
 endif
