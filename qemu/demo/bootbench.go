@@ -113,12 +113,12 @@ func (b *bootBench) peers(ctx context.Context) ([]string, error) {
 		b.systems = append(b.systems, s)
 		notes = append(notes, fmt.Sprintf("%-15s %s", s.Name, s.About))
 	}
+	s, err := peers.URoot(ctx, dir)
+	add("u-root", s, err)
 	for _, d := range peers.Debians {
 		s, err := d.Make(ctx, dir)
 		add(d.Name, s, err)
 	}
-	s, err := peers.URoot(ctx, dir)
-	add("u-root", s, err)
 	return notes, ctx.Err()
 }
 
@@ -156,6 +156,7 @@ func (b *bootBench) boots(ctx context.Context) ([]string, error) {
 				return nil, fmt.Errorf("boot %s: %w", row.System, err)
 			}
 			row.Ms, row.CPUMs = append(row.Ms, t.ms), append(row.CPUMs, t.cpu)
+			fmt.Fprintf(b.chain.steps.out, "        %-15s %6d ms, emulator %6d ms\n", row.System, t.ms, t.cpu)
 		}
 	}
 	node := float64(median(rows[1].Ms))

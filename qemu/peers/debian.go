@@ -22,13 +22,13 @@ type Debian struct {
 }
 
 // Debians are the two that are measured. Debian's own cloud image cannot be
-// had from a package archive; the first has what that has, as far as it counts
+// had from a package archive; the second has what that has, as far as it counts
 // for a boot. Both boot directly from kernel and initramfs, without the boot
 // loader that the real one has.
 var Debians = []Debian{
+	{"debian-minimal", "Debian with systemd, udev, dbus and a getty, and nothing else", least},
 	{"debian-cloud", "Debian with what its cloud images have: systemd, cloud-init (no data source here), sshd, netplan, unattended-upgrades; put together from packages, not the image that Debian publishes",
 		append(strings.Fields("systemd-resolved systemd-timesyncd libpam-systemd netplan.io cloud-init openssh-server apparmor unattended-upgrades sudo cron iproute2"), least...)},
-	{"debian-minimal", "Debian with systemd, udev, dbus and a getty, and nothing else", least},
 }
 
 var least = strings.Fields("systemd-sysv udev dbus linux-image-cloud-amd64 initramfs-tools zstd e2fsprogs login kmod")
@@ -69,7 +69,10 @@ func (d Debian) Make(ctx context.Context, dir string) (System, error) {
 		if err != nil {
 			return err
 		}
-		if _, err := run(ctx, tmp, nil, "mke2fs", "-q", "-t", "ext4", "-d", root, base+".ext4", fmt.Sprintf("%dM", rootMiB)); err != nil {
+		if _, err := run(ctx, tmp, nil, "mke2fs", "-q", "-t", "ext4", "-d", root, base+".part", fmt.Sprintf("%dM", rootMiB)); err != nil {
+			return err
+		}
+		if err := os.Rename(base+".part", base+".ext4"); err != nil {
 			return err
 		}
 		for pattern, to := range map[string]string{"vmlinuz-*": s.Kernel, "initrd.img-*": s.Initrd} {

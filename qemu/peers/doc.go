@@ -61,12 +61,14 @@ func made(names ...string) bool {
 	return true
 }
 
-// scratch runs f with a folder that is gone afterwards.
+// scratch runs f with a folder that is gone afterwards, and sees to it that the
+// one for what is made is there. It stands apart from it: half a root file
+// system is nothing that others should come across.
 func scratch(in string, f func(dir string) error) error {
 	if err := os.MkdirAll(in, 0o755); err != nil {
 		return fmt.Errorf("peers: %w", err)
 	}
-	dir, err := os.MkdirTemp(in, "make-")
+	dir, err := os.MkdirTemp("", "zos-peers-")
 	if err != nil {
 		return fmt.Errorf("peers: %w", err)
 	}

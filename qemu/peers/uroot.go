@@ -48,11 +48,11 @@ func URoot(ctx context.Context, dir string) (System, error) {
 		if _, err := run(ctx, src, env, "go", "build", "-o", filepath.Join(tmp, "u-root"), "."); err != nil {
 			return err
 		}
-		made := filepath.Join(tmp, "out.cpio")
-		if _, err := run(ctx, src, env, filepath.Join(tmp, "u-root"), "-o", made); err != nil {
+		part := out + ".part"
+		if _, err := run(ctx, src, env, filepath.Join(tmp, "u-root"), "-o", part); err != nil {
 			return err
 		}
-		return os.Rename(made, out)
+		return os.Rename(part, out)
 	})
 }
 
