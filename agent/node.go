@@ -249,7 +249,7 @@ func (n *node) back(now time.Time) {
 	err := clock.Set(to)
 	if err == nil {
 		n.log.Warn("clock set back", "from", now.UTC().Format(time.RFC3339), "to", to.UTC().Format(time.RFC3339), "source", "ledger")
-		err = n.world.Records.Incident(-1, clockAhead, "", text)
+		err = errors.Join(clock.SetRTC(to), n.world.Records.Incident(-1, clockAhead, "", text))
 	}
 	if err != nil {
 		n.log.Error("clock", "err", err)

@@ -140,6 +140,32 @@ func Set(t time.Time) error {
 	return nil
 }
 
+// rtcDevice is the real-time clock that the next start reads.
+const rtcDevice = "/dev/rtc0"
+
+// SetRTC sets the real-time clock, so that the next start does not believe what
+// it showed. A machine without one is fine.
+func SetRTC(t time.Time) error {
+	f, err := os.Open(rtcDevice)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("real-time clock: %w", err)
+	}
+	if err := errors.Join(unix.IoctlSetRTCTime(int(f.Fd()), rtcTime(t)), f.Close()); err != nil {
+		return fmt.Errorf("real-time clock: %w", err)
+	}
+	return nil
+}
+
+// rtcTime is a time in UTC as the device takes it: months from 0, years from
+// 1900.
+func rtcTime(t time.Time) *unix.RTCTime {
+	t = t.UTC()
+	return &unix.RTCTime{Sec: int32(t.Second()), Min: int32(t.Minute()), Hour: int32(t.Hour()), Mday: int32(t.Day()), Mon: int32(t.Month()) - 1, Year: int32(t.Year()) - 1900}
+}
+
 // Floor is the latest time of all sources that could be read. A source that
 // is not there is normal; one that is there and broken is logged.
 func Floor(log *slog.Logger, sources ...Source) (floor time.Time, from string) {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestFloorIsTheLatestOfWhatCanBeRead(t *testing.T) {
@@ -101,5 +103,13 @@ func TestKernelDay(t *testing.T) {
 		if got, err := kernelDay(v); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q: %v, %v", v, got, err)
 		}
+	}
+}
+
+func TestRTCTime(t *testing.T) {
+	east := time.FixedZone("east", 2*3600)
+	got := rtcTime(time.Date(2027, time.January, 1, 1, 2, 3, 4, east))
+	if want := (unix.RTCTime{Sec: 3, Min: 2, Hour: 23, Mday: 31, Mon: 11, Year: 126}); *got != want {
+		t.Errorf("%+v, want %+v", *got, want)
 	}
 }
