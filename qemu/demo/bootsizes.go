@@ -28,7 +28,7 @@ type weighed struct {
 	Shares      []image.Share `json:"shares"`
 	Hypervisor  string        `json:"hypervisor"`
 	GoalMB      float64       `json:"goalMB"`
-	Holds       bool          `json:"holds"` // UKI, init and number of executables
+	Holds       bool          `json:"holds"` // UKI, init and number of executables; not known, so false, without a hypervisor
 }
 
 // memory is what a node of 2 GiB has used before its first guest.
@@ -112,7 +112,7 @@ func (b *bootBench) weigh(ctx context.Context, name string) (r weighed, err erro
 	if r.Shares, r.Executables, err = image.Weigh(uki); err != nil {
 		return r, err
 	}
-	r.Holds = float64(r.UKI) <= r.GoalMB*1e6 && r.Init <= goalInit && len(r.Executables) <= goalPrograms
+	r.Holds = !strings.HasPrefix(r.Hypervisor, "NONE") && float64(r.UKI) <= r.GoalMB*1e6 && r.Init <= goalInit && len(r.Executables) <= goalPrograms
 	return r, nil
 }
 
