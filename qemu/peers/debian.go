@@ -42,7 +42,8 @@ const (
 func (d Debian) Make(ctx context.Context, dir string) (System, error) {
 	base := filepath.Join(dir, d.Name+"-"+key(append([]string{kernel.Suite}, d.Packages...)...))
 	s := System{Name: d.Name, About: d.About, Kernel: base + ".vmlinuz", Initrd: base + ".initrd",
-		Cmdline: "root=/dev/vda rw console=tty0 console=ttyS0,115200n8 quiet loglevel=4",
+		// A busy emulator takes longer than the 90 s that systemd waits for ttyS0.
+		Cmdline: "root=/dev/vda rw console=tty0 console=ttyS0,115200n8 quiet loglevel=4 systemd.default_device_timeout_sec=1200",
 		Args:    []string{"-drive", "if=none,id=root,format=raw,snapshot=on,file=" + base + ".ext4", "-device", "virtio-blk-pci,drive=root"},
 		Prompt:  hostname + ` login: $`, Login: "root", Shell: `# $`}
 	if made(s.Kernel, s.Initrd, base+".ext4") {
