@@ -54,7 +54,8 @@ test-ledger: setup
 
 # BENCH=image measures conversion, transport and cold starts against other tools,
 # and reads in a guest against the same disk without verity,
-# BENCH=ledger the ledger and its anchors.
+# BENCH=ledger the ledger and its anchors, BENCH=boot boots, sizes and memory
+# against Debian and u-root (as root: it makes roots of Debian).
 bench: programs
 ifeq ($(BENCH),image)
 	@go build -ldflags='-s -w -buildid=' -o build/bin/ ./qemu/imagebench ./qemu/imagebench/launch
@@ -62,6 +63,8 @@ ifeq ($(BENCH),image)
 else ifeq ($(BENCH),ledger)
 	@mkdir -p build
 	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json bash -o pipefail -c "go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
+else ifeq ($(BENCH),boot)
+	@build/bin/demo --bench build/bench-boot.json --bench-boot
 else
 	@build/bin/demo --bench build/bench.json
 endif

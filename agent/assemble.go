@@ -39,9 +39,10 @@ import (
 )
 
 const (
-	hypervisorPath = "/etc/zos/hypervisor.json"
-	cgroups        = "/sys/fs/cgroup/zos"
-	imagedPath     = "/bin/" + imaged.Name
+	hypervisorPath    = "/etc/zos/hypervisor.json"
+	hypervisorArchive = "/etc/zos/hypervisor.cpio.zst" // what else it has, see kernel.HypervisorArchive
+	cgroups           = "/sys/fs/cgroup/zos"
+	imagedPath        = "/bin/" + imaged.Name
 	// imageDeadline is how long a guest may wait for a part of its disk.
 	imageDeadline = 2 * time.Minute
 )
@@ -66,6 +67,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	n.ledger = led
 	n.known(who{n.seed.Name, signer.KeyID(), led.Acted})
 	root, err := seed.Root(seed.RootPath)
 	if err != nil {
@@ -132,6 +134,9 @@ func (n *node) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := n.manager.Base(); err != nil {
+		return err
+	}
+	if err := capacity.Unpack(hypervisorArchive, "/"); err != nil {
 		return err
 	}
 	division, err := capacity.Load(filepath.Join(runDir, "state", "capacity"), runDir)

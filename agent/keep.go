@@ -9,11 +9,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/agent/initlink"
 	"github.com/zos-node/zos/agent/pcrsig"
@@ -35,10 +32,9 @@ const (
 
 // stateDrivers are what an encrypted disk needs, the fast cipher first: a device
 // stays with the one that it was made with.
-var stateDrivers = []struct {
-	name     string
-	optional bool
-}{{"aesni_intel", true}, {"aes_ce_blk", true}, {"xts", true}, {"ecb", true}, {"dm_mod", false}, {"dm_crypt", false}, {"ext4", false}}
+var stateDrivers = []kmod.Wanted{
+	{Name: "aesni_intel", Optional: true}, {Name: "aes_ce_blk", Optional: true}, {Name: "xts", Optional: true}, {Name: "ecb", Optional: true}, {Name: "dm_mod"}, {Name: "dm_crypt"}, {Name: "ext4"},
+}
 
 // keepState opens what the node keeps over a reboot, or makes it. It may take
 // for ever, when the state is locked: init's words are listened to meanwhile.
@@ -49,7 +45,7 @@ func (n *node) keepState(ctx context.Context, words <-chan string, log *slog.Log
 	}
 	c := state.Config{
 		Sys: "/sys/class/block", Dev: "/dev", Extra: pcrsig.Dir, TPM: seal.Device, RunDir: runDir, Recipients: to,
-		Modules: loadStateDrivers, Booted: n.booted, Medium: seed.Finder(log), Log: log,
+		Modules: func() error { return kmod.LoadAll(stateDrivers) }, Booted: n.booted, Medium: seed.Finder(log), Log: log,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -94,12 +90,9 @@ func (n *node) keepState(ctx context.Context, words <-chan string, log *slog.Log
 // booted says whether this boot came from a partition, which then has to be
 // there. A machine without UEFI was started with our kernel directly; one that
 // was started from the network or an optical medium has no partition.
-func (n *node) booted(ctx context.Context) (bool, error) {
+func (n *node) booted(context.Context) (bool, error) {
 	if _, err := os.Stat(firmware); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
-	}
-	if err := n.drivers(ctx); err != nil { // efivarfs is among them
-		return false, err
 	}
 	guid, err := partition.Booted(partition.EFIVars)
 	return guid != "", err
@@ -126,25 +119,4 @@ func vouched(file string, s *state.State) (ledger.Boot, error) {
 	}
 	b.Lacks = append(b.Lacks, s.Lacks...)
 	return b, nil
-}
-
-func loadStateDrivers() error {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return fmt.Errorf("uname: %w", err)
-	}
-	index, err := kmod.Open(filepath.Join("/lib/modules", unix.ByteSliceToString(u.Release[:])))
-	if err != nil {
-		return err
-	}
-	for _, d := range stateDrivers {
-		err := index.Load(d.name)
-		if d.optional && (errors.Is(err, kmod.ErrUnknown) || errors.Is(err, kmod.ErrNoDevice)) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -47,9 +47,11 @@ const (
 	recordLimit = 5 * time.Minute
 	uplinkLimit = 2 * time.Minute
 	// endTime is within the 90 s that init gives.
-	endTime      = 75 * time.Second
-	saveClock    = time.Minute
-	pollEvery    = 20 * time.Millisecond
+	endTime   = 75 * time.Second
+	saveClock = time.Minute
+	pollEvery = 20 * time.Millisecond
+	// clockAhead is the kind of the incident that tells of a clock that was.
+	clockAhead   = "clock-ahead"
 	dialTimeout  = 5 * time.Second
 	replyTimeout = 15 * time.Second
 )
@@ -66,6 +68,7 @@ type node struct {
 	manager  *network.Manager
 	web      *http.Client
 	world    *deploy.World
+	ledger   *follow.Ledger
 	follower *follow.Follower
 	about    update.About // the image that runs
 	updater  *update.Updater
@@ -82,6 +85,8 @@ type node struct {
 	synced time.Time // when the ledger was last heard
 	saved  time.Time // of the clock
 	stuck  bool      // the clock cannot be set, and that was said
+
+	reached sync.Once // init was told that the ledger is
 }
 
 // run is the life of the agent: clock, seed, network, what an earlier agent
@@ -175,7 +180,7 @@ func transport() http.RoundTripper {
 // start gives the clock a time that can be right. A clock that cannot be set
 // must not stop the boot.
 func (n *node) start() {
-	floor, from := clock.Floor(n.log, clock.Release(seed.ReleasePath), clock.Program(), clock.File("saved", n.clockPath()))
+	floor, from := clock.Floor(n.log, clock.Release(seed.ReleasePath), clock.Kernel(), clock.Program(), clock.File("saved", n.clockPath()))
 	n.mu.Lock()
 	n.bounds.Floor = floor
 	n.mu.Unlock()
@@ -195,6 +200,11 @@ func (n *node) clockPath() string {
 // ledgerTime hears of the ledger's time with each Sync. When it has moved
 // since the last one, a block has just arrived, and it is about now.
 func (n *node) ledgerTime(t time.Time) {
+	n.reached.Do(func() {
+		if err := n.link.Send(initlink.Following); err != nil && n.link.Present() {
+			n.log.Warn("init waits for word of the ledger", "err", err)
+		}
+	})
 	now := time.Now()
 	err := clock.Forward(n.log, now, t, "ledger", clock.Set)
 	if err != nil && !n.stuck {
@@ -210,12 +220,38 @@ func (n *node) ledgerTime(t time.Time) {
 		n.bounds.Floor = t
 	}
 	n.mu.Unlock()
+	n.back(now)
 	if now.Sub(n.saved).Abs() < saveClock {
 		return
 	}
 	n.saved = now
 	// What the ledger said, not what this machine's clock shows.
 	if err := clock.Save(n.clockPath(), t); err != nil {
+		n.log.Error("clock", "err", err)
+	}
+}
+
+// back sets a clock back that is far ahead of the ledger, and records that.
+func (n *node) back(now time.Time) {
+	latest, ok := n.ledger.Latest(now)
+	if !ok {
+		return
+	}
+	n.mu.Lock()
+	floor := n.bounds.Floor
+	n.mu.Unlock()
+	to, back := clock.Back(now, latest, floor)
+	if !back {
+		return
+	}
+	text := fmt.Sprintf("the clock showed %s, and is set back to %s: the ledger holds what this node has just said, in a block of that time",
+		now.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
+	err := clock.Set(to)
+	if err == nil {
+		n.log.Warn("clock set back", "from", now.UTC().Format(time.RFC3339), "to", to.UTC().Format(time.RFC3339), "source", "ledger")
+		err = errors.Join(clock.SetRTC(to), n.world.Records.Incident(-1, clockAhead, "", text))
+	}
+	if err != nil {
 		n.log.Error("clock", "err", err)
 	}
 }

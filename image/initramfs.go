@@ -76,6 +76,12 @@ func (t *Tree) File(name string, mode uint64, content []byte) {
 	t.parts = append(t.parts, part("/"+name, content, t.origin))
 }
 
+// Archive adds an archive, whose files are parts and which is none itself.
+func (t *Tree) Archive(name string, content []byte, parts []Part) {
+	t.add(cpio.StaticRecord(content, cpio.Info{Name: name, Mode: cpio.S_IFREG | 0o644}))
+	t.parts = append(t.parts, parts...)
+}
+
 // Symlink adds a symbolic link.
 func (t *Tree) Symlink(name, target string) { t.add(cpio.Symlink(name, target)) }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/zos-node/zos/image/measure"
 	"github.com/zos-node/zos/image/secureboot"
+	"github.com/zos-node/zos/kernel"
 )
 
 // maxInitramfs bounds what an image may unpack to.
@@ -26,7 +27,8 @@ const maxInitramfs = 1 << 30
 // Report is what an image holds, found out from its bytes alone.
 type Report struct {
 	Kind     string   `json:"kind"`
-	Release  string   `json:"release"` // os-release text
+	Path     string   `json:"path,omitempty"` // of the UKI on the boot partition
+	Release  string   `json:"release"`        // os-release text
 	Cmdline  string   `json:"cmdline"`
 	Kernel   string   `json:"kernel"`
 	UKI      Item     `json:"uki"`
@@ -51,7 +53,7 @@ func Inspect(m *Medium) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{
-		Kind: m.Kind, Release: string(u.OSRel), Cmdline: u.Cmdline, Kernel: u.Uname, UKI: item(m.UKI), PCR11: hex.EncodeToString(register[:]),
+		Kind: m.Kind, Path: m.Path, Release: string(u.OSRel), Cmdline: u.Cmdline, Kernel: u.Uname, UKI: item(m.UKI), PCR11: hex.EncodeToString(register[:]),
 		Seeded: m.Seed != nil, Enrols: []string{}, Problems: []string{},
 	}
 	if r.Signed, err = secureboot.Signed(m.UKI); err != nil {
@@ -87,6 +89,28 @@ func Inspect(m *Medium) (*Report, error) {
 	return r, nil
 }
 
+// InspectAll does the same for each UKI of one boot partition. They share the
+// loader, which an update leaves as it is: it has to be on the list of one.
+func InspectAll(all []*Medium) ([]*Report, error) {
+	foreign := func(problem string) bool { return strings.HasPrefix(problem, partLoader+":") }
+	var reports []*Report
+	listed := false
+	for _, m := range all {
+		r, err := Inspect(m)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Path, err)
+		}
+		listed = listed || !slices.ContainsFunc(r.Problems, foreign)
+		reports = append(reports, r)
+	}
+	for _, r := range reports {
+		if listed {
+			r.Problems = slices.DeleteFunc(r.Problems, foreign)
+		}
+	}
+	return reports, nil
+}
+
 func (r *Report) compare(have, list []Part, kind string) {
 	want := map[string]Part{}
 	for _, p := range list {
@@ -114,31 +138,25 @@ func (r *Report) compare(have, list []Part, kind string) {
 	slices.SortFunc(r.Parts, func(a, b Part) int { return strings.Compare(a.Path, b.Path) })
 }
 
-// unpack lists the regular files of an initramfs, and what its list says.
+// unpack lists the regular files of an initramfs, those of the archive within
+// among them, and what its list says.
 func unpack(initrd []byte) (have, list []Part, err error) {
-	dec, err := zstd.NewReader(bytes.NewReader(initrd), zstd.WithDecoderMaxMemory(maxInitramfs))
-	if err != nil {
-		return nil, nil, fmt.Errorf("initramfs: %w", err)
-	}
-	defer dec.Close()
-	plain, err := io.ReadAll(io.LimitReader(dec, maxInitramfs))
-	if err != nil {
-		return nil, nil, fmt.Errorf("initramfs: %w", err)
-	}
-	err = cpio.ForEachRecord(cpio.Newc.Reader(bytes.NewReader(plain)), func(rec cpio.Record) error {
-		if rec.Mode&cpio.S_IFMT != cpio.S_IFREG {
-			return nil
-		}
-		content, err := io.ReadAll(io.NewSectionReader(rec.ReaderAt, 0, int64(rec.FileSize)))
-		if err != nil {
-			return fmt.Errorf("%s: %w", rec.Name, err)
-		}
-		p := part("/"+rec.Name, content, Origin{})
+	take := func(r cpio.Record, content []byte) error {
+		p := part("/"+r.Name, content, Origin{})
 		have = append(have, p)
 		if p.Path == partsPath {
 			if err := json.Unmarshal(content, &list); err != nil {
 				return fmt.Errorf("%s: %w", partsPath, err)
 			}
+		}
+		return nil
+	}
+	err = eachFile(initrd, func(r cpio.Record, content []byte) error {
+		if "/"+r.Name != kernel.HypervisorArchive {
+			return take(r, content)
+		}
+		if err := eachFile(content, take); err != nil {
+			return fmt.Errorf("%s: %w", r.Name, err)
 		}
 		return nil
 	})
@@ -149,6 +167,29 @@ func unpack(initrd []byte) (have, list []Part, err error) {
 		return nil, nil, fmt.Errorf("initramfs: %w: no %s", ErrMedium, partsPath)
 	}
 	return have, list, nil
+}
+
+// eachFile gives the regular files of a compressed archive.
+func eachFile(archive []byte, take func(r cpio.Record, content []byte) error) error {
+	dec, err := zstd.NewReader(bytes.NewReader(archive), zstd.WithDecoderMaxMemory(maxInitramfs))
+	if err != nil {
+		return err
+	}
+	defer dec.Close()
+	plain, err := io.ReadAll(io.LimitReader(dec, maxInitramfs))
+	if err != nil {
+		return err
+	}
+	return cpio.ForEachRecord(cpio.Newc.Reader(bytes.NewReader(plain)), func(rec cpio.Record) error {
+		if rec.Mode&cpio.S_IFMT != cpio.S_IFREG {
+			return nil
+		}
+		content, err := io.ReadAll(io.NewSectionReader(rec.ReaderAt, 0, int64(rec.FileSize)))
+		if err != nil {
+			return fmt.Errorf("%s: %w", rec.Name, err)
+		}
+		return take(rec, content)
+	})
 }
 
 // stubCode is what every UKI shares with the stub that it was built on.

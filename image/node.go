@@ -62,28 +62,24 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	}
 	t.Dir("tmp", 0o1777)
 	dir := path.Join("lib/modules", n.Linux.Release)
-	for _, m := range chosen {
-		t.File(path.Join(dir, m.Path), 0o644, m.Data)
+	packaged := make([]modules.Module, len(chosen))
+	for i, m := range chosen {
+		packaged[i] = m.Packaged()
+		t.File(path.Join(dir, packaged[i].Path), 0o644, packaged[i].Data)
 	}
 	t.From(ours)
-	for name, text := range modules.Index(chosen, n.Linux.Tree.BuiltinNames()) {
+	for name, text := range modules.Index(packaged, n.Linux.Tree.BuiltinNames()) {
 		t.File(path.Join(dir, name), 0o644, text)
 	}
 	for _, f := range n.Firmware {
 		t.From(FromDebian(f.Package))
 		t.File(path.Join("lib/firmware", f.Path), 0o644, f.Data)
 	}
-	for _, f := range n.Hypervisor.Files {
-		t.From(FromDebian(f.Package))
-		if f.Package.Name == "" {
-			t.From(Origin{n.Hypervisor.Name, n.Hypervisor.Version, strings.TrimPrefix(n.Hypervisor.Digest, "sha256:")})
-		}
-		if f.Link != "" {
-			t.Symlink(path.Clean(f.Path)[1:], f.Link)
-		} else {
-			t.File(path.Clean(f.Path)[1:], f.Mode, f.Data)
-		}
+	archive, parts, err := n.hypervisor()
+	if err != nil {
+		return nil, nil, err
 	}
+	t.Archive(kernel.HypervisorArchive[1:], archive, parts)
 	t.From(ours)
 	about, err := json.Marshal(n.Hypervisor)
 	if err != nil {
@@ -108,6 +104,28 @@ func (n Node) Tree() (*Tree, []modules.Module, error) {
 	}
 	t.File(partsPath[1:], 0o644, list)
 	return t, chosen, nil
+}
+
+// hypervisor is the archive of the hypervisor's files, and what they are.
+func (n Node) hypervisor() ([]byte, []Part, error) {
+	t := Patch()
+	for _, f := range n.Hypervisor.Files {
+		t.From(FromDebian(f.Package))
+		if f.Package.Name == "" {
+			t.From(Origin{n.Hypervisor.Name, n.Hypervisor.Version, strings.TrimPrefix(n.Hypervisor.Digest, "sha256:")})
+		}
+		if f.Link != "" {
+			t.Symlink(path.Clean(f.Path)[1:], f.Link)
+		} else {
+			t.File(path.Clean(f.Path)[1:], f.Mode, f.Data)
+		}
+	}
+	plain, err := t.CPIO()
+	if err != nil {
+		return nil, nil, fmt.Errorf("hypervisor: %w", err)
+	}
+	archive, err := Zstd(plain)
+	return archive, t.parts, err
 }
 
 // OSRelease is the os-release text of an image.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/diskfs/go-diskfs/backend/file"
@@ -30,14 +31,63 @@ const (
 // Medium is an image file that was looked into.
 type Medium struct {
 	Kind   string
-	Sector int // of disk and ISO
-	Boot       // of a UKI: the UKI alone
+	Sector int    // of disk and ISO
+	Boot          // of a UKI: the UKI alone
+	Path   string // of the UKI on the boot partition, "" of a UKI alone
 	start  int64
-	size   int64 // of the boot partition
+	size   int64  // of the boot partition
+	slots  []slot // every UKI on it
+	update string // a file that only updates leave there
 }
 
-// Open reads a UKI, a disk image (or the disk itself), or an ISO.
+// slot is one UKI on a boot partition: an update has its own beside the one that
+// it replaces.
+type slot struct {
+	path, version string
+	uki           []byte
+}
+
+// left are files that a node's updates leave on its boot partition
+// (agent/update).
+var left = []string{"/EFI/Linux/zos-next.part", "/loader/zos-update.json", "/loader/zos-update.new"}
+
+// Open reads a UKI, a disk image (or the disk itself), or an ISO, as it was
+// built: with one UKI, and nothing of an update.
 func Open(name string) (*Medium, error) {
+	m, err := open(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.slots) > 1 {
+		return nil, fmt.Errorf("%s: %w: two UKIs on one medium", name, ErrMedium)
+	}
+	if m.update != "" {
+		return nil, fmt.Errorf("%s: %w: unexpected file %s on its boot partition", name, ErrMedium, m.update)
+	}
+	return m, nil
+}
+
+// OpenAll reads the same, and the disk of a node that has been updated: one
+// Medium for each UKI, by the order of their paths.
+func OpenAll(name string) ([]*Medium, error) {
+	m, err := open(name)
+	if err != nil {
+		return nil, err
+	}
+	if m.Kind == KindUKI {
+		return []*Medium{m}, nil
+	}
+	slices.SortFunc(m.slots, func(a, b slot) int { return strings.Compare(a.path, b.path) })
+	all := make([]*Medium, len(m.slots))
+	for i, s := range m.slots {
+		one := *m
+		one.Path, one.Version, one.UKI = s.path, s.version, s.uki
+		all[i] = &one
+	}
+	return all, nil
+}
+
+func open(name string) (*Medium, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -95,6 +145,10 @@ func read(f *os.File) (*Medium, error) {
 // take sorts the files of a boot partition.
 func (m *Medium) take(files []fat32.File) error {
 	for _, f := range files {
+		if slices.Contains(left, f.Path) {
+			m.update = f.Path
+			continue
+		}
 		dir, name := path.Split(f.Path)
 		version, isUKI := strings.CutPrefix(name, "zos-")
 		switch {
@@ -106,10 +160,9 @@ func (m *Medium) take(files []fat32.File) error {
 				}
 			}
 		case dir == "/EFI/Linux/" && isUKI:
-			if m.UKI != nil {
-				return fmt.Errorf("%w: two UKIs on one medium", ErrMedium)
-			}
-			m.UKI, m.Version = f.Content, strings.TrimSuffix(version, ".efi")
+			version = strings.TrimSuffix(version, ".efi")
+			m.slots = append(m.slots, slot{f.Path, version, f.Content})
+			m.UKI, m.Version, m.Path = f.Content, version, f.Path
 		case f.Path == seedPath:
 			m.Seed = f.Content
 		case path.Dir(f.Path) == keysDir:

@@ -5,8 +5,11 @@ package image
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -51,5 +54,62 @@ func TestOpenRefuses(t *testing.T) {
 		if _, err := Open(p); !errors.Is(err, ErrMedium) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestOpenAll: the disk of a node that was updated has two UKIs and what the
+// update notes; it is not what was built, but it can be looked into.
+func TestOpenAll(t *testing.T) {
+	dir := t.TempDir()
+	old, next := sampleMedium(t, nil), sampleMedium(t, func(tree *Tree) { tree.File("etc/new", 0o644, []byte("n")) })
+	disk := filepath.Join(dir, "disk")
+	b := old.Boot
+	b.Version = "1"
+	if err := (Disk{ESPMiB: 64, Boot: b}).Write(disk); err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(name string, content []byte) {
+		t.Helper()
+		file := filepath.Join(dir, "f")
+		if err := os.WriteFile(file, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("mcopy", "-i", fmt.Sprintf("%s@@%d", disk, fresh.start), file, "::"+name).CombinedOutput()
+		if err != nil {
+			t.Fatalf("mcopy: %v\n%s", err, out)
+		}
+	}
+	one, err := OpenAll(disk)
+	if err != nil || len(one) != 1 || one[0].Path != "/EFI/Linux/zos-1.efi" {
+		t.Fatalf("%d images, %v", len(one), err)
+	}
+	add("/loader/zos-update.json", []byte("{}"))
+	if _, err := Open(disk); !errors.Is(err, ErrMedium) {
+		t.Errorf("a disk with what an update notes is as it was built: %v", err)
+	}
+	add("/EFI/Linux/zos-2+3.efi", next.UKI)
+	if _, err := Open(disk); !errors.Is(err, ErrMedium) {
+		t.Errorf("a disk with two UKIs is as it was built: %v", err)
+	}
+	all, err := OpenAll(disk)
+	if err != nil || len(all) != 2 || !bytes.Equal(all[0].UKI, old.UKI) || !bytes.Equal(all[1].UKI, next.UKI) || all[1].Path != "/EFI/Linux/zos-2+3.efi" {
+		t.Fatalf("%d images, %v", len(all), err)
+	}
+	reports, err := InspectAll(all)
+	if err != nil || len(reports) != 2 || reports[0].PCR11 == reports[1].PCR11 || reports[1].Path != all[1].Path {
+		t.Fatalf("%v, %v", reports, err)
+	}
+	if len(reports[0].Problems) != 0 || len(reports[1].Problems) != 1 || !strings.Contains(reports[1].Problems[0], "/etc/new") {
+		t.Errorf("the old one: %v; the new one, with a file that is on no list: %v", reports[0].Problems, reports[1].Problems)
+	}
+	for _, m := range all { // a loader that is on no list is told of both
+		m.Loader = old.UKI
+	}
+	if reports, err = InspectAll(all); err != nil || len(reports[0].Problems) != 1 || len(reports[1].Problems) != 2 {
+		t.Errorf("a foreign loader: %v", err)
 	}
 }

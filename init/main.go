@@ -28,6 +28,7 @@ import (
 	"github.com/zos-node/zos/init/cmdline"
 	"github.com/zos-node/zos/init/console"
 	"github.com/zos-node/zos/init/devices"
+	"github.com/zos-node/zos/init/memory"
 	"github.com/zos-node/zos/init/mount"
 	"github.com/zos-node/zos/init/power"
 	"github.com/zos-node/zos/init/reap"
@@ -44,6 +45,9 @@ const (
 	driversReady = "/run/drivers-ready"
 	// agentTime is how long the agent has for ending its guests.
 	agentTime = 90 * time.Second
+	// lateAfter is how long the drivers that guests need leave the one processor
+	// to an agent that does not reach the ledger.
+	lateAfter = 5 * time.Second
 	// agentScore is the agent's rank when memory runs out: guests and whatever
 	// else there is are ended before it.
 	agentScore = -900
@@ -57,6 +61,7 @@ type node struct {
 	ending  chan power.How  // a wish to end the machine
 	granted chan struct{}   // the agent says that its guests have ended
 	blessed chan struct{}   // the agent says that this image may stay
+	reached chan struct{}   // the agent says that it follows the ledger
 	failing sync.Once       // the node stops for one reason only
 	forget  atomic.Bool     // a reset: what the node keeps goes as well
 	board   board           // what the consoles show
@@ -73,7 +78,7 @@ func main() {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(50)
 	runtime.MemProfileRate = 0
-	n := &node{ending: make(chan power.How, 4), granted: make(chan struct{}, 4), blessed: make(chan struct{}, 1)}
+	n := &node{ending: make(chan power.How, 4), granted: make(chan struct{}, 4), blessed: make(chan struct{}, 1), reached: make(chan struct{}, 1)}
 	n.running, n.stop = context.WithCancel(context.Background())
 	mounted := mount.All(mount.Table(), mount.Mount)
 	n.open()
@@ -117,6 +122,9 @@ func (n *node) boot(mounted error) error {
 	if err := fault("SYSCTL", "the kernel's settings", "every setting of the table in init", report, n.sysctls()); err != nil {
 		return err
 	}
+	if err := memory.Set(); err != nil {
+		n.log.Warn("the kernel holds back more memory than it needs to", "err", err)
+	}
 	index, err := openIndex()
 	if err == nil {
 		err = n.drivers(index, devices.Early(index.Boot(), slices.Concat(index.Late(), index.Waiting())))
@@ -124,9 +132,7 @@ func (n *node) boot(mounted error) error {
 	if err := fault("DRIVERS", "the drivers", "lib/modules of the running kernel in the image", report, err); err != nil {
 		return err
 	}
-	if err := mount.All(mount.Drivers(), mount.Mount); err != nil {
-		n.log.Warn("mounts that need a driver", "err", err)
-	}
+	n.mountDrivers(index)
 	if err := n.twins(); err != nil {
 		return err
 	}
@@ -146,12 +152,39 @@ func (n *node) boot(mounted error) error {
 		}
 	}
 	n.guard("late", func() {
+		n.myTurn()
 		if err := devices.Yield(); err != nil {
 			n.log.Warn("late drivers compete with the agent", "err", err)
 		}
 		n.late(index)
 	})
 	return nil
+}
+
+// mountDrivers mounts what needs a module, on machines that have a place for it.
+func (n *node) mountDrivers(index *kmod.Index) {
+	for _, d := range mount.Drivers(func(path string) bool { _, err := os.Stat(path); return err == nil }) {
+		err := index.Load(d.Module)
+		if err == nil {
+			err = mount.Mount(d.Point)
+		}
+		if err != nil {
+			n.log.Warn("a mount that needs a driver", "module", d.Module, "err", err)
+		}
+	}
+}
+
+// myTurn waits, on a machine with one processor, until the agent has reached
+// the ledger or had time to: a driver that loads keeps a processor for itself,
+// whatever its priority. Guests come after the ledger in any case.
+func (n *node) myTurn() {
+	if runtime.NumCPU() > 1 {
+		return
+	}
+	select {
+	case <-n.reached:
+	case <-time.After(lateAfter):
+	}
 }
 
 // late is what does not have to be there before the agent starts.
@@ -219,7 +252,7 @@ func openIndex() (*kmod.Index, error) {
 
 func (n *node) drivers(index *kmod.Index, stage devices.Stage) error {
 	start := time.Now()
-	r, err := devices.Load(index, stage, func() ([]string, error) { return kmod.Modaliases("/sys/devices") }, n.log)
+	r, err := devices.Load(index, stage, func() ([]string, error) { return kmod.Modaliases("/sys") }, n.log)
 	if err == nil {
 		r.Report(n.log, time.Since(start))
 	}
@@ -273,17 +306,21 @@ func (n *node) buttons() {
 
 // asked is what the agent says.
 func (n *node) asked(word string) {
-	if word == supervise.Blessed {
+	note := func(c chan struct{}) {
 		select {
-		case n.blessed <- struct{}{}:
+		case c <- struct{}{}:
 		default:
 		}
+	}
+	switch word {
+	case supervise.Blessed:
+		note(n.blessed)
+		return
+	case supervise.Following:
+		note(n.reached)
 		return
 	}
-	select {
-	case n.granted <- struct{}{}:
-	default:
-	}
+	note(n.granted)
 	n.log.Info("agent asks for the end", "how", word)
 	select {
 	case n.ending <- power.How(word):

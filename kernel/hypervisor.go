@@ -33,6 +33,10 @@ const (
 	CloudHypervisorURL = "https://github.com/cloud-hypervisor/cloud-hypervisor/releases/download/v53.0/cloud-hypervisor-static"
 	// HypervisorPath is where the node's initramfs says what it carries.
 	HypervisorPath = "/etc/zos/hypervisor.json"
+	// HypervisorArchive is where the initramfs has the hypervisor's files, as a
+	// compressed archive of its own (cpio, zstd): nobody needs them before the
+	// node follows the ledger, so nobody waits until they are unpacked.
+	HypervisorArchive = "/etc/zos/hypervisor.cpio.zst"
 	// versionTimeout is how long a program may take to say its version.
 	versionTimeout = 10 * time.Second
 )

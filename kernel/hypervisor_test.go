@@ -193,7 +193,7 @@ func TestPlainNamesMeet(t *testing.T) {
 
 // TestConfigCheck: a kernel without what no module can add is refused by name.
 func TestConfigCheck(t *testing.T) {
-	good := "CONFIG_SECURITY_LANDLOCK=y\nCONFIG_CGROUPS=y\nCONFIG_MEMCG=y\nCONFIG_CGROUP_PIDS=y\nCONFIG_DEVTMPFS=y\nCONFIG_RD_ZSTD=y\nCONFIG_EFI_STUB=y\nCONFIG_PACKET=m\nCONFIG_SECCOMP_FILTER=y\nCONFIG_NF_TABLES_INET=y\nCONFIG_LSM=\"landlock,yama\"\n"
+	good := "CONFIG_SECURITY_LANDLOCK=y\nCONFIG_CGROUPS=y\nCONFIG_MEMCG=y\nCONFIG_CGROUP_PIDS=y\nCONFIG_DEVTMPFS=y\nCONFIG_RD_ZSTD=y\nCONFIG_EFI_STUB=y\nCONFIG_PACKET=m\nCONFIG_SECCOMP_FILTER=y\nCONFIG_NF_TABLES_INET=y\nCONFIG_MODULE_DECOMPRESS=y\nCONFIG_MODULE_COMPRESS_XZ=y\nCONFIG_LSM=\"landlock,yama\"\n"
 	if err := (&Linux{Config: []byte(good)}).check(); err != nil {
 		t.Fatal(err)
 	}

@@ -84,6 +84,7 @@ func (k *Linux) check() error {
 	for _, want := range []string{
 		"CONFIG_SECURITY_LANDLOCK=y", "CONFIG_CGROUPS=y", "CONFIG_MEMCG=y", "CONFIG_CGROUP_PIDS=y", "CONFIG_DEVTMPFS=y",
 		"CONFIG_RD_ZSTD=y", "CONFIG_EFI_STUB=y", "CONFIG_PACKET=[ym]", "CONFIG_SECCOMP_FILTER=y", "CONFIG_NF_TABLES_INET=y",
+		"CONFIG_MODULE_DECOMPRESS=y", "CONFIG_MODULE_COMPRESS_XZ=y", // modules stay as packaged
 	} {
 		name, values, _ := strings.Cut(want, "=")
 		ok := false

@@ -166,6 +166,29 @@ func (c *Console) Expect(ctx context.Context, m Mark, re *regexp.Regexp) (Line, 
 	}
 }
 
+// Prompt waits until what stands behind the last whole line matches, and says
+// when that was seen: a prompt has no end of line.
+func (c *Console) Prompt(ctx context.Context, re *regexp.Regexp) (time.Time, error) {
+	for {
+		c.mu.Lock()
+		found, ended, signal := re.MatchString(Plain(string(c.part))), c.ended, c.signal
+		c.mu.Unlock()
+		if found {
+			return time.Now(), nil
+		}
+		err := ErrConsoleEnded
+		if !ended {
+			select {
+			case <-signal:
+				continue
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		return time.Time{}, fmt.Errorf("expected a prompt that matches %q: %w\nlast lines:\n%s", re, err, c.Tail(30))
+	}
+}
+
 // Tail returns the last n lines.
 func (c *Console) Tail(n int) string {
 	c.mu.Lock()

@@ -98,6 +98,28 @@ func Program() Source {
 	}}
 }
 
+// Kernel is the day on which Debian finished the kernel that runs: it stands at
+// the end of its version ("… Debian 6.12.118-1 (2026-11-20)"). An image that is
+// built the same everywhere has no other date in it.
+func Kernel() Source {
+	return Source{Name: "kernel", Read: func() (time.Time, error) {
+		var u unix.Utsname
+		if err := unix.Uname(&u); err != nil {
+			return time.Time{}, fmt.Errorf("uname: %w", err)
+		}
+		return kernelDay(unix.ByteSliceToString(u.Version[:]))
+	}}
+}
+
+func kernelDay(version string) (time.Time, error) {
+	if day, ok := strings.CutSuffix(version, ")"); ok {
+		if t, err := time.Parse(time.DateOnly, day[strings.LastIndexByte(day, '(')+1:]); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("no day in the kernel's version %q: %w", version, fs.ErrNotExist)
+}
+
 func parse(s string) (time.Time, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
@@ -116,6 +138,32 @@ func Set(t time.Time) error {
 		return fmt.Errorf("set clock to %s: %w", t.UTC().Format(time.RFC3339), err)
 	}
 	return nil
+}
+
+// rtcDevice is the real-time clock that the next start reads.
+const rtcDevice = "/dev/rtc0"
+
+// SetRTC sets the real-time clock, so that the next start does not believe what
+// it showed. A machine without one is fine.
+func SetRTC(t time.Time) error {
+	f, err := os.Open(rtcDevice)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("real-time clock: %w", err)
+	}
+	if err := errors.Join(unix.IoctlSetRTCTime(int(f.Fd()), rtcTime(t)), f.Close()); err != nil {
+		return fmt.Errorf("real-time clock: %w", err)
+	}
+	return nil
+}
+
+// rtcTime is a time in UTC as the device takes it: months from 0, years from
+// 1900.
+func rtcTime(t time.Time) *unix.RTCTime {
+	t = t.UTC()
+	return &unix.RTCTime{Sec: int32(t.Second()), Min: int32(t.Minute()), Hour: int32(t.Hour()), Mday: int32(t.Day()), Mon: int32(t.Month()) - 1, Year: int32(t.Year()) - 1900}
 }
 
 // Floor is the latest time of all sources that could be read. A source that
@@ -150,6 +198,19 @@ func Forward(log *slog.Logger, now, floor time.Time, from string, set Setter) er
 	}
 	log.Info("clock set forward", "from", now.UTC().Format(time.RFC3339), "to", floor.UTC().Format(time.RFC3339), "source", from)
 	return nil
+}
+
+// Back says to what a clock has to be set back that shows more than an hour
+// after latest, which is what the time can be at most: the time of a block that
+// more than two thirds of the validators signed and that holds an entry which
+// this node made in this boot, and what has passed since it was sent. A ledger
+// that is played back cannot hold such an entry. It never goes below the floor.
+func Back(now, latest, floor time.Time) (to time.Time, back bool) {
+	to = latest
+	if to.Before(floor) {
+		to = floor
+	}
+	return to, now.Sub(to) > ledgerSpread
 }
 
 // Start sets the clock as a boot should: to what it shows or the real-time

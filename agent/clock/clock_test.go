@@ -3,11 +3,15 @@
 package clock
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestFloorIsTheLatestOfWhatCanBeRead(t *testing.T) {
@@ -65,5 +69,47 @@ func TestStart(t *testing.T) {
 		if err := Start(log, c.now, rtc, floor, "image", func(x time.Time) error { set = x; return nil }); err != nil || !set.Equal(c.want) {
 			t.Errorf("%s: set to %v, want %v; %v", name, set, c.want, err)
 		}
+	}
+}
+
+func TestBack(t *testing.T) {
+	block := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		now, floor time.Duration // from the block
+		to         time.Duration
+		back       bool
+	}{
+		"right":                      {time.Second, -time.Hour, 0, false},
+		"behind: others see to that": {-20 * time.Hour, -30 * time.Hour, 0, false},
+		"an hour ahead, as validators may be off": {time.Hour, -time.Hour, 0, false},
+		"a day ahead":                 {24 * time.Hour, -time.Hour, 0, true},
+		"37 years ahead":              {37 * 365 * 24 * time.Hour, -time.Hour, 0, true},
+		"a floor after the block":     {24 * time.Hour, 2 * time.Hour, 2 * time.Hour, true},
+		"a floor that the clock fits": {24 * time.Hour, 24 * time.Hour, 0, false},
+	} {
+		to, back := Back(block.Add(c.now), block, block.Add(c.floor))
+		if back != c.back || back && !to.Equal(block.Add(c.to)) {
+			t.Errorf("%s: %v, %v", name, back, to)
+		}
+	}
+}
+
+func TestKernelDay(t *testing.T) {
+	got, err := kernelDay("#1 SMP PREEMPT_DYNAMIC Debian 6.12.118-1 (2026-11-20)")
+	if err != nil || got.Format(time.DateOnly) != "2026-11-20" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, v := range []string{"", "#1 SMP Debian 6.12 (soon)", "#5 SMP Tue Nov 25 10:00:00 UTC 2026", "2026-11-20"} {
+		if got, err := kernelDay(v); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: %v, %v", v, got, err)
+		}
+	}
+}
+
+func TestRTCTime(t *testing.T) {
+	east := time.FixedZone("east", 2*3600)
+	got := rtcTime(time.Date(2027, time.January, 1, 1, 2, 3, 4, east))
+	if want := (unix.RTCTime{Sec: 3, Min: 2, Hour: 23, Mday: 31, Mon: 11, Year: 126}); *got != want {
+		t.Errorf("%+v, want %+v", *got, want)
 	}
 }

@@ -49,6 +49,7 @@ type Ledger struct {
 	heard   time.Time // when size last changed
 	refused []Refusal
 	liars   map[string]bool // ledgers that the last Sync did not take from
+	witness witness
 }
 
 // Refusal is a ledger that the client did not take anything from.
@@ -135,6 +136,7 @@ func (l *Ledger) Sync(ctx context.Context) error {
 	if s.Size() == l.size {
 		return nil
 	}
+	l.witness.looks(s)
 	if len(l.refused) == 0 {
 		l.liars = nil // every ledger that was asked was believed
 	}
@@ -174,6 +176,9 @@ func (l *Ledger) Changed() <-chan struct{} {
 // the entry too, else the next ledger is asked. What was accepted will be seen
 // at once: the loop is woken.
 func (l *Ledger) Submit(ctx context.Context, entry []byte) (ledger.Receipt, error) {
+	l.mu.Lock()
+	l.witness.asks(l.client.State(), entry, l.clock.Now())
+	l.mu.Unlock()
 	var errs []error
 	for _, t := range l.order() {
 		r, err := t.Submit(ctx, entry)

@@ -26,6 +26,8 @@ const (
 	Reboot   = "reboot"
 	Shutdown = "shutdown"
 	Blessed  = "blessed"
+	// Following says that the ledger was reached: what was put off may begin.
+	Following = "following"
 	// Status starts a packet with what the consoles show, as JSON.
 	Status = "status "
 )

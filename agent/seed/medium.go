@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/zos-node/zos/kernel/kmod"
 	"github.com/zos-node/zos/kernel/partition"
 )
 
@@ -196,9 +197,21 @@ func readLimited(path string) ([]byte, error) {
 	return b, nil
 }
 
+// mountVFAT brings the file system's modules where this is the first FAT that
+// anybody looks at: a node without a disk does without them.
 func mountVFAT(device string, read func(dir string) error) error {
+	err := detached("vfat", device, read)
+	if !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	if lerr := kmod.LoadAll(fatModules); lerr != nil {
+		return errors.Join(err, lerr)
+	}
 	return detached("vfat", device, read)
 }
+
+// fatModules are the file system and the character sets that it asks for.
+var fatModules = []kmod.Wanted{{Name: "vfat"}, {Name: "nls_cp437"}, {Name: "nls_ascii"}, {Name: "nls_utf8", Optional: true}}
 
 // detached shows a file system to read, read-only, in a mount that is attached
 // to no folder: it is gone with its descriptor, also when the agent is killed in

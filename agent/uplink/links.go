@@ -26,7 +26,15 @@ const (
 )
 
 func carrier(a *netlink.LinkAttrs) bool {
-	return a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown && a.RawFlags&lowerUp != 0
+	switch a.OperState {
+	case netlink.OperUp:
+		return true
+	case netlink.OperUnknown, netlink.OperDown:
+		// The kernel brings the state up to date once a second; the driver's word
+		// comes at once. A state of its own kind (dormant, say) counts as it is.
+		return a.RawFlags&lowerUp != 0
+	}
+	return false
 }
 
 // cards are the node's network cards that the configuration allows, in its

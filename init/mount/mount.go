@@ -43,16 +43,28 @@ var table = []Point{
 	{"lastwords", "/run/lastwords", "tmpfs", safe, "mode=0700,size=1m", false},
 }
 
-// drivers is what needs a module: it is mounted after the first are loaded.
-var drivers = []Point{
-	{"efivarfs", "/sys/firmware/efi/efivars", "efivarfs", safe | unix.MS_RDONLY, "", true},
+// Driver is a point that needs a module, on machines where the path In is
+// there: what nobody has a use for costs no time.
+type Driver struct {
+	Point
+	Module, In string
+}
+
+// drivers is mounted after the first modules are loaded.
+var drivers = []Driver{
+	{Point{"efivarfs", "/sys/firmware/efi/efivars", "efivarfs", safe | unix.MS_RDONLY, "", true}, "efivarfs", "/sys/firmware/efi"},
 }
 
 // Table returns what is mounted first of all.
 func Table() []Point { return slices.Clone(table) }
 
-// Drivers returns what is mounted after the first modules are loaded.
-func Drivers() []Point { return slices.Clone(drivers) }
+// Drivers returns what is mounted after the first modules are loaded, on a
+// machine on which exists tells of paths.
+func Drivers(exists func(path string) bool) []Driver { return here(drivers, exists) }
+
+func here(all []Driver, exists func(path string) bool) []Driver {
+	return slices.DeleteFunc(slices.Clone(all), func(d Driver) bool { return !exists(d.In) })
+}
 
 // All mounts a table in order. The error joins what failed and was needed;
 // the rest is mounted all the same, so that the failure can be shown.

@@ -51,3 +51,20 @@ func TestUndo(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+func TestDrivers(t *testing.T) {
+	for there, want := range map[bool]int{true: len(drivers), false: 0} {
+		if got := Drivers(func(string) bool { return there }); len(got) != want {
+			t.Errorf("firmware %v: %v", there, got)
+		}
+	}
+	all := []Driver{{Point{Target: "/a"}, "a", "/x"}, {Point{Target: "/b"}, "b", "/y"}}
+	if got := here(all, func(path string) bool { return path == "/y" }); len(got) != 1 || got[0].Target != "/b" {
+		t.Errorf("%v", got)
+	}
+	for _, d := range drivers {
+		if d.Module == "" || d.In == "" {
+			t.Errorf("%s needs no module, so it belongs to the first table", d.Target)
+		}
+	}
+}

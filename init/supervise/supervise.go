@@ -33,6 +33,8 @@ const (
 	Reboot   = "reboot"
 	Shutdown = "shutdown"
 	Blessed  = "blessed"
+	// Following says that the agent has caught up with the ledger.
+	Following = "following"
 	// Status starts a packet with what the console shows, as JSON.
 	Status = "status "
 )
@@ -56,7 +58,7 @@ type Child struct {
 	Console io.Writer
 	Log     *slog.Logger
 	Silence time.Duration                   // 0 takes the constant
-	Asked   func(word string)               // told of "poweroff", "reboot" and "blessed"
+	Asked   func(word string)               // told of "poweroff", "reboot", "blessed" and "following"
 	Told    func(status []byte)             // told of a Status
 	Ended   func(why string, last []string) // told of each end that was not asked for
 	Score   int                             // of the kernel's out-of-memory killer, -1000 to 1000
@@ -274,7 +276,7 @@ func (c *Child) listen(line *os.File) {
 			c.beat = time.Now()
 			c.alive = c.beat
 			c.mu.Unlock()
-		case PowerOff, Reboot, Blessed:
+		case PowerOff, Reboot, Blessed, Following:
 			c.Asked(word)
 		default:
 			if status, ok := strings.CutPrefix(word, Status); ok && c.Told != nil {

@@ -63,6 +63,16 @@ func codename() (string, error) {
 	return "", errors.New("which Debian is this: /etc/os-release has no VERSION_CODENAME")
 }
 
+// MachineSources are this machine's own sources of Debian's archive, for the
+// release suite, in deb822 form.
+func MachineSources(suite string) ([]byte, error) {
+	own, err := codename()
+	if err != nil {
+		return nil, err
+	}
+	return Sources("/etc/apt", own, suite)
+}
+
 // apt runs an apt program on the private root.
 func (a *Archive) apt(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
 	// Two builds may share the folder; apt itself gives up on a lock at once.
@@ -109,11 +119,7 @@ func (a *Archive) setup(ctx context.Context) error {
 	if a.updated {
 		return nil
 	}
-	own, err := codename()
-	if err != nil {
-		return err
-	}
-	sources, err := Sources("/etc/apt", own, a.suite)
+	sources, err := MachineSources(a.suite)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -24,24 +23,34 @@ var ErrUnknown = errors.New("no such module in this image")
 // ErrNoDevice says that a module found no hardware that it is for.
 var ErrNoDevice = errors.New("module is not for this machine")
 
-// Insert loads one file. A module that is there already is no error.
+// Insert loads one file. A module that is there already is no error. One that
+// is compressed (.ko.xz) is unpacked by the kernel, which then checks the same
+// signature.
 func Insert(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("module: %w", err)
 	}
 	defer f.Close()
-	err = unix.FinitModule(int(f.Fd()), "", 0)
+	flags := 0
+	if strings.HasSuffix(file, packed) {
+		flags = unix.MODULE_INIT_COMPRESSED_FILE
+	}
+	err = unix.FinitModule(int(f.Fd()), "", flags)
 	switch {
 	case err == nil, errors.Is(err, unix.EEXIST):
 		return nil
+	case flags != 0 && errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("load module %s: %w: this kernel unpacks no modules", filepath.Base(file), err)
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EIO):
 		return fmt.Errorf("%s: %w (%w)", filepath.Base(file), ErrNoDevice, err)
 	}
 	return fmt.Errorf("load module %s: %w", filepath.Base(file), err)
 }
 
-type alias struct{ pattern, module string }
+// alias is one pattern; literal is its start up to the first character that
+// stands for others, which spares most of them the whole comparison.
+type alias struct{ literal, pattern, module string }
 
 // Index knows the modules of one folder lib/modules/RELEASE.
 type Index struct {
@@ -96,8 +105,13 @@ func lines(file string, take func(string)) error {
 // Norm is the one spelling of a module's name.
 func Norm(s string) string { return strings.ReplaceAll(s, "-", "_") }
 
+// packed ends the names of modules that are compressed as Debian does it.
+const packed = ".xz"
+
 // name of the module in a file.
-func name(file string) string { return Norm(strings.TrimSuffix(path.Base(file), ".ko")) }
+func name(file string) string {
+	return Norm(strings.TrimSuffix(strings.TrimSuffix(path.Base(file), packed), ".ko"))
+}
 
 func (x *Index) takeDep(line string) {
 	own, rest, _ := strings.Cut(line, ":")
@@ -111,7 +125,11 @@ func (x *Index) takeDep(line string) {
 
 func (x *Index) takeAlias(line string) {
 	if f := strings.Fields(line); len(f) == 3 && f[0] == "alias" {
-		x.aliases = append(x.aliases, alias{f[1], Norm(f[2])})
+		literal := f[1]
+		if i := strings.IndexAny(literal, `*?[\`); i >= 0 {
+			literal = literal[:i]
+		}
+		x.aliases = append(x.aliases, alias{literal, f[1], Norm(f[2])})
 	}
 }
 
@@ -165,10 +183,45 @@ func (x *Index) loadNow(module string) error {
 	return nil
 }
 
+// Wanted is a module that somebody needs at a moment of his own.
+type Wanted struct {
+	Name     string
+	Optional bool // a kernel, or a machine, without it is fine
+}
+
+// LoadAll loads modules in order, of the kernel that runs.
+func LoadAll(wanted []Wanted) error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	x, err := Open("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
+	if err != nil {
+		return err
+	}
+	return x.loadAll(wanted)
+}
+
+func (x *Index) loadAll(wanted []Wanted) error {
+	for _, w := range wanted {
+		err := x.Load(w.Name)
+		if w.Optional && (errors.Is(err, ErrUnknown) || errors.Is(err, ErrNoDevice)) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Match lists the modules that say that they are for a modalias.
 func (x *Index) Match(modalias string) []string {
 	var all []string
 	for _, a := range x.aliases {
+		if !strings.HasPrefix(modalias, a.literal) {
+			continue
+		}
 		if ok, err := path.Match(a.pattern, modalias); err == nil && ok {
 			all = append(all, a.module)
 		}
@@ -176,30 +229,29 @@ func (x *Index) Match(modalias string) []string {
 	return all
 }
 
-// Modaliases lists those of all devices below a sysfs folder, each once.
-func Modaliases(root string) ([]string, error) {
+// Modaliases lists those of all devices that a sysfs (normally /sys) knows, each
+// once: the devices of its buses, and of the two classes whose devices are on
+// none. To go through all that is below /sys/devices takes ten times as long.
+func Modaliases(sys string) ([]string, error) {
 	seen := map[string]bool{}
 	var all []string
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a device that went away meanwhile
-		}
-		if err != nil || d.Name() != "modalias" {
-			return err
-		}
-		b, err := os.ReadFile(p)
+	for _, pattern := range []string{"bus/*/devices/*/modalias", "class/dmi/*/modalias", "class/input/*/modalias"} {
+		files, err := filepath.Glob(filepath.Join(sys, pattern))
 		if err != nil {
-			// A device without a driver core entry answers with an error; it has nothing to say.
-			return nil
+			return nil, fmt.Errorf("look at devices: %w", err)
 		}
-		if s := strings.TrimSpace(string(b)); s != "" && !seen[s] {
-			seen[s] = true
-			all = append(all, s)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				// It went away meanwhile, or has no driver core entry and answers
+				// with an error: it has nothing to say.
+				continue
+			}
+			if s := strings.TrimSpace(string(b)); s != "" && !seen[s] {
+				seen[s] = true
+				all = append(all, s)
+			}
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look at devices: %w", err)
 	}
 	return all, nil
 }

@@ -27,7 +27,7 @@ func index(t *testing.T) (*Index, *[]string) {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
-		"modules.dep":     "kernel/a.ko: kernel/b.ko kernel/c-d.ko\nkernel/b.ko: kernel/c-d.ko\nkernel/c-d.ko:\nkernel/intel.ko:\n",
+		"modules.dep":     "kernel/a.ko: kernel/b.ko kernel/c-d.ko\nkernel/b.ko: kernel/c-d.ko\nkernel/c-d.ko:\nkernel/intel.ko:\nkernel/z-x.ko.xz: kernel/b.ko\n",
 		"modules.alias":   "alias pci:v00001AF4d*sv*sd*bc*sc*i* a\nalias cpu:type:x86,ven0002fam*mod*:feature:*00C2* b\n",
 		"modules.softdep": "softdep b pre: intel missing\n",
 		"modules.load":    "c-d\na\n",
@@ -65,6 +65,9 @@ func TestLoadOrder(t *testing.T) {
 	if err := x.Load("a"); err != nil || len(*got) != 0 {
 		t.Errorf("a second load: %v, %v", err, *got)
 	}
+	if err := x.Load("z_x"); err != nil || !slices.Contains(*got, "z-x.ko.xz") {
+		t.Errorf("a compressed module: %v, %v", err, *got)
+	}
 	if err := x.Load("b"); err != nil {
 		t.Errorf("a module whose soft dependency is for other hardware: %v", err)
 	}
@@ -83,6 +86,16 @@ func TestLoadAnswers(t *testing.T) {
 	}
 }
 
+func TestLoadAll(t *testing.T) {
+	x, got := index(t)
+	if err := x.loadAll([]Wanted{{"nothing", true}, {"intel", true}, {"c-d", false}}); err != nil || !slices.Contains(*got, "c-d.ko") {
+		t.Errorf("%v, %v", err, *got)
+	}
+	if err := x.loadAll([]Wanted{{"nothing", false}}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestMatch(t *testing.T) {
 	x, _ := index(t)
 	for modalias, want := range map[string][]string{
@@ -98,12 +111,24 @@ func TestMatch(t *testing.T) {
 
 func TestModaliases(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, map[string]string{"pci0/dev1/modalias": "pci:1\n", "pci0/dev2/modalias": "pci:1\n", "pci0/dev3/modalias": "\n", "x/modalias": "virtio:2"})
+	write(t, dir, map[string]string{
+		"devices/pci0/dev1/modalias": "pci:1\n", "devices/pci0/dev2/modalias": "pci:1\n", "devices/pci0/dev3/modalias": "\n", "devices/x/modalias": "virtio:2",
+		"devices/virtual/dmi/id/modalias": "dmi:3\n", "devices/dev4/uevent": "",
+	})
+	for link, to := range map[string]string{
+		"bus/pci/devices/1": "pci0/dev1", "bus/pci/devices/2": "pci0/dev2", "bus/pci/devices/3": "pci0/dev3", "bus/pci/devices/4": "dev4",
+		"bus/virtio/devices/x": "x", "bus/virtio/devices/gone": "y", "class/dmi/id": "virtual/dmi/id",
+	} {
+		at := filepath.Join(dir, link)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.Symlink(filepath.Join(dir, "devices", to), at)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	got, err := Modaliases(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"pci:1", "virtio:2"}; !slices.Equal(got, want) {
+	if want := []string{"pci:1", "virtio:2", "dmi:3"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -92,6 +92,17 @@ func TestChooseOrder(t *testing.T) {
 			t.Errorf("%s: load %v", m.Name, m.Load)
 		}
 	}
+	var packaged []Module
+	for _, m := range got {
+		p := m.Packaged()
+		if plain, err := Decompress(p.Path, p.Data); err != nil || !bytes.Equal(plain, m.Data) || strings.TrimSuffix(p.Path, ".xz") != m.Path {
+			t.Errorf("%s as packaged: %s, %v", m.Name, p.Path, err)
+		}
+		packaged = append(packaged, p)
+	}
+	if want := "kernel/a/top-mod.ko.xz: kernel/a/mid.ko kernel/b/base.ko\n"; !strings.Contains(string(Index(packaged, nil)["modules.dep"]), want) {
+		t.Errorf("modules.dep of packaged modules lacks %q", want)
+	}
 	files := Index(got, tree(t).BuiltinNames())
 	if want := "kernel/a/top-mod.ko: kernel/a/mid.ko kernel/b/base.ko\n"; !strings.Contains(string(files["modules.dep"]), want) {
 		t.Errorf("modules.dep lacks %q:\n%s", want, files["modules.dep"])
@@ -102,6 +113,23 @@ func TestChooseOrder(t *testing.T) {
 	} {
 		if string(files[name]) != want {
 			t.Errorf("%s = %q, want %q", name, files[name], want)
+		}
+	}
+}
+
+// TestPlain: what a boot waits for is not unpacked first, nor what that needs.
+func TestPlain(t *testing.T) {
+	tr := tree(t)
+	tr.Add("kernel/b/base.ko.xz", compress(t, ko(t, "name=base", "depends=")))
+	tr.Add("kernel/b/soft_one.ko.xz", compress(t, ko(t, "name=soft_one", "depends=")))
+	got, err := tr.Choose(Set{"s", []Want{{Name: "mid", Plain: true}, {Name: "top_mod"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range got {
+		packed := strings.HasSuffix(m.Packaged().Path, ".xz")
+		if want := m.Name == "top_mod" || m.Name == "soft_one"; packed != want {
+			t.Errorf("%s: compressed %v", m.Name, packed)
 		}
 	}
 }

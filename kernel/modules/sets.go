@@ -8,6 +8,7 @@ type Want struct {
 	Optional bool   // a kernel without it is fine: its hardware is not for that kernel
 	Load     bool   // loaded at boot, before the agent starts
 	Late     bool   // loaded while the agent starts: needed for guests, not for the way to the ledger
+	Plain    bool   // kept uncompressed, with what it needs: every boot on such a machine waits for it
 	Wait     bool   // loaded for its device as any other, but only then: nothing on the way to the ledger needs it
 	Why      string // what is missing without it
 }
@@ -26,7 +27,7 @@ func Sets() []Set {
 			{Name: "virtio_pci", Why: "every virtio device on PCI"},
 			{Name: "virtio_blk", Why: "disks of a virtual machine"},
 			{Name: "virtio_scsi", Optional: true, Why: "disks of a virtual machine"},
-			{Name: "virtio_net", Why: "the uplink of a virtual machine"},
+			{Name: "virtio_net", Plain: true, Why: "the uplink of a virtual machine"},
 			{Name: "virtio_console", Why: "consoles and the test channel"},
 			{Name: "virtio_balloon", Optional: true, Wait: true, Why: "memory given back to the host"},
 			{Name: "virtio_rng", Wait: true, Why: "entropy of a virtual machine"},
@@ -62,10 +63,11 @@ func Sets() []Set {
 			{Name: "af_packet", Load: true, Optional: true, Why: "DHCP"},
 		}},
 		{"storage", []Want{
-			{Name: "vfat", Load: true, Why: "the boot medium"},
-			{Name: "nls_cp437", Load: true, Why: "the boot medium"},
-			{Name: "nls_ascii", Load: true, Why: "the boot medium"},
-			{Name: "nls_utf8", Load: true, Optional: true, Why: "the boot medium"},
+			// The agent loads these where there is a FAT to look at (agent/seed).
+			{Name: "vfat", Why: "the boot medium"},
+			{Name: "nls_cp437", Why: "the boot medium"},
+			{Name: "nls_ascii", Why: "the boot medium"},
+			{Name: "nls_utf8", Optional: true, Why: "the boot medium"},
 			{Name: "loop", Why: "volumes and images as block devices"},
 			{Name: "erofs", Why: "Zero-Images"},
 			{Name: "fuse", Late: true, Optional: true, Why: "images that are still arriving"},
@@ -89,7 +91,8 @@ func Sets() []Set {
 			{Name: "sha256_ssse3", Optional: true, Why: "fast digests"},
 		}},
 		{"platform", []Want{
-			{Name: "efivarfs", Load: true, Optional: true, Why: "firmware variables, read only"},
+			// init loads it where there is UEFI (init/mount).
+			{Name: "efivarfs", Optional: true, Why: "firmware variables, read only"},
 			{Name: "i6300esb", Optional: true, Wait: true, Why: "the emulated watchdog"},
 			{Name: "iTCO_wdt", Optional: true, Wait: true, Why: "Intel's watchdog"},
 			{Name: "sp5100_tco", Optional: true, Wait: true, Why: "AMD's watchdog"},

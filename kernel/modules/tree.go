@@ -27,11 +27,26 @@ type Tree struct {
 // Module is one uncompressed module.
 type Module struct {
 	Info
-	Path string // below lib/modules/RELEASE, ends in .ko
-	Data []byte
-	Load bool // loaded at boot, before the agent starts
-	Late bool // loaded at boot, while the agent starts
-	Wait bool // when a device asks for it, not before Late
+	Path  string // below lib/modules/RELEASE, ends in .ko
+	Data  []byte
+	plain bool   // Packaged leaves it as it is
+	file  string // Path as packaged, with or without .xz
+	raw   []byte // as packaged
+	Load  bool   // loaded at boot, before the agent starts
+	Late  bool   // loaded at boot, while the agent starts
+	Wait  bool   // when a device asks for it, not before Late
+}
+
+// Packaged is the module as its package has it, compressed (Path then ends in
+// .ko.xz): a third of the size, and the bytes that the package's list of files
+// names. The kernel unpacks it (CONFIG_MODULE_DECOMPRESS). What a boot waits for
+// stays uncompressed (Want.Plain).
+func (m Module) Packaged() Module {
+	if m.plain {
+		return m
+	}
+	m.Path, m.Data = m.file, m.raw
+	return m
 }
 
 // NewTree starts a tree; Add fills it.
@@ -100,7 +115,7 @@ func (t *Tree) open(name string) (Module, error) {
 	if info.Name == "" {
 		info.Name = name
 	}
-	m := Module{Info: info, Path: strings.TrimSuffix(file, ".xz"), Data: ko}
+	m := Module{Info: info, Path: strings.TrimSuffix(file, ".xz"), Data: ko, file: file, raw: t.data[file]}
 	t.opened[name] = m
 	return m, nil
 }
@@ -120,7 +135,26 @@ func (t *Tree) Choose(sets ...Set) ([]Module, error) {
 			}
 		}
 	}
+	for _, set := range sets {
+		for _, w := range set.Wants {
+			if w.Plain {
+				c.plain(Norm(w.Name))
+			}
+		}
+	}
 	return c.out, nil
+}
+
+// plain marks a module and what it depends on.
+func (c *chooser) plain(name string) {
+	i, ok := c.at[name]
+	if !ok || c.out[i].plain {
+		return
+	}
+	c.out[i].plain = true
+	for _, d := range c.out[i].Depends {
+		c.plain(Norm(d))
+	}
 }
 
 type chooser struct {

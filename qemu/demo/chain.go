@@ -22,6 +22,9 @@ type chain struct {
 	board           string
 	imageOnly, stay bool
 	benchFile       string // measure, and write the results there
+	benchBoot       bool   // boots, rather than starts
+	rows            string // of them
+	rounds          int
 	dir             string // build/
 	zos             string // path of the zos command
 	steps           steps
@@ -87,9 +90,13 @@ func (c *chain) run(ctx context.Context) error {
 	if !c.imageOnly {
 		todo = append(todo, step{"ledger and mirror on loopback", c.startServers})
 	}
-	todo = append(todo, step{"node image: kernel, init, agent, hypervisor", build})
+	if c.benchFile == "" || !c.benchBoot {
+		todo = append(todo, step{"node image: kernel, init, agent, hypervisor", build})
+	}
 	switch {
 	case c.imageOnly:
+	case c.benchFile != "" && c.benchBoot:
+		todo = append(todo, (&bootBench{bench: b}).steps()...)
 	case c.benchFile != "":
 		todo = append(todo,
 			step{"OCI images: app and web", c.makeImages},

@@ -40,6 +40,9 @@ func run(ctx context.Context) int {
 	flag.BoolVar(&c.imageOnly, "image-only", false, "build the node image into build/images and stop")
 	flag.BoolVar(&c.stay, "stay", term.IsTerminal(int(os.Stdout.Fd())) && term.IsTerminal(int(os.Stdin.Fd())), "leave everything running until Ctrl-C")
 	flag.StringVar(&c.benchFile, "bench", "", "measure instead, and write the results to this file")
+	flag.BoolVar(&c.benchBoot, "bench-boot", false, "with -bench: measure boots, sizes and memory, against other systems")
+	flag.StringVar(&c.rows, "rows", bootRows, "with -bench-boot: what is measured")
+	flag.IntVar(&c.rounds, "rounds", rounds, "with -bench-boot: how often each boot is measured")
 	flag.StringVar(&c.dir, "dir", "build", "where to write")
 	flag.Parse()
 
