@@ -230,12 +230,12 @@ func (x *Index) Match(modalias string) []string {
 }
 
 // Modaliases lists those of all devices that a sysfs (normally /sys) knows, each
-// once: the devices of its buses, and of the two classes whose devices are on
-// none. To go through all that is below /sys/devices takes ten times as long.
+// once: the devices of its buses, of the two classes whose devices are on none,
+// and the processors together (which choose kvm_amd or kvm_intel). To go through all that is below /sys/devices takes ten times as long.
 func Modaliases(sys string) ([]string, error) {
 	seen := map[string]bool{}
 	var all []string
-	for _, pattern := range []string{"bus/*/devices/*/modalias", "class/dmi/*/modalias", "class/input/*/modalias"} {
+	for _, pattern := range []string{"bus/*/devices/*/modalias", "class/dmi/*/modalias", "class/input/*/modalias", "devices/system/cpu/modalias"} {
 		files, err := filepath.Glob(filepath.Join(sys, pattern))
 		if err != nil {
 			return nil, fmt.Errorf("look at devices: %w", err)

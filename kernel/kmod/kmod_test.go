@@ -113,7 +113,7 @@ func TestModaliases(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
 		"devices/pci0/dev1/modalias": "pci:1\n", "devices/pci0/dev2/modalias": "pci:1\n", "devices/pci0/dev3/modalias": "\n", "devices/x/modalias": "virtio:2",
-		"devices/virtual/dmi/id/modalias": "dmi:3\n", "devices/dev4/uevent": "",
+		"devices/virtual/dmi/id/modalias": "dmi:3\n", "devices/system/cpu/modalias": "cpu:type:x86\n", "devices/dev4/uevent": "",
 	})
 	for link, to := range map[string]string{
 		"bus/pci/devices/1": "pci0/dev1", "bus/pci/devices/2": "pci0/dev2", "bus/pci/devices/3": "pci0/dev3", "bus/pci/devices/4": "dev4",
@@ -128,7 +128,7 @@ func TestModaliases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"pci:1", "virtio:2", "dmi:3"}; !slices.Equal(got, want) {
+	if want := []string{"pci:1", "virtio:2", "dmi:3", "cpu:type:x86"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
