@@ -5,7 +5,11 @@ package main
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,6 +118,67 @@ func TestDigest(t *testing.T) {
 	}
 	if _, err := digest(name + "x"); err == nil {
 		t.Error("a missing file has a digest")
+	}
+}
+
+// What the report says of the files is what the files are, not what was asked
+// for.
+func TestDigestsReadBack(t *testing.T) {
+	dir := t.TempDir()
+	sum := func(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
+	var files []wire.File
+	want := map[string]string{}
+	for name, is := range map[string]string{"kept": "as configured", "changed": "somebody else's", "emptied": ""} {
+		at := filepath.Join(dir, name)
+		files = append(files, wire.File{Path: at, Content: []byte("as configured")})
+		if err := os.WriteFile(at, []byte(is), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want[at] = sum(is)
+	}
+	if got, err := digests(files); err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if err := os.Remove(files[0].Path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := digests(files); !errors.Is(err, fs.ErrNotExist) || got != nil {
+		t.Errorf("a file is gone: %v, %v", got, err)
+	}
+	if got, err := digests(nil); err != nil || got == nil {
+		t.Errorf("no files: %v, %v", got, err)
+	}
+}
+
+// Both switches are thrown; a kernel without one needs none, and one that
+// cannot be thrown is an error.
+func TestCloseKernel(t *testing.T) {
+	names := []string{"modules_disabled", "kexec_load_disabled"}
+	dir := t.TempDir()
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("0"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := closeKernel(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != "1" {
+			t.Errorf("%s is %q, %v", name, b, err)
+		}
+	}
+	if err := closeKernel(filepath.Join(dir, "none")); err != nil {
+		t.Errorf("a kernel that has no switch: %v", err)
+	}
+	for _, name := range names {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil { // not even root writes to a folder
+			t.Fatal(err)
+		}
+		if err := closeKernel(dir); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s cannot be written: %v", name, err)
+		}
 	}
 }
 

@@ -186,7 +186,7 @@ func (w *workload) report() error {
 	if err != nil {
 		return err
 	}
-	r := wire.Report{Cmdline: strings.TrimSuffix(string(cmdline), "\n"), Verity: wire.Verity{Table: state.Table, Status: state.Status}, Files: map[string]string{}}
+	r := wire.Report{Cmdline: strings.TrimSuffix(string(cmdline), "\n"), Verity: wire.Verity{Table: state.Table, Status: state.Status}}
 	if r.Addrs, err = net.Addresses(); err != nil {
 		return err
 	}
@@ -196,18 +196,25 @@ func (w *workload) report() error {
 			return err
 		}
 		r.Mounts = root.Mounts(string(info))
-		for _, f := range w.config.Files {
-			if r.Files[f.Path], err = digest(f.Path); err != nil {
-				return err
-			}
-		}
-		return nil
+		r.Files, err = digests(w.config.Files)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	w.link.Report(r)
 	return nil
+}
+
+// digests are of what is there now, whatever the configuration said should be.
+func digests(files []wire.File) (sums map[string]string, err error) {
+	sums = map[string]string{}
+	for _, f := range files {
+		if sums[f.Path], err = digest(f.Path); err != nil {
+			return nil, err
+		}
+	}
+	return sums, nil
 }
 
 // digest reads a file as the workload would find it.

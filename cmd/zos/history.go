@@ -30,7 +30,7 @@ signed, and who signed it as what.
 Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
 5 ledger not reached.`,
 		Example: `  zos history shop --root root.json
-  zos history shop --json | jq '.items[] | select(.kind=="record") | {phase, durationMs}'`,
+  zos history shop --root root.json --json | jq '.items[] | select(.kind=="record") | {phase, durationMs}'`,
 		Args: exactly(1, "the deployment"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.history(cmd.Context(), f, args[0], wide)

@@ -117,7 +117,7 @@ nobody can start the lost server again.
 
 Exit codes: 0 restored, 1 failed, 2 wrong arguments, 3 the backup is not whole or not
 right, 4 no such file, 5 the others were not reached.`,
-		Example: `  zos ledger restore ledger.tar /var/lib/zos-ledger --ledger https://ledger-2.example
+		Example: `  zos ledger restore ledger.tar /var/lib/zos-ledger --ledger https://ledger-2.example --root root.json
   age -d ledger.tar.age | zos ledger restore - /var/lib/zos-ledger --alone`,
 		Args: exactly(2, "the backup and the folder to make"),
 		RunE: func(cmd *cobra.Command, args []string) error {

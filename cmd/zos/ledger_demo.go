@@ -3,18 +3,15 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,6 +55,15 @@ func (a *app) ledgerDemo(ctx context.Context, o demoOptions) (err error) {
 	if o.validators < 1 || o.validators > 16 {
 		return coded(exitUsage, fmt.Errorf("--validators is %d, want 1 to 16", o.validators))
 	}
+	if o.port < 0 || o.port > 65536-o.validators {
+		return coded(exitUsage, fmt.Errorf("--port is %d, want 0 for free ones, or at most %d for %d validators", o.port, 65536-o.validators, o.validators))
+	}
+	// Before anything is made: the way that this fails most often.
+	for i := range o.validators {
+		if err := demoPort(o, i); err != nil {
+			return err
+		}
+	}
 	if o.dir == "" {
 		if o.dir, err = os.MkdirTemp("", "zos-ledger-"); err != nil {
 			return fmt.Errorf("make a folder: %w", err)
@@ -85,7 +91,8 @@ func (a *app) ledgerDemo(ctx context.Context, o demoOptions) (err error) {
 		}
 		s, err := a.demoServe(ctx, demoDir(o.dir, i), port, gone)
 		if err != nil {
-			return err
+			// Somebody took the port meanwhile: that says more.
+			return cmp.Or(demoPort(o, i-1), err)
 		}
 		all = append(all, s)
 	}
@@ -121,6 +128,23 @@ func (a *app) ledgerDemo(ctx context.Context, o demoOptions) (err error) {
 			}
 		}
 	}
+}
+
+// demoPort refuses a port that is taken; a validator would, in words of its own
+// flags.
+func demoPort(o demoOptions, i int) error {
+	if o.port == 0 {
+		return nil
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port+i))
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("validator-%d needs %s, which is not free (is another ledger running?): --port takes another first port, --port 0 free ones: %w", i+1, address, err)
+	}
+	if err := l.Close(); err != nil {
+		return fmt.Errorf("find a port: %w", err)
+	}
+	return nil
 }
 
 func demoDir(dir string, i int) string { return filepath.Join(dir, "validator-"+strconv.Itoa(i)) }
@@ -243,75 +267,6 @@ func demoPolicy(dir string, rootKey sign.Signer) (ledger.Root, error) {
 		Require: map[string][]string{"root": {"root"}, "deployment": {"author", "security"}, "stop": {"author"}, "voucher": {"operator"}, "release": {"release"}},
 		Lease:   ledger.LeasePolicy{WindowMs: 10_000, LeaseMs: 600_000, GraceMs: 120_000},
 	}, nil
-}
-
-// demoServer is one validator's process.
-type demoServer struct {
-	dir, url string
-	cmd      *exec.Cmd
-	done     chan struct{}
-	err      error
-	left     bool // it ended by itself
-}
-
-func (a *app) demoServe(ctx context.Context, dir string, port int, gone chan<- *demoServer) (*demoServer, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	s := &demoServer{dir: dir, cmd: exec.Command(exe, "ledger", "serve", dir, "--json", "--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))), done: make(chan struct{})}
-	s.cmd.Stderr = a.err
-	// In a group of its own, so that Ctrl-C reaches it through us, in order.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start a validator: %w", err)
-	}
-	if err := s.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start a validator: %w", err)
-	}
-	lines := make(chan []byte, 1)
-	go func() {
-		line, readErr := bufio.NewReader(out).ReadBytes('\n')
-		if readErr == nil {
-			lines <- line
-		}
-		s.err = s.cmd.Wait()
-		close(s.done)
-		gone <- s
-	}()
-	select {
-	case line := <-lines:
-		var ready struct{ URL string }
-		if err := json.Unmarshal(line, &ready); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.end())
-		}
-		s.url = ready.URL
-		return s, nil
-	case <-s.done:
-		return nil, fmt.Errorf("%s did not start: %w", dir, s.err)
-	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), s.end())
-	}
-}
-
-// end stops the process in order, and after a while at once.
-func (s *demoServer) end() error {
-	if s.left {
-		return nil
-	}
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop %s: %w", s.dir, err)
-	}
-	select {
-	case <-s.done:
-	case <-time.After(2 * stopGrace):
-		if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return fmt.Errorf("stop %s: %w", s.dir, err)
-		}
-		<-s.done
-	}
-	return nil
 }
 
 // demoInvite makes all servers validators, if they are not.

@@ -240,5 +240,7 @@ func (a *app) serve(ctx context.Context, o serveOptions, l net.Listener, s servi
 	return err
 }
 
-// stopGrace is how long requests may take to end.
-const stopGrace = 5 * time.Second
+// stopGrace is how long requests may take to end. net/http waits up to six
+// seconds for a connection on which no request has come, such as a client opens
+// in reserve, so it must be longer than that.
+const stopGrace = 10 * time.Second

@@ -128,7 +128,7 @@ func (a *app) nodeCapacity() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "capacity [NODE]",
 		Short:   "what nodes offer, as they said on the ledger",
-		Example: "  zos node capacity --ledger http://127.0.0.1:8470 --root ledger/root.json\n  zos node capacity --ledger build/run/ledger --json n1",
+		Example: "  zos node capacity --ledger http://127.0.0.1:8470 --root ledger/root.json\n  zos node capacity --ledger build/run/ledger --root build/run/ledger/root.json --json n1",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("ledger") && os.Getenv("ZOS_LEDGER") == "" {

@@ -30,7 +30,7 @@ Then which versions of the node's image were released, and how far rollouts are.
 Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
 5 ledger not reached.`,
 		Example: `  zos status --root root.json
-  zos status shop --json | jq -r .deployments[0].status`,
+  zos status shop --root root.json --json | jq -r .deployments[0].status`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.status(cmd.Context(), f, strings.Join(args, ""))

@@ -8,10 +8,15 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/zos-node/zos/guest/output"
 	"github.com/zos-node/zos/guest/wire"
 )
+
+// patience is for what must come: a link that is wrong fails a test, and does
+// not keep it for ever.
+const patience = time.Minute
 
 // rig is a guest's link whose agent is the test.
 type rig struct {
@@ -58,6 +63,9 @@ func newRig(t *testing.T) *rig {
 func (r *rig) connect() wire.Hello {
 	r.t.Helper()
 	r.conn = <-r.agents
+	if err := r.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		r.t.Fatal(err)
+	}
 	h := r.recv().Hello
 	if h == nil || h.Version != wire.Version || h.BootID != "b" {
 		r.t.Fatalf("hello %+v", h)
@@ -91,8 +99,13 @@ func (r *rig) send(f wire.Frame) {
 
 func (r *rig) expect(what string) {
 	r.t.Helper()
-	if got := <-r.asked; got != what {
-		r.t.Fatalf("asked %q, want %q", got, what)
+	select {
+	case got := <-r.asked:
+		if got != what {
+			r.t.Fatalf("asked %q, want %q", got, what)
+		}
+	case <-time.After(patience):
+		r.t.Fatalf("asked nothing, want %q", what)
 	}
 }
 
@@ -212,7 +225,50 @@ func TestSecondConfig(t *testing.T) {
 	if h := r.connect(); !h.Running {
 		t.Error("forgot its configuration")
 	}
+	// Nor may a new agent configure it again.
+	r.send(wire.Frame{Config: &wire.Config{Machine: "c"}})
+	if _, err := wire.ReadFrame(r.conn); !errors.Is(err, io.EOF) {
+		t.Errorf("a guest that runs took a configuration: %v", err)
+	}
+	r.hangUp()
+	r.connect()
+	r.send(wire.Frame{Resume: &wire.Resume{}})
+	r.send(wire.Frame{Start: &wire.Start{}})
+	r.expect("start") // and nothing before it
 	if len(r.asked) != 0 {
 		t.Errorf("asked %q", <-r.asked)
 	}
+}
+
+// An acknowledgement counts for what this agent was told, and for nothing that
+// it has yet to hear: else a guest would power off with its end untold.
+func TestExitOKBeforeExit(t *testing.T) {
+	r := newRig(t)
+	r.connect()
+	r.send(wire.Frame{Config: &wire.Config{Machine: "a"}})
+	r.expect("config a")
+	early := func(when string) {
+		t.Helper()
+		r.send(wire.Frame{ExitOK: &wire.ExitOK{}})
+		r.send(wire.Frame{Start: &wire.Start{}}) // frames are handled in order: when this one was, so was the other
+		r.expect("start")
+		for name, c := range map[string]<-chan struct{}{"exit": r.ExitOK(), "fatal": r.FatalOut()} {
+			select {
+			case <-c:
+				t.Fatalf("%s: the %s was acknowledged", when, name)
+			default:
+			}
+		}
+	}
+	early("no end yet")
+	// The end goes out behind the output, which nobody takes yet.
+	r.Ring.Add("stdout", []byte("last"))
+	r.Link.Exit(wire.Exit{Code: 3})
+	early("an end that was not told")
+	r.expectOutput(0, "last")
+	if f := r.recv(); f.Exit == nil || f.Exit.Code != 3 {
+		t.Fatalf("%+v", f)
+	}
+	r.send(wire.Frame{ExitOK: &wire.ExitOK{}})
+	<-r.ExitOK()
 }

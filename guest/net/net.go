@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 	"time"
@@ -90,7 +91,7 @@ func (p Plan) apply(ctx context.Context, c *netlink.Conn) error {
 	if err != nil {
 		return err
 	}
-	if err := quiet(device.Name, p.Address.Addr().Is4()); err != nil {
+	if err := quiet("/proc/sys/net/ipv6/conf", device.Name, p.Address.Addr().Is4()); err != nil {
 		return err
 	}
 	if err := up(c, device.Index, p.MTU); err != nil {
@@ -127,15 +128,16 @@ func find(ctx context.Context, mac net.HardwareAddr) (net.Interface, error) {
 	}
 }
 
-// quiet keeps the device from making addresses of its own.
-func quiet(device string, only4 bool) error {
+// quiet keeps the device from making addresses of its own; conf is the
+// kernel's folder of settings for each device.
+func quiet(conf, device string, only4 bool) error {
 	settings := map[string]string{"accept_ra": "0", "autoconf": "0"}
 	if only4 {
 		settings = map[string]string{"disable_ipv6": "1"}
 	}
 	for name, value := range settings {
 		// A kernel without IPv6 has no such file, and is quiet.
-		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+device+"/"+name, []byte(value), 0)
+		err := os.WriteFile(filepath.Join(conf, device, name), []byte(value), 0)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -5,6 +5,8 @@ package net
 import (
 	"context"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -40,6 +42,53 @@ func TestHosts(t *testing.T) {
 	got := Hosts(map[string]string{"web": "10.1.0.5", "db": "10.1.0.4"})
 	if want := "127.0.0.1\tlocalhost\n::1\tlocalhost\n10.1.0.4\tdb\n10.1.0.5\tweb\n"; got != want {
 		t.Errorf("%q", got)
+	}
+}
+
+// A device that has IPv6 asks no router and makes no address of its own; one
+// that has none is without IPv6.
+func TestQuiet(t *testing.T) {
+	for _, c := range []struct {
+		only4 bool
+		want  map[string]string
+	}{
+		{true, map[string]string{"accept_ra": "1", "autoconf": "1", "disable_ipv6": "1"}},
+		{false, map[string]string{"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0"}},
+	} {
+		conf := t.TempDir()
+		for _, device := range []string{"eth0", "eth1"} {
+			if err := os.Mkdir(filepath.Join(conf, device), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for name, value := range map[string]string{"accept_ra": "1", "autoconf": "1", "disable_ipv6": "0"} {
+				if err := os.WriteFile(filepath.Join(conf, device, name), []byte(value), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := quiet(conf, "eth0", c.only4); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range c.want {
+			if b, err := os.ReadFile(filepath.Join(conf, "eth0", name)); err != nil || string(b) != want {
+				t.Errorf("only4=%t: %s is %q, %v; want %s", c.only4, name, b, err, want)
+			}
+		}
+		if b, err := os.ReadFile(filepath.Join(conf, "eth1", "disable_ipv6")); err != nil || string(b) != "0" {
+			t.Errorf("another device was changed: %q, %v", b, err)
+		}
+		if err := quiet(conf, "none", c.only4); err != nil {
+			t.Errorf("a kernel without IPv6: %v", err)
+		}
+		for _, name := range []string{"accept_ra", "autoconf", "disable_ipv6"} {
+			bad := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(bad, "eth0", name), 0o755); err != nil { // not even root writes to a folder
+				t.Fatal(err)
+			}
+			if err := quiet(bad, "eth0", c.only4); (err != nil) != (c.only4 == (name == "disable_ipv6")) {
+				t.Errorf("only4=%t, %s cannot be written: %v", c.only4, name, err)
+			}
+		}
 	}
 }
 
@@ -83,6 +132,7 @@ func setupInNamespace(t *testing.T) func() {
 	}
 	err = Setup(context.Background(), []wire.Interface{{MAC: mac.String(), Address: "10.1.0.5/24", Gateway: "10.1.0.1", MTU: 1400}})
 	addrs, err2 := Addresses()
+	still6 := hasIPv6(mac)
 	missing, cancel := context.WithCancel(context.Background())
 	cancel()
 	err3 := Setup(missing, []wire.Interface{{MAC: "52:54:00:00:00:02", Address: "10.1.0.6/24", MTU: 1400}})
@@ -93,8 +143,25 @@ func setupInNamespace(t *testing.T) func() {
 		if !slices.Contains(addrs, mac.String()+" 10.1.0.5/24") {
 			t.Errorf("%v", addrs)
 		}
+		if len(still6) > 0 {
+			t.Errorf("a device of IPv4 alone has IPv6: %q", still6)
+		}
 		if err3 == nil || !strings.Contains(err3.Error(), "no such device") {
 			t.Errorf("a device that is not there: %v", err3)
 		}
 	}
+}
+
+// hasIPv6 is what of the device's settings says that it still has IPv6; a
+// kernel without IPv6 has no such settings.
+func hasIPv6(mac net.HardwareAddr) string {
+	device, err := find(context.Background(), mac)
+	if err != nil {
+		return err.Error()
+	}
+	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + device.Name + "/disable_ipv6")
+	if err != nil || string(b) == "1\n" {
+		return ""
+	}
+	return string(b)
 }

@@ -113,11 +113,16 @@ func (c *Conn) read() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("netlink: %w", err)
 		}
-		// Any process may send to this socket; only the kernel is pid 0.
-		if a, ok := from.(*unix.SockaddrNetlink); ok && a.Pid == 0 {
+		if fromKernel(from) {
 			return b[:n], nil
 		}
 	}
+}
+
+// fromKernel: any process may send to the socket; only the kernel is pid 0.
+func fromKernel(from unix.Sockaddr) bool {
+	a, ok := from.(*unix.SockaddrNetlink)
+	return ok && a.Pid == 0
 }
 
 func encode(kind, flags uint16, seq uint32, body []byte) []byte {

@@ -72,3 +72,90 @@ func TestKernel(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// getLink asks for an interface by name; the kernel's answer to another name
+// is another.
+func getLink(name string) []byte {
+	return Attr(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_IFNAME, []byte(name+"\x00"))
+}
+
+// Any process may send to the socket. A forged refusal lies there before the
+// kernel's answer comes, with the right sequence number, and is not taken.
+func TestOnlyTheKernelAnswers(t *testing.T) {
+	c, err := Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Skipf("SKIP netlink sender: %v", err)
+	}
+	forger, err := Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(c.Close(), forger.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	name, err := unix.Getsockname(c.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: name.(*unix.SockaddrNetlink).Pid}
+	const refusal = -int32(unix.EXDEV) // the kernel would not say that here
+	forged := encode(unix.NLMSG_ERROR, 0, c.seq+1, append(Uint32(uint32(0xffffffff&int64(refusal))), make([]byte, headerSize)...))
+	if err := unix.Sendto(forger.fd, forged, 0, to); errors.Is(err, unix.EPERM) {
+		t.Skipf("SKIP netlink sender: may not send to another process: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := c.Do(unix.RTM_GETLINK, 0, getLink("lo"))
+	if err != nil || len(answers) != 1 || answers[0].Type != unix.RTM_NEWLINK {
+		t.Errorf("the forged answer was taken: %+v, %v", answers, err)
+	}
+}
+
+func TestFromKernel(t *testing.T) {
+	for name, c := range map[string]struct {
+		from unix.Sockaddr
+		want bool
+	}{
+		"the kernel":   {&unix.SockaddrNetlink{Family: unix.AF_NETLINK}, true},
+		"a group":      {&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}, true},
+		"a process":    {&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: 7}, false},
+		"no address":   {nil, false},
+		"not netlink":  {&unix.SockaddrUnix{}, false},
+		"PID 1 itself": {&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: 1}, false},
+	} {
+		if got := fromKernel(c.from); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// What the kernel answered to an earlier request is no answer to this one.
+func TestAnswerToAnotherRequest(t *testing.T) {
+	c, err := Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Skipf("SKIP netlink sequence: %v", err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	// The kernel handles a request while it is sent: its answer lies there.
+	for _, stale := range []struct {
+		seq  uint32
+		name string
+	}{{77, "none-such"}, {78, "lo"}} {
+		if err := unix.Sendto(c.fd, encode(unix.RTM_GETLINK, unix.NLM_F_REQUEST|unix.NLM_F_ACK, stale.seq, getLink(stale.name)), 0,
+			&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if answers, err := c.Do(unix.RTM_GETLINK, 0, getLink("lo")); err != nil || len(answers) != 1 {
+		t.Errorf("an earlier answer was taken: %+v, %v", answers, err)
+	}
+	if answers, err := c.Do(unix.RTM_GETLINK, 0, getLink("none-such")); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("an earlier answer was taken: %+v, %v", answers, err)
+	}
+}

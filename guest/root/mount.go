@@ -68,8 +68,8 @@ func Build(s Spec) error {
 	if err != nil {
 		return err
 	}
-	options := "lowerdir=" + layerDir + ":" + imageDir + ",redirect_dir=nofollow,metacopy=off,index=off,xino=off"
-	if err := (mnt{"overlay", rootDir, "overlay", unix.MS_RDONLY | unix.MS_NODEV, options}).do(); err != nil {
+	lower := "lowerdir=" + layerDir + ":" + imageDir + ",redirect_dir=nofollow,metacopy=off,index=off,xino=off"
+	if err := (mnt{"overlay", rootDir, "overlay", unix.MS_RDONLY | unix.MS_NODEV, lower}).do(); err != nil {
 		return err
 	}
 	if err := system(rootDir); err != nil {
@@ -87,7 +87,16 @@ func (s Spec) layer() ([]string, error) {
 	if err := (mnt{"tmpfs", layerDir, "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"}).do(); err != nil {
 		return nil, err
 	}
-	l := Layer{Image: imageDir, Dir: layerDir}
+	targets, err := s.place(Layer{Image: imageDir, Dir: layerDir})
+	if err != nil {
+		return nil, err
+	}
+	// The layer is finished: not even a mistake of ours writes to it again.
+	return targets, mnt{"", layerDir, "", unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV, ""}.do()
+}
+
+// place puts everything into the layer and sorts the mounts, outer ones first.
+func (s Spec) place(l Layer) ([]string, error) {
 	if err := l.Attributes(); err != nil {
 		return nil, err
 	}
@@ -125,8 +134,7 @@ func (s Spec) layer() ([]string, error) {
 			return nil, err
 		}
 	}
-	// The layer is finished: not even a mistake of ours writes to it again.
-	return targets, mnt{"", layerDir, "", unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV, ""}.do()
+	return targets, nil
 }
 
 func under(name string, dirs []string) bool {
@@ -225,30 +233,43 @@ func (s Spec) mounts(root string, targets []string) error {
 	return nil
 }
 
-func (s Spec) mount(root, target string, m wire.Mount) (err error) {
-	flags, kind, source := uintptr(unix.MS_NOSUID|unix.MS_NODEV), "ext4", ""
-	var data string
+// options are what mount(2) gets for a mount of the spec, but for its source
+// and target.
+func options(m wire.Mount) (o mnt, err error) {
+	o.flags = unix.MS_NOSUID | unix.MS_NODEV
 	switch m.Type {
 	case "tmpfs":
 		// noexec: all code comes from the image, that is, from checked blocks.
-		flags, kind, source = flags|unix.MS_NOEXEC, "tmpfs", "tmpfs"
-		data = fmt.Sprintf("size=%dm,mode=%04o,uid=%d,gid=%d", m.SizeMiB, m.Mode&0o7777, m.UID, m.GID)
+		o.flags |= unix.MS_NOEXEC
+		o.source, o.kind = "tmpfs", "tmpfs"
+		o.data = fmt.Sprintf("size=%dm,mode=%04o,uid=%d,gid=%d", m.SizeMiB, m.Mode&0o7777, m.UID, m.GID)
 	case "volume":
-		if source, err = s.Volume(m.Serial); err != nil {
-			return err
-		}
+		o.kind = "ext4"
 	default:
-		return fmt.Errorf("unknown type %q", m.Type)
+		return mnt{}, fmt.Errorf("unknown type %q", m.Type)
 	}
 	if m.ReadOnly {
-		flags |= unix.MS_RDONLY
+		o.flags |= unix.MS_RDONLY
+	}
+	return o, nil
+}
+
+func (s Spec) mount(root, target string, m wire.Mount) (err error) {
+	o, err := options(m)
+	if err != nil {
+		return err
+	}
+	if m.Type == "volume" {
+		if o.source, err = s.Volume(m.Serial); err != nil {
+			return err
+		}
 	}
 	at, err := openFolder(root, target)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, at.Close()) }()
-	if err := unix.Mount(source, fmt.Sprintf("/proc/self/fd/%d", at.Fd()), kind, flags, data); err != nil {
+	if err := unix.Mount(o.source, fmt.Sprintf("/proc/self/fd/%d", at.Fd()), o.kind, o.flags, o.data); err != nil {
 		return err
 	}
 	if m.Type != "volume" || m.ReadOnly {
@@ -269,16 +290,15 @@ func (s Spec) mount(root, target string, m wire.Mount) (err error) {
 // that stands in a volume and was made by an earlier run of the workload. A
 // folder that an outer mount lacks is made there.
 func openFolder(root, target string) (*os.File, error) {
-	how := &unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
 	dir, err := os.Open(root)
 	if err != nil {
 		return nil, err
 	}
 	for _, part := range strings.Split(path.Clean(target)[1:], "/") {
-		fd, err := unix.Openat2(int(dir.Fd()), part, how)
+		fd, err := openBeneath(dir, part)
 		if errors.Is(err, unix.ENOENT) {
 			if err = unix.Mkdirat(int(dir.Fd()), part, 0o755); err == nil {
-				fd, err = unix.Openat2(int(dir.Fd()), part, how)
+				fd, err = openBeneath(dir, part)
 			}
 		}
 		if err = errors.Join(err, dir.Close()); err != nil {
@@ -287,6 +307,12 @@ func openFolder(root, target string) (*os.File, error) {
 		dir = os.NewFile(uintptr(fd), part)
 	}
 	return dir, nil
+}
+
+// openBeneath opens a folder in another: neither a link nor ".." leads on.
+func openBeneath(dir *os.File, name string) (int, error) {
+	return unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_RDONLY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
 }
 
 // enter makes rootDir the namespace's root; see the package comment.
