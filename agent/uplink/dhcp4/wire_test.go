@@ -86,6 +86,8 @@ func TestTimersOnTheWire(t *testing.T) {
 			applied <- l
 			return nil
 		}}
+	answers <- true // a packet that finds none here is not answered
+	answers <- true
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
@@ -130,12 +132,24 @@ func TestTimersOnTheWire(t *testing.T) {
 			t.Errorf("%s after %v, want %v", what, got, want)
 		}
 	}
-	answers <- true
-	answers <- true
+	for range 5 { // what is lost on a link that is just coming up is sent again
+		for real := time.Now(); len(applied) == 0 && time.Since(real) < 10*time.Second; {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if len(applied) > 0 {
+			break
+		}
+		clk.Advance(idle)
+		answers <- true
+		answers <- true
+	}
+	for len(answers) > 0 {
+		<-answers
+	}
 	if l := lease(); len(l.NTP) != 1 || l.T1 != seconds/2*time.Second {
 		t.Fatalf("lease %+v", l)
 	}
-	for range 2 { // discover, request
+	for range max(2, len(requests)) { // discover, request
 		if h := <-requests; !h.peer.Equal(net.IPv4bcast) { // server4's name for 0.0.0.0
 			t.Errorf("%s from %s", h.p.MessageType(), h.peer)
 		}
