@@ -298,6 +298,19 @@ func (c *cluster) load(workers int) (stop func() int) {
 	return func() int { cancel(); all.Wait(); return int(done.Load()) }
 }
 
+// dead counts the validators that nobody can connect to.
+func (c *cluster) dead() (n int) {
+	for _, s := range c.srv {
+		conn, err := net.DialTimeout("tcp", strings.TrimPrefix(s.url, "http://"), 10*time.Second)
+		if err != nil {
+			n++
+			continue
+		}
+		conn.Close()
+	}
+	return n
+}
+
 // same waits until all validators publish the same log, and holds it against
 // every receipt. One client reads them all, so that a fork would show.
 func (c *cluster) same() (size int64) {
