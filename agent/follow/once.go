@@ -42,5 +42,8 @@ func (o *once) pass(key string, now time.Time) (added string, ok bool) {
 	return added, true
 }
 
+// hold counts one that cannot be recorded before the last that passed is.
+func (o *once) hold(key string) { o.keys[key].more++ }
+
 // lost takes a pass back whose record could not be written.
 func (o *once) lost(key string) { delete(o.keys, key) }

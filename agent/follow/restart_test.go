@@ -13,16 +13,23 @@ import (
 	"github.com/zos-node/zos/ledger"
 )
 
-func TestShutdown(t *testing.T) {
-	h := newHost(t, 1)
+// shutDown is a node that ran a deployment, and was shut down.
+func shutDown(t *testing.T, reason string) (h *host, id int64) {
+	t.Helper()
+	h = newHost(t, 1)
 	h.boot()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
+	id = h.log.Must(h.log.Register("shop", 1, nil))
 	h.status(id, ledger.Running)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := h.f.Shutdown(ctx, "the node shuts down"); err != nil {
+	if err := h.f.Shutdown(ctx, reason); err != nil {
 		t.Fatal(err)
 	}
+	return h, id
+}
+
+func TestShutdown(t *testing.T) {
+	h, id := shutDown(t, "the node shuts down")
 	s := h.log.State()
 	g := s.Claims(id)[0]
 	if h.driver.Running() != 0 || !g.Closed() || g.State != ledger.GrantReleased || g.CloseResult != "released" || s.Status(s.Deployment(id)) != ledger.Registered {
@@ -34,15 +41,7 @@ func TestShutdown(t *testing.T) {
 // so its claim is given back before, to whoever ranks next; where there is nobody
 // else, the same node takes it again after its boot, under a new fencing token.
 func TestRestartOfTheMachine(t *testing.T) {
-	h := newHost(t, 1)
-	h.boot()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
-	h.status(id, ledger.Running)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := h.f.Shutdown(ctx, "update to 1.1"); err != nil {
-		t.Fatal(err)
-	}
+	h, id := shutDown(t, "update to 1.1")
 	h.halt()
 	s := h.log.State()
 	before := s.Claims(id)[0]

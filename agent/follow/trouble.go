@@ -25,7 +25,7 @@ type trouble struct {
 }
 
 // lie is what will be reported as an incident.
-type lie struct{ kind, detail string }
+type lie struct{ kind, ledger, detail string }
 
 // Kinds of incidents about ledgers.
 const (
@@ -57,9 +57,7 @@ func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, faile
 			log.Warn("ledger refused", "kind", strings.TrimPrefix(cmp.Or(kind(r.Err), "checkpoint-unreachable"), "checkpoint-"), "ledger", r.Ledger, "err", r.Err)
 		}
 		if k := kind(r.Err); k != "" {
-			if added, ok := t.once.pass(r.Ledger+" "+k, now); ok {
-				t.pending = append(t.pending, lie{k, r.Ledger + ": " + r.Err.Error() + added})
-			}
+			t.note(k, r, now)
 		}
 	}
 	if failed != nil {
@@ -83,6 +81,19 @@ func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, faile
 		for _, k := range slices.Collect(maps.Keys(t.last)) {
 			delete(t.last, k)
 		}
+	}
+}
+
+// note wants a lie reported. While no good ledger takes entries, one of each
+// ledger and kind waits, however long that lasts.
+func (t *trouble) note(kind string, r Refusal, now time.Time) {
+	key := r.Ledger + " " + kind
+	if slices.ContainsFunc(t.pending, func(l lie) bool { return l.kind == kind && l.ledger == r.Ledger }) {
+		t.once.hold(key)
+		return
+	}
+	if added, ok := t.once.pass(key, now); ok {
+		t.pending = append(t.pending, lie{kind, r.Ledger, r.Ledger + ": " + r.Err.Error() + added})
 	}
 }
 

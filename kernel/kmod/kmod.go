@@ -231,7 +231,8 @@ func (x *Index) Match(modalias string) []string {
 
 // Modaliases lists those of all devices that a sysfs (normally /sys) knows, each
 // once: the devices of its buses, of the two classes whose devices are on none,
-// and the processors together (which choose kvm_amd or kvm_intel). To go through all that is below /sys/devices takes ten times as long.
+// and the processors together (which choose kvm_amd or kvm_intel). To go through
+// all that is below /sys/devices takes ten times as long.
 func Modaliases(sys string) ([]string, error) {
 	seen := map[string]bool{}
 	var all []string
