@@ -23,6 +23,7 @@ import (
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/agent/follow"
+	"github.com/zos-node/zos/agent/hypervisor"
 	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/lastwords"
 	"github.com/zos-node/zos/agent/record"
@@ -117,7 +118,7 @@ func (n *node) space(dir string) (content.Space, error) {
 type guests struct {
 	ready    bool
 	division capacity.Division
-	hyper    capacity.Hypervisor
+	hyper    hypervisor.Description
 }
 
 func (n *node) guests() guests {
@@ -136,14 +137,14 @@ func (n *node) prepare(ctx context.Context) error {
 	if err := n.manager.Base(); err != nil {
 		return err
 	}
-	if err := capacity.Unpack(hypervisorArchive, "/"); err != nil {
+	if err := hypervisor.Unpack(hypervisorArchive, "/"); err != nil {
 		return err
 	}
 	division, err := capacity.Load(filepath.Join(runDir, "state", "capacity"), runDir)
 	if err != nil {
 		return err
 	}
-	hyper, err := capacity.ReadHypervisor(hypervisorPath)
+	hyper, err := hypervisor.Read(hypervisorPath)
 	if err != nil {
 		return err
 	}
@@ -195,7 +196,7 @@ func (n *node) drivers(ctx context.Context) error {
 	})
 }
 
-func driverOf(h capacity.Hypervisor, log *slog.Logger) (vm.Driver, error) {
+func driverOf(h hypervisor.Description, log *slog.Logger) (vm.Driver, error) {
 	switch h.Name {
 	case ch.Name:
 		return ch.New(h.Path, log), nil

@@ -10,8 +10,6 @@ package capacity
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,8 +23,6 @@ import (
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
-
-	"github.com/zos-node/zos/ledger"
 )
 
 const (
@@ -157,38 +153,6 @@ func KVM() error {
 		return fmt.Errorf("no hardware virtualisation: %w", err)
 	}
 	return f.Close()
-}
-
-// Hypervisor is the description that the image carries of its hypervisor.
-type Hypervisor struct {
-	ledger.Hypervisor
-	Path string `json:"path"`
-}
-
-// ReadHypervisor reads the description and holds the program against it: the
-// digest on the ledger is that of the file that runs.
-func ReadHypervisor(path string) (Hypervisor, error) {
-	var h Hypervisor
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return h, fmt.Errorf("hypervisor: %w", err)
-	}
-	if err := json.Unmarshal(b, &h); err != nil {
-		return h, fmt.Errorf("hypervisor: %s: %w", path, err)
-	}
-	f, err := os.Open(h.Path)
-	if err != nil {
-		return h, fmt.Errorf("hypervisor: %w", err)
-	}
-	sum := sha256.New()
-	_, err = io.Copy(sum, f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return h, fmt.Errorf("hypervisor: %w", err)
-	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != h.Digest {
-		return h, fmt.Errorf("hypervisor: %s has digest %s, the image says %s", h.Path, got, h.Digest)
-	}
-	return h, nil
 }
 
 // Arch is the machine's, as specs name it.

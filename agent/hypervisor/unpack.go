@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package capacity
+package hypervisor
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ const maxArchive = 256 << 20
 // Unpack puts the files of the hypervisor's archive below root and removes the
 // archive. One that is not there was unpacked before; an agent that died in the
 // middle of it does it again. The archive came with the image, as everything
-// else in memory; ReadHypervisor holds the program against its digest.
+// else in memory; Read holds the program against its digest.
 func Unpack(archive, root string) error {
 	packed, err := os.ReadFile(archive)
 	if errors.Is(err, fs.ErrNotExist) {
