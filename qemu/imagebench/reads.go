@@ -224,7 +224,7 @@ func (b *bench) guest(ctx context.Context) (*guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	init, err := image.Program{Package: "github.com/zos-node/zos/qemu/reader"}.Build(ctx, ".")
+	init, err := image.Program{Package: "github.com/zos-node/zos/qemu/imagebench/reader"}.Build(ctx, ".")
 	if err != nil {
 		return nil, err
 	}
