@@ -339,7 +339,7 @@ func (n *node) end(how power.How) {
 	}
 	n.board.close()
 	n.log.Info("the machine ends now", "how", how)
-	n.out.Drain(time.Second)
+	n.out.Drain(3 * time.Second)
 	if err := power.Do(how); err != nil {
 		n.fail(err)
 	}

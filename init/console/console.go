@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,9 @@ type Consoles struct {
 }
 
 type out struct {
+	f       *os.File
 	ch      chan []byte
+	left    atomic.Int64 // writes that the queue or the writer still holds
 	dropped int
 	serial  bool
 }
@@ -49,14 +52,13 @@ func Open(own *os.File, active, dev string) *Consoles {
 }
 
 func (c *Consoles) add(f *os.File, serial bool) {
-	o := &out{ch: make(chan []byte, queue), serial: serial}
+	o := &out{f: f, ch: make(chan []byte, queue), serial: serial}
 	c.outs = append(c.outs, o)
 	go func() {
 		for b := range o.ch {
 			// What cannot be shown here is shown on the others.
-			if _, err := f.Write(b); err != nil {
-				continue
-			}
+			_, _ = f.Write(b)
+			o.left.Add(-1)
 		}
 	}()
 }
@@ -77,34 +79,49 @@ func (c *Consoles) write(b []byte, serialOnly bool) (int, error) {
 		if serialOnly && !o.serial {
 			continue
 		}
-		if o.dropped > 0 {
-			select {
-			case o.ch <- fmt.Appendf(nil, "(%d pieces of text dropped: the console is too slow)\r\n", o.dropped):
-				o.dropped = 0
-			default:
-			}
+		if o.dropped > 0 && o.put(fmt.Appendf(nil, "(%d pieces of text dropped: the console is too slow)\r\n", o.dropped)) {
+			o.dropped = 0
 		}
-		select {
-		case o.ch <- text:
-		default:
+		if !o.put(text) {
 			o.dropped++
 		}
 	}
 	return len(b), nil
 }
 
-// Drain gives the consoles a moment to show what they were given.
-func (c *Consoles) Drain(limit time.Duration) {
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		c.mu.Lock()
-		left := 0
+// put queues text, if there is room for it.
+func (o *out) put(text []byte) bool {
+	o.left.Add(1)
+	select {
+	case o.ch <- text:
+		return true
+	default:
+		o.left.Add(-1)
+		return false
+	}
+}
+
+// Drain gives the consoles a moment to show what they were given: a machine
+// that ends takes with it what its serial port has not sent yet. It says
+// whether everything was sent.
+func (c *Consoles) Drain(limit time.Duration) bool {
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
 		for _, o := range c.outs {
-			left += len(o.ch)
+			for end := time.Now().Add(limit); o.left.Load() > 0 && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
+			}
 		}
-		c.mu.Unlock()
-		if left == 0 {
-			return
+		for _, o := range c.outs {
+			_ = drain(o.f) // not every console has something to wait for
 		}
+	}()
+	select {
+	case <-sent:
+		return true
+	case <-time.After(limit):
+		return false
 	}
 }
 

@@ -69,3 +69,37 @@ func TestScreen(t *testing.T) {
 		}
 	}
 }
+
+// What was given to a console is with it when Drain says so: the machine may
+// end in that moment.
+func TestDrain(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	c := Open(w, "ttyS0", t.TempDir())
+	const lines = 200
+	line := strings.Repeat("x", 1023) + "\n" // together more than a pipe holds
+	for range lines {
+		c.Write([]byte(line))
+	}
+	if c.Drain(50 * time.Millisecond) {
+		t.Fatal("drained into a console that nobody reads")
+	}
+	read := make(chan int)
+	go func() {
+		n, _ := io.Copy(io.Discard, io.LimitReader(r, lines*int64(len(line)+1)))
+		read <- int(n)
+	}()
+	if !c.Drain(time.Minute) {
+		t.Fatal("not drained in a minute")
+	}
+	if n := c.outs[0].left.Load(); n != 0 {
+		t.Errorf("%d writes left", n)
+	}
+	if n := <-read; n != lines*(len(line)+1) {
+		t.Errorf("%d bytes arrived", n)
+	}
+}
