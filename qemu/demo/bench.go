@@ -43,7 +43,7 @@ type results struct {
 	Hypervisor  string           `json:"hypervisor"`
 	Boot        pair             `json:"boot"`
 	Start       pair             `json:"start"`
-	Work        pair             `json:"startToWorkload"` // the same starts against one by hand that ends where ours does
+	Guest       pair             `json:"startToGuest"` // the same starts against one by hand that ends at the guest's PID 1
 	Sizes       map[string]int64 `json:"sizesBytes"`
 	Memory      map[string]int64 `json:"memoryKiB"`
 	Fetching    []phaseTime      `json:"phasesFetching"` // of the first start, which brings kernel, initramfs and image

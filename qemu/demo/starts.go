@@ -45,12 +45,14 @@ machines:
 
 // starts measures pairs: claim committed to first byte from the workload,
 // with everything local, against the same hypervisor with the same kernel,
-// initramfs, command line and disk, started by hand, to the guest's first
-// sign of life.
+// initramfs, command line and disk, started by hand. By hand has two ends: the
+// first word of the same workload, which is where ours ends, too, and the
+// guest's first sign of life, which is earlier by what the guest itself has to
+// do; that one is the stricter.
 func (b *bench) starts(ctx context.Context) ([]string, error) {
 	b.res.Start = pair{What: "claim committed to first byte from the workload, image local",
-		Than: "the same hypervisor, kernel, initramfs and disk by hand, to the guest's PID 1", Goal: 1.3}
-	b.res.Work = pair{What: b.res.Start.What, Than: "the same by hand, told over vsock at once what to run, to the first word of the same workload"}
+		Than: "the same hypervisor, kernel, initramfs and disk by hand, to the first word of the same workload", Goal: 1.3}
+	b.res.Guest = pair{What: b.res.Start.What, Than: "the same by hand, but only to the guest's PID 1", Goal: 1.3}
 	var argv []string
 	var config json.RawMessage
 	for round := range rounds + 1 {
@@ -104,18 +106,21 @@ func (b *bench) starts(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		b.res.Start.OursMs, b.res.Start.BaseMs = append(b.res.Start.OursMs, ours.Milliseconds()), append(b.res.Start.BaseMs, took.Ms)
+		b.res.Guest.OursMs, b.res.Guest.BaseMs = append(b.res.Guest.OursMs, ours.Milliseconds()), append(b.res.Guest.BaseMs, took.Ms)
 		if took.WorkloadMs > 0 {
-			b.res.Work.OursMs, b.res.Work.BaseMs = b.res.Start.OursMs, append(b.res.Work.BaseMs, took.WorkloadMs)
+			b.res.Start.OursMs, b.res.Start.BaseMs = b.res.Guest.OursMs, append(b.res.Start.BaseMs, took.WorkloadMs)
 		}
 	}
-	b.res.Start.finish()
-	lines := []string{fmt.Sprintf("%v ms against %v ms by hand to PID 1: %.2f times (goal %.1f)", b.res.Start.OursMs, b.res.Start.BaseMs, b.res.Start.Ratio, b.res.Start.Goal)}
-	if len(b.res.Work.BaseMs) == 0 {
-		return append(lines, "by hand to the workload: not measured, Cloud Hypervisor only"), nil
+	b.res.Guest.finish()
+	line := func(p pair, until string) string {
+		return fmt.Sprintf("%v ms against %v ms by hand to %s: %.2f times (goal %.1f)", p.OursMs, p.BaseMs, until, p.Ratio, p.Goal)
 	}
-	b.res.Work.finish()
-	return append(lines, fmt.Sprintf("and %v ms by hand to the workload's first word: %.2f times", b.res.Work.BaseMs, b.res.Work.Ratio)), nil
+	lines := []string{line(b.res.Guest, "PID 1 (the stricter)")}
+	if len(b.res.Start.BaseMs) == 0 {
+		return append(lines, "SKIP by hand to the workload: not measured, Cloud Hypervisor only"), nil
+	}
+	b.res.Start.finish()
+	return append(lines, line(b.res.Start, "the workload's first word")), nil
 }
 
 // handSocket is the hypervisor's end of the guest's vsock in a start by hand.
