@@ -244,10 +244,25 @@ func (g *guest) button() error {
 	}
 }
 
+// lastLine is how long the console has to send what was written to it.
+const lastLine = time.Second
+
 // off ends the machine. When the firmware does not, the kernel's panic does:
-// the agent hears of it.
+// the agent hears of it. What the serial port has not sent by then nobody
+// would ever read: tcdrain(3).
 func off() {
 	unix.Sync()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		if err := unix.IoctlSetInt(int(os.Stderr.Fd()), unix.TCSBRK, 1); err != nil {
+			return // not a terminal: nothing is kept back
+		}
+	}()
+	select {
+	case <-sent:
+	case <-time.After(lastLine):
+	}
 	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	panic(fmt.Sprintf("power off: %v", err))
 }
