@@ -184,11 +184,17 @@ func (n *node) lazily(ctx context.Context) error {
 
 // drivers waits until init has loaded what guests and packet filter need.
 func (n *node) drivers(ctx context.Context) error {
+	return n.ready(ctx, driversReady, "the drivers", "init loads what guests need", pollEvery)
+}
+
+// ready waits for a file that init writes; without an init there is nothing to
+// wait for.
+func (n *node) ready(ctx context.Context, file, what, detail string, every time.Duration) error {
 	if !n.link.Present() {
 		return nil
 	}
-	return wait.Until(ctx, n.log, "the drivers", "init loads what guests need", pollEvery, func() (bool, error) {
-		_, err := os.Stat(driversReady)
+	return wait.Until(ctx, n.log, what, detail, every, func() (bool, error) {
+		_, err := os.Stat(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		}

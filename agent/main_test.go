@@ -47,7 +47,8 @@ func (c *console) Write(p []byte) (int, error) {
 	return c.b.Write(p)
 }
 
-func (c *console) wait(t *testing.T, text string) {
+// wait waits for a text and returns all that was said until then.
+func (c *console) wait(t *testing.T, text string) string {
 	t.Helper()
 	limit := time.After(60 * time.Second)
 	for {
@@ -55,7 +56,7 @@ func (c *console) wait(t *testing.T, text string) {
 		all := c.b.String()
 		c.mu.Unlock()
 		if strings.Contains(all, text) {
-			return
+			return all
 		}
 		select {
 		case <-c.new:
@@ -183,6 +184,14 @@ func TestProcess(t *testing.T) {
 		}
 	}
 	word(initlink.Alive)
+	// It is started before the first drivers are loaded, and looks at nothing
+	// until they are.
+	if all := out.wait(t, `msg="waiting for the first drivers"`); strings.Contains(all, "msg=seed") {
+		t.Errorf("it did not wait for the first drivers:\n%s", all)
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, bootReady), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	out.wait(t, `msg="following the ledger"`)
 	out.wait(t, "msg=enrolled")
 	if nodes := log.State().Nodes(); len(nodes) != 1 || nodes[0].Name != "n1" || nodes[0].Image != "zos test" {

@@ -38,7 +38,9 @@ const (
 	// runDir holds what a restarted agent needs; it is a tmpfs.
 	runDir     = "/run/zos"
 	resolvConf = "/etc/resolv.conf"
-	// driversReady appears when init has loaded what guests need.
+	// bootReady appears when init has loaded what a boot needs, driversReady when
+	// it has loaded what guests need.
+	bootReady    = "/run/boot-ready"
 	driversReady = "/run/drivers-ready"
 
 	// Limits after which a silent loop costs the agent its heartbeat. Waits in
@@ -50,6 +52,7 @@ const (
 	endTime   = 75 * time.Second
 	saveClock = time.Minute
 	pollEvery = 20 * time.Millisecond
+	bootEvery = 2 * time.Millisecond // in the way of every boot
 	// clockAhead is the kind of the incident that tells of a clock that was.
 	clockAhead   = "clock-ahead"
 	dialTimeout  = 5 * time.Second
@@ -108,6 +111,9 @@ func run(ctx context.Context, log *slog.Logger, board *wait.Board) error {
 	}
 	n.start()
 	go n.tell(ctx, board)
+	if err := n.ready(ctx, bootReady, "the first drivers", "init loads what a boot needs", bootEvery); err != nil {
+		return err
+	}
 	if n.seed, err = seed.Load(ctx, part("seed")); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/kernel/kmod"
 	"github.com/zos-node/zos/kernel/modules"
 )
 
@@ -35,7 +36,7 @@ func Guest(k *kernel.Linux, init []byte) ([]byte, []modules.Module, error) {
 		}
 		for j, m := range all[len(chosen):] {
 			// Loaded in the order of their names.
-			t.File(fmt.Sprintf("modules/%s/%03d-%s.ko", stage.Name, len(chosen)+j, m.Name), 0o644, modules.Unsigned(m.Data))
+			t.File(fmt.Sprintf("modules/%s/%03d-%s.ko", stage.Name, len(chosen)+j, m.Name), 0o644, kmod.Unsigned(m.Data))
 		}
 		chosen = all
 	}

@@ -41,6 +41,10 @@ const (
 	memoryLimit = 10 << 20
 	// guests is the cgroup below which every VM has its own.
 	guests = "/sys/fs/cgroup/zos"
+	// bootReady appears when the drivers that the agent starts with are loaded
+	// and the machine's disks are known to be one node's. The agent is started
+	// before, and waits for it: a Go program needs its time, too.
+	bootReady = "/run/boot-ready"
 	// driversReady appears when every driver is loaded.
 	driversReady = "/run/drivers-ready"
 	// agentTime is how long the agent has for ending its guests.
@@ -119,12 +123,19 @@ func (n *node) boot(mounted error) error {
 		"Take the words out where they are added: firmware, SMBIOS strings, hypervisor, or boot menu.", err); err != nil {
 		return err
 	}
-	if err := fault("SYSCTL", "the kernel's settings", "every setting of the table in init", report, n.sysctls()); err != nil {
+	if err := fault("SYSCTL", "the kernel's settings", "every setting of the table in init", report, n.sysctls(sysctls)); err != nil {
 		return err
 	}
 	if err := memory.Set(); err != nil {
 		n.log.Warn("the kernel holds back more memory than it needs to", "err", err)
 	}
+	n.reaper = reap.New(func(s reap.Status) { n.log.Debug("orphan ended", "pid", s.PID, "how", s.String()) })
+	n.signals()
+	n.agent = &supervise.Child{
+		Path: "/bin/agent", Env: []string{"PATH=/bin", "HOME=/run/zos", "GOMEMLIMIT=48MiB", "GOTRACEBACK=single"},
+		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked, Told: n.board.told, Ended: n.agentEnded, Score: agentScore,
+	}
+	n.guard("agent", func() { n.agent.Run(n.running) })
 	index, err := openIndex()
 	if err == nil {
 		err = n.drivers(index, devices.Early(index.Boot(), slices.Concat(index.Late(), index.Waiting())))
@@ -136,13 +147,12 @@ func (n *node) boot(mounted error) error {
 	if err := n.twins(); err != nil {
 		return err
 	}
-	n.reaper = reap.New(func(s reap.Status) { n.log.Debug("orphan ended", "pid", s.PID, "how", s.String()) })
-	n.signals()
-	n.agent = &supervise.Child{
-		Path: "/bin/agent", Env: []string{"PATH=/bin", "HOME=/run/zos", "GOMEMLIMIT=48MiB", "GOTRACEBACK=single"},
-		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked, Told: n.board.told, Ended: n.agentEnded, Score: agentScore,
+	if err := fault("RUN", "the folder of what runs", "a file in /run", report, os.WriteFile(bootReady, nil, 0o644)); err != nil {
+		return err
 	}
-	n.guard("agent", func() { n.agent.Run(n.running) })
+	if err := fault("SYSCTL", "the kernel's settings", "every setting of the table in init", report, n.sysctls(slowSysctls)); err != nil {
+		return err
+	}
 	n.operators()
 	n.faults()
 	for _, extra := range extras {
@@ -224,12 +234,16 @@ func (n *node) guard(what string, f func()) {
 // sysctls of a node; only what a kernel does not have is passed over.
 var sysctls = [][2]string{
 	{"kernel/panic", "10"}, {"kernel/panic_on_oops", "1"}, {"kernel/kptr_restrict", "2"}, {"kernel/dmesg_restrict", "1"},
-	{"kernel/kexec_load_disabled", "1"}, {"kernel/unprivileged_bpf_disabled", "1"}, {"kernel/sysrq", "0"}, {"kernel/core_pattern", "|/bin/false"},
+	{"kernel/kexec_load_disabled", "1"}, {"kernel/unprivileged_bpf_disabled", "1"}, {"kernel/core_pattern", "|/bin/false"},
 	{"fs/protected_symlinks", "1"}, {"fs/protected_hardlinks", "1"}, {"fs/suid_dumpable", "0"}, {"vm/overcommit_memory", "1"},
 }
 
-func (n *node) sysctls() error {
-	for _, s := range sysctls {
+// slowSysctls are set when the agent need not wait for them: the kernel takes
+// its key handler from every keyboard, which takes longer than all others.
+var slowSysctls = [][2]string{{"kernel/sysrq", "0"}}
+
+func (n *node) sysctls(table [][2]string) error {
+	for _, s := range table {
 		err := os.WriteFile("/proc/sys/"+s[0], []byte(s[1]), 0)
 		if errors.Is(err, os.ErrNotExist) {
 			n.log.Info("this kernel has no such setting", "name", s[0])

@@ -16,11 +16,14 @@ const (
 	linksMax = 16
 	listMax  = 8
 	vlanMax  = 4094
+	// A counted repetition would be compiled to as many states, in every boot.
+	linkNameMax = 15 // IFNAMSIZ, without the end
+	hostNameMax = 253
 )
 
 var (
-	linkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`) // IFNAMSIZ
-	hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+	linkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 )
 
 func (n *Network) validate(path string) error {
@@ -30,7 +33,7 @@ func (n *Network) validate(path string) error {
 	}
 	for i, l := range n.Links {
 		hw, err := net.ParseMAC(l)
-		if mac := err == nil && len(hw) == macLen && hw.String() == l; !mac && !linkName.MatchString(l) {
+		if mac := err == nil && len(hw) == macLen && hw.String() == l; !mac && (len(l) > linkNameMax || !linkName.MatchString(l)) {
 			return strict.Errorf(strict.Index(at("links"), i), "is %q, want an address such as 52:54:00:12:34:56 or a name such as eth0", l)
 		}
 		if slices.Contains(n.Links[:i], l) {
@@ -63,7 +66,7 @@ func (n *Network) validate(path string) error {
 		}
 	}
 	for i, h := range n.NTP {
-		if a, err := netip.ParseAddr(h); (err != nil || a.Zone() != "") && !hostName.MatchString(h) {
+		if a, err := netip.ParseAddr(h); (err != nil || a.Zone() != "") && (len(h) > hostNameMax || !hostName.MatchString(h)) {
 			return strict.Errorf(strict.Index(at("ntp"), i), "is %q, want an IP address or a host name", h)
 		}
 	}

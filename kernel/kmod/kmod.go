@@ -23,31 +23,6 @@ var ErrUnknown = errors.New("no such module in this image")
 // ErrNoDevice says that a module found no hardware that it is for.
 var ErrNoDevice = errors.New("module is not for this machine")
 
-// Insert loads one file. A module that is there already is no error. One that
-// is compressed (.ko.xz) is unpacked by the kernel, which then checks the same
-// signature.
-func Insert(file string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return fmt.Errorf("module: %w", err)
-	}
-	defer f.Close()
-	flags := 0
-	if strings.HasSuffix(file, packed) {
-		flags = unix.MODULE_INIT_COMPRESSED_FILE
-	}
-	err = unix.FinitModule(int(f.Fd()), "", flags)
-	switch {
-	case err == nil, errors.Is(err, unix.EEXIST):
-		return nil
-	case flags != 0 && errors.Is(err, unix.EOPNOTSUPP):
-		return fmt.Errorf("load module %s: %w: this kernel unpacks no modules", filepath.Base(file), err)
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EIO):
-		return fmt.Errorf("%s: %w (%w)", filepath.Base(file), ErrNoDevice, err)
-	}
-	return fmt.Errorf("load module %s: %w", filepath.Base(file), err)
-}
-
 // alias is one pattern; literal is its start up to the first character that
 // stands for others, which spares most of them the whole comparison.
 type alias struct{ literal, pattern, module string }
@@ -64,6 +39,7 @@ type Index struct {
 	wait    []string
 	builtin map[string]bool
 	loaded  map[string]error // what Load came to
+	files   map[string]error // what insert came to
 	insert  func(file string) error
 }
 
@@ -71,7 +47,7 @@ type Index struct {
 func Open(dir string) (*Index, error) {
 	x := &Index{
 		dir: dir, file: map[string]string{}, deps: map[string][]string{}, soft: map[string][]string{},
-		builtin: map[string]bool{}, loaded: map[string]error{}, insert: Insert,
+		builtin: map[string]bool{}, loaded: map[string]error{}, files: map[string]error{}, insert: Insert,
 	}
 	for name, take := range map[string]func(line string){
 		"modules.dep": x.takeDep, "modules.alias": x.takeAlias, "modules.softdep": x.takeSoft,
@@ -176,11 +152,23 @@ func (x *Index) loadNow(module string) error {
 		}
 	}
 	for _, dep := range append(x.deps[module][:len(x.deps[module]):len(x.deps[module])], own) {
-		if err := x.insert(filepath.Join(x.dir, filepath.FromSlash(dep))); err != nil {
+		if err := x.once(dep); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// once inserts a file that no module before has needed. The kernel would say
+// that it is there already, but only after it has unpacked it and checked its
+// signature.
+func (x *Index) once(file string) error {
+	err, tried := x.files[file]
+	if !tried {
+		err = x.insert(filepath.Join(x.dir, filepath.FromSlash(file)))
+		x.files[file] = err
+	}
+	return err
 }
 
 // Wanted is a module that somebody needs at a moment of his own.

@@ -73,6 +73,45 @@ func TestLoadOrder(t *testing.T) {
 	}
 }
 
+// What two modules need is inserted once: the kernel would check it again
+// before it says that it is there.
+func TestSharedNeedsAreInsertedOnce(t *testing.T) {
+	x, got := index(t)
+	for _, name := range []string{"z_x", "a", "b"} {
+		if err := x.Load(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(*got)
+	if all := *got; len(slices.Compact(slices.Clone(all))) != len(all) {
+		t.Errorf("inserted %v", all)
+	}
+}
+
+func TestInsists(t *testing.T) {
+	for name, c := range map[string]struct {
+		lockdown, enforce string
+		want              bool
+	}{
+		"not locked down":                {"[none] integrity confidentiality\n", "N\n", false},
+		"Secure Boot":                    {"none [integrity] confidentiality\n", "N\n", true},
+		"told to on its command line":    {"[none] integrity confidentiality\n", "Y\n", true},
+		"a kernel without lockdown":      {"", "N\n", true},
+		"a kernel without the parameter": {"[none] integrity confidentiality\n", "", true},
+	} {
+		got := insists(func(file string) ([]byte, error) {
+			text := map[string]string{lockdown: c.lockdown, enforce: c.enforce}[file]
+			if text == "" {
+				return nil, os.ErrNotExist
+			}
+			return []byte(text), nil
+		})
+		if got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestLoadAnswers(t *testing.T) {
 	x, _ := index(t)
 	if err := x.Load("ext4"); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/kernel"
+	"github.com/zos-node/zos/kernel/kmod"
 	"github.com/zos-node/zos/kernel/modules"
 	"github.com/zos-node/zos/qemu"
 )
@@ -87,7 +88,7 @@ func initramfs(ctx context.Context, t *testing.T, o qemu.Options) {
 		tree.Dir(d, 0o755)
 	}
 	for i, x := range chosen {
-		tree.File(fmt.Sprintf("%s/%03d-%s.ko", moduleDir[1:], i, x.Name), 0o644, modules.Unsigned(x.Data))
+		tree.File(fmt.Sprintf("%s/%03d-%s.ko", moduleDir[1:], i, x.Name), 0o644, kmod.Unsigned(x.Data))
 	}
 	build := func(args ...string) []byte {
 		t.Helper()
