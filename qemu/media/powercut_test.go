@@ -25,7 +25,7 @@ const cuts = 20
 // runs the update.
 func TestUpdatePowerCuts(t *testing.T) {
 	whole(t)
-	f := newFleet(t)
+	f := newFleet(t, nil)
 	images := f.two()
 	size := int64(len(images["1.1"]))
 	for i := range cuts {
@@ -45,7 +45,7 @@ func TestUpdatePowerCuts(t *testing.T) {
 // just blessed.
 func TestUpdateCutsBehindTheWrite(t *testing.T) {
 	whole(t)
-	f := newFleet(t)
+	f := newFleet(t, nil)
 	images := f.two()
 	for _, line := range []string{`msg="the machine starts again"`, `msg="this image is on trial"`, `msg="this image is blessed"`} {
 		f.on()

@@ -17,6 +17,7 @@ import (
 	"github.com/zos-node/zos/agent/update/fat/fattest"
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/image/fat32"
+	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/qemu"
 	"github.com/zos-node/zos/qemu/ledgerproc"
 )
@@ -36,22 +37,24 @@ type fleet struct {
 	store  string
 	disk   string
 	vars   string
-	uki    image.UKI // version 1.0, to make others from
+	uki    image.UKI          // version 1.0, to make others from
+	maker  *secureboot.Signer // of images; nil: they are not signed, and Secure Boot is off
 	m      *qemu.Machine
 	starts int
 }
 
-// newFleet flashes version 1.0; the node is not started yet.
-func newFleet(t *testing.T) *fleet {
+// newFleet flashes version 1.0, signed by a maker if there is one; the node is
+// not started yet.
+func newFleet(t *testing.T, maker *secureboot.Signer) *fleet {
 	t.Helper()
-	f := &fleet{t: t, l: ledgerproc.Start(t, origin, 500)}
+	f := &fleet{t: t, l: ledgerproc.Start(t, origin, 500), maker: maker}
 	f.store, f.disk, f.vars = f.l.File("store"), f.l.File("disk.img"), f.l.File("vars.fd")
 	if err := os.Mkdir(f.store, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	mirror, _ := serve(t, f.store)
 	r := request(t, updateBoard, f.l.File("image"))
-	r.Version, r.Hypervisor, r.Root = "1.0", image.FindHypervisor, f.l.RootEnvelope()
+	r.Version, r.Hypervisor, r.Root, r.Keys = "1.0", image.FindHypervisor, f.l.RootEnvelope(), maker
 	r.Seed = f.l.Seed("edge", "--mirror", fmt.Sprintf("http://%s:%d", ledgerproc.Gateway, mirror))
 	if _, err := image.Build(context.Background(), r); err != nil {
 		t.Fatal(err)
@@ -73,9 +76,22 @@ func newFleet(t *testing.T) *fleet {
 	return f
 }
 
-// release makes another version of the same image, altered by edit, and rolls
-// it out.
+// release makes another version of the same image, altered by edit, signs it if
+// there is a maker, and rolls it out.
 func (f *fleet) release(version string, edit func(*image.UKI, *image.Tree)) {
+	f.t.Helper()
+	b := f.build(version, edit)
+	if f.maker != nil {
+		var err error
+		if b, err = f.maker.DB.Sign(b); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	f.publish(version, b)
+}
+
+// build makes a UKI that nobody has signed.
+func (f *fleet) build(version string, edit func(*image.UKI, *image.Tree)) []byte {
 	f.t.Helper()
 	u, more := f.uki, image.Patch()
 	u.OSRel = image.OSRelease(version, updateBoard)
@@ -93,6 +109,12 @@ func (f *fleet) release(version string, edit func(*image.UKI, *image.Tree)) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	return b
+}
+
+// publish releases a UKI and rolls it out.
+func (f *fleet) publish(version string, b []byte) {
+	f.t.Helper()
 	name := f.l.File("node-" + version + ".uki")
 	if err := os.WriteFile(name, b, 0o644); err != nil {
 		f.t.Fatal(err)
@@ -106,7 +128,7 @@ func (f *fleet) release(version string, edit func(*image.UKI, *image.Tree)) {
 func (f *fleet) on() {
 	f.t.Helper()
 	f.starts++
-	f.m = start(f.t, qemu.Options{Disk: f.disk, UEFI: &qemu.UEFI{Bus: "virtio", Keep: f.vars, Write: true}})
+	f.m = start(f.t, qemu.Options{Disk: f.disk, UEFI: &qemu.UEFI{Bus: "virtio", Keep: f.vars, Write: true, Secure: f.maker != nil}})
 }
 
 // off takes its power away.
@@ -165,7 +187,7 @@ func (f *fleet) until(result string) update {
 // go back to Y, which says so on the ledger; Z.
 func TestUpdate(t *testing.T) {
 	whole(t)
-	f := newFleet(t)
+	f := newFleet(t, nil)
 	f.on()
 	says(t, f.m, `msg="following the ledger"`)
 	f.release("1.1", nil)
