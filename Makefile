@@ -6,6 +6,9 @@
 BOARD ?= qemu-x86_64
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath
+# Where Debian puts sgdisk, nft and their like, which an ordinary user of sudo
+# does not have in his path.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export FUZZTIME ?= 60s
 export FUZZ
 

@@ -32,6 +32,8 @@ func shop() *Plan {
 	}
 }
 
+const licence = "# SPDX-License-Identifier: Apache-2.0\n" // first line of the golden files
+
 func TestRulesGolden(t *testing.T) {
 	for name, r := range map[string]Ruleset{
 		"base.nft":      Rules("eth0", nil),
@@ -40,7 +42,7 @@ func TestRulesGolden(t *testing.T) {
 	} {
 		path := "testdata/" + name
 		if *update {
-			if err := os.WriteFile(path, []byte(r.String()), 0o600); err != nil {
+			if err := os.WriteFile(path, []byte(licence+r.String()), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -48,7 +50,7 @@ func TestRulesGolden(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.String() != string(want) {
+		if licence+r.String() != string(want) {
 			t.Errorf("%s differs:\n%s", name, r)
 		}
 	}

@@ -119,7 +119,7 @@ func (c *chain) run(ctx context.Context) error {
 	c.steps.total = len(todo)
 	for _, s := range todo {
 		if err := c.steps.do(ctx, s.name, s.f); err != nil {
-			return errors.Join(err, b.end())
+			return errors.Join(c.because(ctx, err), b.end())
 		}
 	}
 	if err := b.end(); err != nil {
@@ -132,6 +132,25 @@ func (c *chain) run(ctx context.Context) error {
 	c.lookAround()
 	<-ctx.Done()
 	return nil
+}
+
+// because finds the server whose end explains a failure: what depends on it
+// only says that it cannot be reached.
+func (c *chain) because(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	for _, s := range []*server{c.ledger, c.mirror} {
+		if !s.gone() {
+			continue
+		}
+		if c.node != nil {
+			c.node.goodbye = orphanGoodbye
+		}
+		return &problem{what: s.name + " has ended meanwhile", expected: "a server that runs until this one stops it", todo: "read " + s.log,
+			err: fmt.Errorf("%w\n%s\nso that %w", orExit(s.err), tailFile(s.log, 10), err)}
+	}
+	return err
 }
 
 // close ends what runs, the node first: it depends on the others.

@@ -55,21 +55,31 @@ func run(ctx context.Context) int {
 	c.steps = steps{out: os.Stdout}
 	first := c
 	err = c.run(ctx)
-	c.close()
 	if err != nil && ctx.Err() == nil && c.emulatorBroke() {
+		c.close()
 		// Told apart from a failure of ours, tried once more, and said.
 		fmt.Fprintf(os.Stdout, "\nThe emulator broke the node's kernel (a known race of QEMU without KVM, not of zos). Once more, from the start.\n\n")
 		first.locked = c.locked
 		c = first
 		err = c.run(ctx)
-		c.close()
+	}
+	// The reason comes first: to end a node in order takes its time.
+	interrupted := errors.Is(err, context.Canceled)
+	if err != nil && !interrupted {
+		explain(os.Stderr, err)
+	}
+	if err != nil || c.stay {
+		fmt.Fprintln(os.Stdout, "\nstopping what was started")
+	}
+	c.close()
+	if err != nil || c.stay {
+		fmt.Fprintln(os.Stdout, "everything that was started has been stopped")
 	}
 	switch {
-	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stdout, "\ninterrupted; everything that was started has been stopped")
+	case interrupted:
+		fmt.Fprintln(os.Stdout, "interrupted")
 		return 130
 	case err != nil:
-		explain(os.Stderr, err)
 		return 1
 	}
 	return 0

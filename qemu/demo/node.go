@@ -27,6 +27,8 @@ const (
 	pageLimit = 30 * time.Second
 	// nodeGoodbye is more than what zos node run gives the node's guests.
 	nodeGoodbye = 75 * time.Second
+	// orphanGoodbye is for a node without a ledger, which would wait for one.
+	orphanGoodbye = 3 * time.Second
 )
 
 // historyInfo is the part of `zos history --json` that the demo reads.

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -88,8 +90,22 @@ func (s *steps) waits(what string, last func() string) (stop func()) {
 func explain(w io.Writer, err error) {
 	fmt.Fprintf(w, "\nFAILED  %v\n", err)
 	var p *problem
-	if errors.As(err, &p) {
-		fmt.Fprintf(w, "expected  %s\n", p.expected)
-		fmt.Fprintf(w, "do        %s\n", p.todo)
+	if !errors.As(err, &p) {
+		p = ordinary(err)
 	}
+	fmt.Fprintf(w, "expected  %s\n", p.expected)
+	fmt.Fprintf(w, "do        %s\n", p.todo)
+}
+
+// ordinary is what can be said of an error that no step foresaw.
+func ordinary(err error) *problem {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return &problem{expected: "a folder that this user may write to", todo: "see who owns the path above, and whether it or its file system was made read-only; then run it again"}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &problem{expected: "room for the images: 3 GB", todo: "make room, or choose another folder (build/bin/demo -dir DIR)"}
+	case errors.Is(err, fs.ErrNotExist):
+		return &problem{expected: "the files that the steps before have written", todo: "run it again from the start; if something removes files below build/, stop that first"}
+	}
+	return &problem{expected: "a step that succeeds", todo: "run it again; if it fails once more, this is a fault of zos: keep build/run and report it"}
 }

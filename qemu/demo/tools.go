@@ -73,6 +73,7 @@ func guard(cmd *exec.Cmd) {
 // server is a long-running child that said that it is ready.
 type server struct {
 	name string
+	log  string // its output
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the child is gone
 	err  error         // of Wait; read after done
@@ -101,7 +102,7 @@ func startServer(ctx context.Context, log string, ready sign, limit time.Duratio
 		f.Close()
 		return nil, nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	s := &server{name: strings.Join(append([]string{filepath.Base(name)}, args[:min(2, len(args))]...), " "), cmd: cmd, done: make(chan struct{})}
+	s := &server{name: strings.Join(append([]string{filepath.Base(name)}, args[:min(2, len(args))]...), " "), log: log, cmd: cmd, done: make(chan struct{})}
 	matched, copied := make(chan []string, 1), make(chan struct{})
 	go func() {
 		defer close(copied)
@@ -146,6 +147,19 @@ func orExit(err error) error {
 		return errors.New("exit code 0")
 	}
 	return err
+}
+
+// gone says whether the child has ended.
+func (s *server) gone() bool {
+	if s == nil {
+		return false
+	}
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // stop asks the child to end, asks again when its time is over (a node then

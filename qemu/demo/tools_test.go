@@ -5,9 +5,11 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -66,5 +68,48 @@ echo "zos: no such folder" >&2; exit 4`)}
 	var p *problem
 	if !errors.As(err, &p) || strings.ContainsAny(p.expected, `\(+`) || !strings.Contains(err.Error(), "no such folder") {
 		t.Errorf("%v, %+v", err, p)
+	}
+}
+
+// TestTheReasonIsTheServersEnd: when a server has died, whatever failed for it
+// is told as that.
+func TestTheReasonIsTheServersEnd(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "ledger.log")
+	if err := os.WriteFile(log, []byte("its last words\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	failed := errors.New("connection refused")
+	done := make(chan struct{})
+	c := &chain{ledger: &server{name: "zos ledger serve", log: log, done: done}, node: &server{}}
+	if err := c.because(t.Context(), failed); err != failed {
+		t.Errorf("it runs, but: %v", err)
+	}
+	close(done)
+	var out bytes.Buffer
+	explain(&out, c.because(t.Context(), failed))
+	for _, want := range []string{"zos ledger serve has ended meanwhile", "its last words", "connection refused", "do        read " + log} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if c.node.goodbye != orphanGoodbye {
+		t.Error("the node is waited for as if there were a ledger")
+	}
+}
+
+// TestEveryFailureHasAdvice: what no step foresaw is told with what was
+// expected and what to do, too.
+func TestEveryFailureHasAdvice(t *testing.T) {
+	for want, err := range map[string]error{
+		"made read-only":        &os.PathError{Op: "unlinkat", Path: "build/run/x", Err: syscall.EPERM},
+		"make room":             fmt.Errorf("write: %w", syscall.ENOSPC),
+		"run it again from the": os.ErrNotExist,
+		"report it":             errors.New("something else"),
+	} {
+		var out bytes.Buffer
+		explain(&out, fmt.Errorf("step 1: %w", err))
+		if s := out.String(); !strings.Contains(s, want) || !strings.Contains(s, "expected  ") {
+			t.Errorf("%v:\n%s", err, s)
+		}
 	}
 }
