@@ -4,7 +4,6 @@ package main
 
 import (
 	"archive/tar"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,6 +20,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/gzip"
+
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/kernel/debian"
 )
@@ -36,7 +37,7 @@ var recipes = []recipe{
 	{"nginx", []string{"base-files", "nginx"}},
 	{"python", []string{"base-files", "python3", "python3-numpy", "python3-requests"}},
 	{"postgres", []string{"base-files", "postgresql"}},
-	{"large", []string{"base-files", "gcc", "g++", "golang-go", "clang", "openjdk-21-jdk-headless"}},
+	{"large", []string{"base-files", "golang-go", "openjdk-21-jdk-headless"}},
 }
 
 // made is an image as an OCI layout.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -229,13 +230,11 @@ func (c *side) ours(ctx context.Context, p program, trace []int) (a answer, touc
 	if err := s.Ready(ctx); err != nil {
 		return a, nil, err
 	}
-	if _, err := run(ctx, "mount", "-t", "erofs", "-o", "loop,ro", s.Path(), root); err != nil {
+	unmount, err := mountLike(ctx, s.Path(), root)
+	defer func() { err = errors.Join(err, unmount()) }()
+	if err != nil {
 		return a, nil, err
 	}
-	defer func() {
-		_, uerr := run(context.WithoutCancel(ctx), "umount", root)
-		err = errors.Join(err, uerr)
-	}()
 	a, err = start(ctx, root, p, begin, func() int64 { return c.mirror.bytes.Load() - before })
 	if err != nil {
 		return a, nil, err
@@ -243,6 +242,38 @@ func (c *side) ours(ctx context.Context, p program, trace []int) (a answer, touc
 	const told = time.Second // the server says what was read twice in that time
 	time.Sleep(told)
 	return a, s.Touched(), nil
+}
+
+// guestReadAhead is what a guest's kernel reads ahead of a disk, in KiB. Newer
+// kernels than the guests' read a loop device twenty times as far ahead, and all
+// of that would be waited for.
+const guestReadAhead = "128"
+
+// mountLike mounts an image as a guest would read it. What it gives to undo it is
+// to be called whatever happens.
+func mountLike(ctx context.Context, path, root string) (undo func() error, err error) {
+	var undos [][]string
+	undo = func() (err error) {
+		for _, argv := range slices.Backward(undos) {
+			_, uerr := run(context.WithoutCancel(ctx), argv...)
+			err = errors.Join(err, uerr)
+		}
+		return err
+	}
+	p, err := run(ctx, "losetup", "--find", "--show", "--read-only", path)
+	if err != nil {
+		return undo, err
+	}
+	dev := strings.TrimSpace(string(p.out))
+	undos = append(undos, []string{"losetup", "--detach", dev})
+	if err := os.WriteFile(filepath.Join("/sys/class/block", filepath.Base(dev), "queue/read_ahead_kb"), []byte(guestReadAhead), 0); err != nil {
+		return undo, err
+	}
+	if _, err := run(ctx, "mount", "-t", "erofs", "-o", "ro", dev, root); err != nil {
+		return undo, err
+	}
+	undos = append(undos, []string{"umount", root})
+	return undo, nil
 }
 
 // theirs copies, unpacks and starts.

@@ -23,6 +23,32 @@ type growth struct {
 	// growth is linear.
 	PerFileUs int64 `json:"perFileUs"`
 	PerMiBUs  int64 `json:"perMiBUs"`
+	// Times is the time per file, or per byte, by that of the smaller one before
+	// it in its series: 1 is linear, less is what does not grow being shared by
+	// more. The first of a series has none.
+	Times float64 `json:"times,omitempty"`
+	Goal  string  `json:"goal"`
+	Holds bool    `json:"holds"`
+}
+
+// What linear means: noise and a page cache are allowed that much.
+const (
+	growthTimes  = 1.25
+	growthMemory = 256 << 10 // KiB
+)
+
+// hold compares a conversion with the one before it in its series, of files or
+// of bytes.
+func (g *growth) hold(before *growth) {
+	g.Goal = fmt.Sprintf("<= %.2f times per unit, <= %d MiB", growthTimes, growthMemory>>10)
+	switch {
+	case before == nil:
+	case g.Files > before.Files:
+		g.Times = float64(g.PerFileUs) / float64(max(before.PerFileUs, 1))
+	default:
+		g.Times = float64(g.PerMiBUs) / float64(max(before.PerMiBUs, 1))
+	}
+	g.Holds = g.Times <= growthTimes && g.KiB <= growthMemory
 }
 
 // grow converts images of more and more files, and of larger and larger ones.
@@ -31,12 +57,13 @@ func (b *bench) grow(ctx context.Context, largest int64) error {
 		files int
 		each  int64
 	}
-	series := []size{{1000, 1000}, {10_000, 1000}, {100_000, 1000}}
+	files := []size{{1000, 1000}, {10_000, 1000}, {100_000, 1000}}
+	var bytes []size
 	for total := int64(10 << 20); total < largest; total *= 10 {
-		series = append(series, size{8, total / 8})
+		bytes = append(bytes, size{8, total / 8})
 	}
-	series = append(series, size{8, largest / 8})
-	for _, s := range series {
+	bytes = append(bytes, size{8, largest / 8})
+	for i, s := range append(files, bytes...) {
 		fmt.Printf("== growth: %d files of %d bytes\n", s.files, s.each)
 		work := b.path("work")
 		if err := clearAll(work); err != nil {
@@ -52,8 +79,14 @@ func (b *bench) grow(ctx context.Context, largest int64) error {
 		}
 		g := growth{Files: s.files, Bytes: int64(s.files) * s.each, Ms: p.took.Milliseconds(), CPUMs: p.cpu.Milliseconds(), KiB: p.kib}
 		g.PerFileUs, g.PerMiBUs = g.CPUMs*1000/int64(g.Files), (g.CPUMs*1000)<<20/max(g.Bytes, 1)
+		var before *growth
+		if i != 0 && i != len(files) {
+			before = &b.res.Growth[len(b.res.Growth)-1]
+		}
+		g.hold(before)
 		b.res.Growth = append(b.res.Growth, g)
-		fmt.Printf("   %d ms, %d ms on a processor, %d MiB\n", g.Ms, g.CPUMs, g.KiB>>10)
+		fmt.Printf("   %d ms, %d ms on a processor: %d us a file, %d us a MiB, %.2f times that of the one before; %d MiB (goal %s)\n",
+			g.Ms, g.CPUMs, g.PerFileUs, g.PerMiBUs, g.Times, g.KiB>>10, g.Goal)
 	}
 	return clearAll(b.path("work"))
 }

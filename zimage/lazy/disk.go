@@ -37,8 +37,9 @@ type Options struct {
 	Have []bool
 	// Trace lists chunks that are wanted first, in this order.
 	Trace []int
-	// Calm is how long no read must have waited before Fill fetches what is not
-	// in Trace: a start has the line to itself.
+	// Calm is how long no read must have waited, or come to a chunk for the first
+	// time, before Fill fetches what is not in Trace: a start has the line to
+	// itself, also one along a trace, which waits for nothing.
 	Calm time.Duration
 	// Parallel is how many chunks are fetched at once that nobody waits for.
 	Parallel int
@@ -64,7 +65,7 @@ type Disk struct {
 	runs    *runs
 	wanted  chan struct{} // holds one when runs has something to fetch
 	waits   int           // reads that wait
-	waited  time.Time     // when the last of them began or ended
+	active  time.Time     // when the last of them began or ended, or came to something new
 	err     error
 	failed  chan struct{}
 	whole   chan struct{}
@@ -83,7 +84,7 @@ func New(m zimage.Manifest, file File, get Get, opt Options) (*Disk, error) {
 		return nil, fmt.Errorf("lazy disk: deadline %v, %d chunks of %d", opt.Deadline, len(opt.Have), n)
 	}
 	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n), traced: make([]bool, n),
-		flights: map[int]*flight{}, runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
+		flights: map[int]*flight{}, active: time.Now(), runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
 	for i := range opt.Have {
 		if d.have[i] = opt.Have[i]; d.have[i] {
 			d.missing--
@@ -175,7 +176,7 @@ func (d *Disk) touch(i int) {
 	if d.touched[i] {
 		return
 	}
-	d.touched[i] = true
+	d.touched[i], d.active = true, time.Now()
 	d.trace = append(d.trace, i)
 	coming := func(k int) bool { return d.have[k] || d.flights[k] != nil || d.traced[k] }
 	d.runs.read(i, !coming(i), coming)
@@ -227,7 +228,7 @@ func (d *Disk) waiting(n int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.waits += n
-	d.waited = time.Now()
+	d.active = time.Now()
 	return -n
 }
 

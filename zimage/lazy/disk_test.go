@@ -285,6 +285,26 @@ func TestCalm(t *testing.T) {
 	}
 }
 
+// TestNewIsNotCalm: a start along a trace waits for nothing, and still goes on as
+// long as it comes to what it has not read.
+func TestNewIsNotCalm(t *testing.T) {
+	o := newOrigin(t)
+	have := make([]bool, len(o.m.Chunks))
+	for i := range have {
+		have[i] = true
+	}
+	d, _ := o.open(t, Options{Have: have})
+	for _, again := range []bool{false, true} {
+		d.active = time.Time{}
+		if !d.Ready(o.m.Chunks[5].Off, 1) {
+			t.Fatal("a chunk that is there is not ready")
+		}
+		if d.active.IsZero() != again {
+			t.Errorf("read again: %v, something happened: %v", again, !d.active.IsZero())
+		}
+	}
+}
+
 // TestFollows: who reads a part of a file gets what follows it early, a little
 // at a time, and nothing of what follows the file.
 func TestFollows(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 )
 
 // Fill fetches everything: the trace first, then what follows reads in their
-// files, then, when no read waits, the rest. It returns when the disk is whole,
+// files, then, when it is calm, the rest. It returns when the disk is whole,
 // has failed, or the context ends; what is under way then arrives, or ends with
 // the disk.
 func (d *Disk) Fill(ctx context.Context) error {
@@ -73,12 +73,12 @@ func (d *Disk) following() (int, bool) {
 	return d.runs.next()
 }
 
-// calm waits until no read has waited for a while, and says so; false is that
+// calm waits until nothing has happened for a while, and says so; false is that
 // something is wanted before.
 func (d *Disk) calm(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		d.mu.Lock()
-		left := d.opt.Calm - time.Since(d.waited)
+		left := d.opt.Calm - time.Since(d.active)
 		if d.waits > 0 {
 			left = d.opt.Calm
 		}

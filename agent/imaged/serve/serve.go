@@ -29,8 +29,9 @@ const (
 	// ahead is how many chunks that nobody waits for are fetched at once: what
 	// somebody waits for shares the line with them.
 	ahead = 8
-	// calm is how long nobody must have waited before the rest is fetched.
-	calm = 300 * time.Millisecond
+	// calm is how long nothing new must have been read before the rest is fetched: a
+	// program that starts reads, and then works on what it has read.
+	calm = time.Second
 	// headChunks of the trace are there before a guest may start.
 	headChunks = 16
 	// tellEvery is between two looks at what is to be said and saved.
@@ -156,18 +157,22 @@ func (p *process) refusing(get lazy.Get) lazy.Get {
 	}
 }
 
-// order is the first metadata, the hash tree, the trace, and the rest of the
-// metadata: every start reads the first, reads of anything need the second,
-// and finding files is what waits most often on a long line.
+// order is the first metadata, the hash tree, and the trace: every start reads
+// the first, and reads of anything need the second. Without a trace it is the
+// rest of the metadata: finding files is what waits most often on a long line. An
+// earlier start has read what it needs of that.
 func (p *process) order() []int {
 	order := append([]int{0}, p.tree()...)
+	if len(p.cfg.Trace) == 0 {
+		for i := 1; i < len(p.cfg.Manifest.Chunks) && p.cfg.Manifest.Chunks[i].Size == metaChunk; i++ {
+			order = append(order, i)
+		}
+		return order
+	}
 	for _, i := range p.cfg.Trace {
 		if i >= 0 && i < len(p.bits) { // it is a hint
 			order = append(order, i)
 		}
-	}
-	for i := 1; i < len(p.cfg.Manifest.Chunks) && p.cfg.Manifest.Chunks[i].Size == metaChunk; i++ {
-		order = append(order, i)
 	}
 	return order
 }

@@ -14,8 +14,8 @@ import (
 )
 
 // TestOrder: the first metadata, the tree with what dm-verity reads before it,
-// then the trace, of which nothing that there is not is wanted, then the other
-// metadata.
+// then the trace, of which nothing that there is not is wanted, or, without one,
+// the other metadata.
 func TestOrder(t *testing.T) {
 	m := zimage.Manifest{DataSize: 2*verityCluster + 8192}
 	for _, size := range []int64{4096, metaChunk, verityCluster - 4096, verityCluster - metaChunk, 4096, 4096, 4096, 4096} {
@@ -26,8 +26,12 @@ func TestOrder(t *testing.T) {
 		m.Chunks = append(m.Chunks, zimage.Chunk{Off: at, Size: size})
 	}
 	p := &process{cfg: Config{Manifest: m, Trace: []int{2, -1, 8, 1 << 40, 1}}, bits: make([]bool, len(m.Chunks))}
-	if got, want := p.order(), []int{0, 4, 5, 6, 7, 2, 1, 1}; !slices.Equal(got, want) {
+	if got, want := p.order(), []int{0, 4, 5, 6, 7, 2, 1}; !slices.Equal(got, want) {
 		t.Errorf("order %v, want %v", got, want)
+	}
+	p.cfg.Trace = nil
+	if got, want := p.order(), []int{0, 4, 5, 6, 7, 1}; !slices.Equal(got, want) {
+		t.Errorf("without a trace: order %v, want %v", got, want)
 	}
 }
 
