@@ -74,16 +74,21 @@ func (c *Cache) keep(id sum, o opened) {
 
 // ahead opens entries on all processors, so that they are remembered.
 func (c *Cache) ahead(entries [][]byte) {
-	workers := runtime.GOMAXPROCS(0)
-	if c == nil || len(entries) < 2 || workers < 2 {
+	if c == nil || len(entries) < 2 || runtime.GOMAXPROCS(0) < 2 {
 		return
 	}
+	// What is wrong with one is said when it is applied.
+	sideBySide(len(entries), func(i int) { _, _, _ = c.Open(entries[i]) })
+}
+
+// sideBySide does something for each of n, on all processors.
+func sideBySide(n int, do func(i int)) {
+	workers := min(runtime.GOMAXPROCS(0), n)
 	var all sync.WaitGroup
 	for w := range workers {
 		all.Go(func() {
-			for i := w; i < len(entries); i += workers {
-				// What is wrong with it is said when it is applied.
-				_, _, _ = c.Open(entries[i])
+			for i := w; i < n; i += workers {
+				do(i)
 			}
 		})
 	}
