@@ -88,7 +88,7 @@ func TestBench(t *testing.T) {
 		measure func(t *testing.T)
 	}{
 		{"one", func(t *testing.T) { b.commits(t, 1) }}, {"four", func(t *testing.T) { b.commits(t, 4) }},
-		{"client", b.client}, {"million", b.million}, {"reads", b.reads}, {"size", b.size}, {"claims", b.simulated},
+		{"client", b.client}, {"million", b.million}, {"reads", b.reads}, {"size", b.size}, {"claims", b.simulated}, {"growth", b.grown},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			b.t = t
