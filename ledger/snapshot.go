@@ -145,7 +145,9 @@ func OpenSnapshot(b []byte) (*State, error) {
 		}
 		s.bounds = append(s.bounds, bound)
 	}
-	for i := range r.list(40) {
+	n := r.list(40)
+	s.said, s.seen = make([]heard, 0, min(n, 1<<20)), make(map[sum]int64, min(n, 1<<20))
+	for i := range n {
 		h := heard{id: sum(r.take(tlog.HashSize)), index: r.num()}
 		if _, twice := s.seen[h.id]; twice || i > 0 && h.index <= s.said[i-1].index {
 			r.fail(errors.New("entries are not in order"))
