@@ -13,7 +13,7 @@ require gotest.tools/v3 v3.5.2 // indirect
 
 require (
 	filippo.io/age v1.2.1
-	filippo.io/edwards25519 v1.1.0
+	filippo.io/edwards25519 v1.1.0 // indirect
 	filippo.io/mldsa v0.0.0-20260215214346-43d0283efc3e // indirect
 	filippo.io/torchwood v0.9.0
 	github.com/DataDog/zstd v1.4.5 // indirect

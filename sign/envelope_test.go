@@ -299,16 +299,16 @@ func TestKeyCacheBeginsAnew(t *testing.T) {
 	for i := range maxKeys + 10 {
 		var point [32]byte
 		point[0], point[1] = byte(i), byte(i>>8)
-		if k, _ := c.get(point); *k != *newKnownKey(point) || len(c.keys) > maxKeys {
+		if k := c.get(point); *k != *newKnownKey(point) || len(c.keys) > maxKeys {
 			t.Fatalf("key %d: %+v, %d keys", i, k, len(c.keys))
 		}
 	}
 }
 
-// What signs often is verified in another way, and is found wrong all the same.
+// A key that is known already vouches for nothing.
 func TestKeyCacheRefusesWhatIsWrong(t *testing.T) {
 	c, key := NewKeyCache(), newKey(t)
-	for i := range 2 * oftenSeen {
+	for i := range 3 {
 		e := sealed(t, fmt.Sprintf("payload %d", i), key)
 		raw, err := e.Encode()
 		if err != nil {
@@ -320,9 +320,6 @@ func TestKeyCacheRefusesWhatIsWrong(t *testing.T) {
 		}
 		if keys, err := o.Keys(); err != nil || len(keys) != 1 || keys[0] != key.PublicKey() {
 			t.Fatalf("%d: %q, %v", i, keys, err)
-		}
-		if often := o.all[0].table != nil; often != (i >= oftenSeen-1) {
-			t.Fatalf("%d: has a table: %v", i, often)
 		}
 		o.Envelope.Payload[0] ^= 1
 		_, err = o.Keys()

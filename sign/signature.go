@@ -14,7 +14,6 @@ import (
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
 
-	"github.com/zos-node/zos/sign/edtable"
 	"github.com/zos-node/zos/spec/strict"
 )
 
@@ -76,7 +75,6 @@ type signature struct {
 	namespace string
 	key       *knownKey
 	plain     []byte
-	table     *edtable.Key // of the key, or nil
 	other     *sshsig.Signature
 }
 
@@ -127,23 +125,16 @@ func parsePlain(b []byte, c *KeyCache) (signature, bool) {
 	if !ok {
 		return signature{}, false
 	}
-	key, table := c.get(p)
-	return signature{namespace: rest[:n], key: key, plain: []byte(sig), table: table}, true
+	return signature{namespace: rest[:n], key: c.get(p), plain: []byte(sig)}, true
 }
 
 // verify checks the signature over the message, in the namespace that it
 // names and parse has compared. signed is what signedBySSH makes of the two.
 func (s signature) verify(message, signed []byte) error {
-	ok := false
-	switch {
-	case s.plain == nil:
+	if s.plain == nil {
 		return sshsig.Verify(bytes.NewReader(message), s.other, s.other.PublicKey, sshsig.HashSHA512, s.namespace)
-	case s.table != nil:
-		ok = s.table.Verify(signed, s.plain)
-	default:
-		ok = ed25519.Verify(s.key.point[:], signed, s.plain)
 	}
-	if !ok {
+	if !ed25519.Verify(s.key.point[:], signed, s.plain) {
 		return errors.New("ssh: signature did not verify") // as the library says it
 	}
 	return nil
