@@ -29,6 +29,9 @@ func (s *State) Revoked(keyID string) *Revocation {
 
 // stillValid leaves the keys that nobody revoked.
 func (s *State) stillValid(keys []string) ([]string, error) {
+	if len(s.revokedKey) == 0 {
+		return keys, nil
+	}
 	var rest []string
 	for _, k := range keys {
 		id, err := sign.Fingerprint(k)

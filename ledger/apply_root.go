@@ -39,7 +39,8 @@ func (r *Root) check(what string, keys, more []string) error {
 // Fill says which keys fill which role for a kind of document ("root",
 // "deployment", "stop", "voucher", "release"), with additional roles, or which are missing.
 func (r *Root) Fill(what string, keys, more []string) (map[string][]string, error) {
-	return r.Policy.Check(keys, slices.Concat(r.Require[what], more))
+	// Every root is validated when it is decoded.
+	return r.Policy.Fill(keys, slices.Concat(r.Require[what], more))
 }
 
 // DecodeRoot reads and validates the envelope of a root and returns the keys

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"runtime"
 	"sync"
+
+	"github.com/zos-node/zos/sign"
 )
 
 // Cache remembers entries whose decoding and signatures were checked, by the
@@ -15,6 +17,7 @@ import (
 type Cache struct {
 	mu       sync.Mutex
 	now, old map[sum]opened
+	keys     *sign.KeyCache
 }
 
 type opened struct {
@@ -26,13 +29,14 @@ type opened struct {
 const cacheSize = 2048
 
 // NewCache makes an empty cache. A nil Cache remembers nothing.
-func NewCache() *Cache { return &Cache{now: map[sum]opened{}} }
+func NewCache() *Cache { return &Cache{now: map[sum]opened{}, keys: sign.NewKeyCache()} }
 
 // Open is Decode, and the keys whose signatures are valid.
 func (c *Cache) Open(raw []byte) (*Entry, []string, error) {
 	var id sum
+	var known *sign.KeyCache
 	if c != nil {
-		id = sha256.Sum256(raw)
+		id, known = sha256.Sum256(raw), c.keys
 		c.mu.Lock()
 		o, ok := c.now[id]
 		if !ok {
@@ -45,11 +49,11 @@ func (c *Cache) Open(raw []byte) (*Entry, []string, error) {
 			return o.entry, o.keys, nil
 		}
 	}
-	e, err := Decode(raw)
+	e, err := decode(raw, known)
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, err := e.Envelope.Keys()
+	keys, err := e.opened.Keys()
 	if err != nil {
 		return e, nil, refusal("", err)
 	}
@@ -70,16 +74,21 @@ func (c *Cache) keep(id sum, o opened) {
 
 // ahead opens entries on all processors, so that they are remembered.
 func (c *Cache) ahead(entries [][]byte) {
-	workers := runtime.GOMAXPROCS(0)
-	if c == nil || len(entries) < 2 || workers < 2 {
+	if c == nil || len(entries) < 2 || runtime.GOMAXPROCS(0) < 2 {
 		return
 	}
+	// What is wrong with one is said when it is applied.
+	sideBySide(len(entries), func(i int) { _, _, _ = c.Open(entries[i]) })
+}
+
+// sideBySide does something for each of n, on all processors.
+func sideBySide(n int, do func(i int)) {
+	workers := min(runtime.GOMAXPROCS(0), n)
 	var all sync.WaitGroup
 	for w := range workers {
 		all.Go(func() {
-			for i := w; i < len(entries); i += workers {
-				// What is wrong with it is said when it is applied.
-				_, _, _ = c.Open(entries[i])
+			for i := w; i < n; i += workers {
+				do(i)
 			}
 		})
 	}

@@ -294,7 +294,7 @@ func (c *Client) leap(ctx context.Context, h *head, hashes tlog.HashReader, next
 func (c *Client) fold(ctx context.Context, h *head, hashes tlog.HashReader, next *view) error {
 	fold := NewFold(next.state)
 	cp := h.checkpoint
-	err := eachEntry(ctx, h.from, cp.Tree, hashes, next.state.Size(), cp.N, func(i int64, raw []byte) error {
+	err := eachAhead(ctx, h.from, cp.Tree, hashes, next.state.Size(), cp.N, fold.Ahead, func(i int64, raw []byte) error {
 		c.cfg.Progress("entries", i+1, cp.N)
 		if c.cfg.KeepEntries {
 			next.entries = append(next.entries, raw)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec"
@@ -24,6 +25,9 @@ type Entry struct {
 	// *Update or *Block.
 	Payload any
 	Raw     []byte
+
+	opened *sign.Opened // what Decode knows of the signatures
+	said   sum          // what id returns
 }
 
 // Refused says why something may not enter the ledger: which field, and what
@@ -111,24 +115,31 @@ func payload(entryType string) any {
 // Decode reads one entry, strictly: the envelope is in its canonical form,
 // every field of the payload is there once and has a value that it can have.
 // It does not look at the signatures' keys; Apply does.
-func Decode(b []byte) (*Entry, error) {
-	env, err := sign.DecodeEnvelope(b)
+func Decode(b []byte) (*Entry, error) { return decode(b, nil) }
+
+func decode(b []byte, keys *sign.KeyCache) (*Entry, error) {
+	o, err := sign.Open(b, keys)
 	if err != nil {
 		return nil, refusal("", err)
 	}
-	if same, err := env.Encode(); err != nil {
+	if canonical, err := o.Canonical(); err != nil {
 		return nil, refusal("", err)
-	} else if !bytes.Equal(same, b) {
+	} else if !canonical {
 		return nil, refuse("", "the envelope is not in its canonical form (fields in order, no white space)")
 	}
-	if env.PayloadType == TypeVoucher {
+	if o.Envelope.PayloadType == TypeVoucher {
 		return nil, refuse("payloadType", "a voucher is no entry by itself: a node shows it when it enrols")
 	}
-	return decodeEnvelope(env, b)
+	e, err := decodeEnvelope(o.Envelope, b)
+	if err != nil {
+		return nil, err
+	}
+	e.opened = o
+	return e, nil
 }
 
 func decodeEnvelope(env *sign.Envelope, raw []byte) (*Entry, error) {
-	e := &Entry{Type: env.PayloadType, Envelope: env, Raw: raw}
+	e := &Entry{Type: env.PayloadType, Envelope: env, Raw: raw, said: idOf(env)}
 	if e.Type == TypeDeployment {
 		d, err := spec.Decode(env.Payload)
 		if err != nil {
@@ -190,18 +201,19 @@ func HashEntry(raw []byte) string {
 //
 // The key ids are those of the keys inside the signatures; decoding held them
 // against each other.
-func (e *Entry) id() [sha256.Size]byte {
-	ids := make([]string, 0, len(e.Envelope.Signatures))
-	for _, s := range e.Envelope.Signatures {
+func (e *Entry) id() sum { return e.said }
+
+func idOf(env *sign.Envelope) sum {
+	ids := make([]string, 0, len(env.Signatures))
+	for _, s := range env.Signatures {
 		ids = append(ids, s.KeyID)
 	}
 	slices.Sort(ids)
-	h := sha256.New()
-	for _, part := range append(ids, string(sign.PAE(e.Type, e.Envelope.Payload))) {
-		fmt.Fprintf(h, "%d ", len(part))
-		h.Write([]byte(part))
+	var all []byte
+	for _, part := range append(ids, string(sign.PAE(env.PayloadType, env.Payload))) {
+		all = append(append(strconv.AppendInt(all, int64(len(part)), 10), ' '), part...)
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	return sha256.Sum256(all)
 }
 
 // says whether two entries have the same content, whoever signed them.

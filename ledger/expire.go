@@ -59,6 +59,20 @@ func (s *State) trim() {
 	}
 }
 
+// touched are the claims, in their order, whose leases a block changes: all
+// after a standstill, and else those that have run out.
+func (s *State) touched(now int64, still bool) []int64 {
+	if still {
+		return slices.Sorted(maps.Keys(s.active))
+	}
+	var out []int64
+	for s.trim(); len(s.leases) > 0 && s.leases[0].expiresMs <= now; s.trim() {
+		out = append(out, heap.Pop(&s.leases).(lease).claim)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // expire brings the leases to the time of a new block and says whether that
 // alone is worth a block.
 func (s *State) expire(now int64) bool {
@@ -68,7 +82,7 @@ func (s *State) expire(now int64) bool {
 	}
 	lease := s.Root().Lease
 	still := now-s.timeMs > lease.LeaseMs/2
-	for _, claim := range slices.Sorted(maps.Keys(s.active)) {
+	for _, claim := range s.touched(now, still) {
 		g := *s.claims.get(claim)
 		switch {
 		case still:

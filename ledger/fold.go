@@ -15,10 +15,15 @@ import (
 type Fold struct {
 	state   *State
 	pending [][]byte
+	cache   *Cache
 }
 
 // NewFold folds into s, which it changes.
-func NewFold(s *State) *Fold { return &Fold{state: s} }
+func NewFold(s *State) *Fold { return &Fold{state: s, cache: NewCache()} }
+
+// Ahead opens leaves that come next, on all processors: whoever has them early
+// can let that go on while Add has those before. Without, Add does it.
+func (f *Fold) Ahead(leaves [][]byte) { f.cache.ahead(leaves) }
 
 // Genesis makes the first leaves of a log: its root of trust and a block leaf.
 func Genesis(rootEnvelope []byte, timeMs int64) ([][]byte, error) {
@@ -41,7 +46,7 @@ func (f *Fold) Add(leaf []byte) error {
 		return nil
 	}
 	at := f.state.Size() + int64(len(f.pending))
-	e, err := Decode(leaf)
+	e, _, err := f.cache.Open(leaf)
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", at, err)
 	}
@@ -53,10 +58,8 @@ func (f *Fold) Add(leaf []byte) error {
 		return fmt.Errorf("entry %d: block height %d does not follow %d", at, b.Height, f.state.Height())
 	}
 	first := f.state.Size()
-	if f.state.cache == nil && len(f.pending) > 1 {
-		// Signatures of a block are checked on all processors, and what was
-		// found is kept no longer than that.
-		f.state.cache = NewCache()
+	if f.state.cache == nil { // it is the state's no longer than that
+		f.state.cache = f.cache
 		defer func() { f.state.cache = nil }()
 	}
 	out := f.state.Apply(b.Height, b.TimeMs, f.pending)

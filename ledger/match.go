@@ -61,7 +61,14 @@ func (u Use) minus(claim int64, n Use) Use {
 // Free is what the node has left for claims: nothing, if it has come to have
 // less than its claims reserved.
 func (n *Node) Free() Free {
-	f := Free{Ports: maps.Clone(n.Used.Ports)}
+	f := n.free()
+	f.Ports = maps.Clone(f.Ports)
+	return f
+}
+
+// free is Free for who only reads it.
+func (n *Node) free() Free {
+	f := Free{Ports: n.Used.Ports}
 	if n.Capacity != nil {
 		f.VCPUs, f.MemoryMiB, f.StorageMiB = max(n.Capacity.VCPUs-n.Used.VCPUs, 0), max(n.Capacity.MemoryMiB-n.Used.MemoryMiB, 0), max(n.Capacity.StorageMiB-n.Used.StorageMiB, 0)
 	}
@@ -70,11 +77,13 @@ func (n *Node) Free() Free {
 
 // Match says what is against running a deployment on a node, in words for
 // people; nothing means that it fits.
-func (s *State) Match(d *Deployment, node *Node) []string {
+func (s *State) Match(d *Deployment, node *Node) []string { return s.match(d, needs(d.Spec), node) }
+
+func (s *State) match(d *Deployment, need Use, node *Node) []string {
 	if node.Capacity == nil {
 		return []string{"node has not published its capacity"}
 	}
-	reasons := Match(d.Spec, node.Capacity, node.Labels, node.Free())
+	reasons := misfits(d.Spec, need, node.Capacity, node.Labels, node.free())
 	if s.Revoked(node.ID) != nil {
 		reasons = append(reasons, "node's key was revoked")
 	}
@@ -87,6 +96,10 @@ func (s *State) Match(d *Deployment, node *Node) []string {
 // Match compares a spec with what a node offers, has on its label, and has
 // free. It is pure: the same input gives the same reasons in the same order.
 func Match(d *spec.Deployment, c *Capacity, labels map[string]string, free Free) []string {
+	return misfits(d, needs(d), c, labels, free)
+}
+
+func misfits(d *spec.Deployment, need Use, c *Capacity, labels map[string]string, free Free) []string {
 	var reasons []string
 	against := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	if d.Placement.Arch != c.Arch {
@@ -105,7 +118,6 @@ func Match(d *spec.Deployment, c *Capacity, labels map[string]string, free Free)
 			against("machine %s needs hypervisor %s, node has %s", m.Name, m.Hypervisor, c.Hypervisor.Name)
 		}
 	}
-	need := needs(d)
 	if need.VCPUs > free.VCPUs {
 		against("needs %d vCPUs, node has %d free", need.VCPUs, free.VCPUs)
 	}

@@ -287,6 +287,12 @@ func hold(t *testing.T, s *ledger.State) (leases int) {
 				u.ports[gw.Port] = g.Index
 			}
 		}
+		// The rank that decides a claim is the one among all candidates.
+		for _, c := range s.Candidates(d) {
+			if from, reasons := s.MayClaim(d, c.Node); from != c.FromMs || len(reasons) > 0 {
+				t.Fatalf("node %s may claim deployment %d from %d, %q; as a candidate from %d", c.Node, d.ID, from, reasons, c.FromMs)
+			}
+		}
 		if int64(len(active))+d.Failed > d.Spec.Placement.Replicas {
 			t.Fatalf("deployment %d has %d valid fencing tokens and %d failures for %d replicas", d.ID, len(active), d.Failed, d.Spec.Placement.Replicas)
 		}

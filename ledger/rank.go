@@ -50,33 +50,45 @@ func (s *State) Candidates(d *Deployment) []Candidate {
 	if open == 0 {
 		return nil
 	}
-	type scored struct {
-		id    string
-		past  int
-		score [sha256.Size]byte
-	}
-	var fit []scored
+	need := needs(d.Spec)
+	var fit []standing
 	for _, n := range s.nodes.vals {
-		if s.holds(d, n.ID) || len(s.Match(d, n)) > 0 {
-			continue
+		if !s.holds(d, n.ID) && len(s.match(d, need, n)) == 0 {
+			fit = append(fit, standingOf(d, n.ID))
 		}
-		c := scored{id: n.ID, score: score(d.Digest, d.ID, d.Attempt, n.ID)}
-		for _, p := range d.Past {
-			if p == n.ID {
-				c.past++
-			}
-		}
-		fit = append(fit, c)
 	}
-	slices.SortFunc(fit, func(a, b scored) int {
-		return cmp.Or(cmp.Compare(a.past, b.past), bytes.Compare(b.score[:], a.score[:]))
-	})
-	window := s.Root().Lease.WindowMs
+	slices.SortFunc(fit, standing.compare)
 	all := make([]Candidate, len(fit))
 	for i, f := range fit {
-		all[i] = Candidate{Node: f.id, Rank: i, FromMs: d.SinceMs + max(int64(i)-open+1, 0)*window}
+		all[i] = Candidate{Node: f.node, Rank: i, FromMs: s.fromMs(d, open, i)}
 	}
 	return all
+}
+
+// standing is what a node is ranked by for the present attempt at a deployment.
+type standing struct {
+	node  string
+	past  int // how many attempts it gave up
+	score [sha256.Size]byte
+}
+
+func standingOf(d *Deployment, node string) standing {
+	p := standing{node: node, score: score(d.Digest, d.ID, d.Attempt, node)}
+	for _, past := range d.Past {
+		if past == node {
+			p.past++
+		}
+	}
+	return p
+}
+
+func (p standing) compare(q standing) int {
+	return cmp.Or(cmp.Compare(p.past, q.past), bytes.Compare(q.score[:], p.score[:]))
+}
+
+// fromMs is when the node of a rank may claim, with so many places open.
+func (s *State) fromMs(d *Deployment, open int64, rank int) int64 {
+	return d.SinceMs + max(int64(rank)-open+1, 0)*s.Root().Lease.WindowMs
 }
 
 // holds says whether a node has a place of the deployment.
@@ -108,10 +120,13 @@ func (s *State) MayClaim(d *Deployment, node string) (fromMs int64, reasons []st
 	if reasons = s.Match(d, n); len(reasons) > 0 {
 		return 0, reasons
 	}
-	for _, c := range s.Candidates(d) {
-		if c.Node == node {
-			return c.FromMs, nil
+	// Its rank among the candidates is how many of them come before it: those
+	// behind it need not be looked at.
+	mine, need, rank := standingOf(d, node), needs(d.Spec), 0
+	for _, n := range s.nodes.vals {
+		if n.ID != node && standingOf(d, n.ID).compare(mine) < 0 && !s.holds(d, n.ID) && len(s.match(d, need, n)) == 0 {
+			rank++
 		}
 	}
-	return 0, []string{"the node is no candidate"}
+	return s.fromMs(d, s.Open(d), rank), nil
 }

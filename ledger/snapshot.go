@@ -145,7 +145,9 @@ func OpenSnapshot(b []byte) (*State, error) {
 		}
 		s.bounds = append(s.bounds, bound)
 	}
-	for i := range r.list(40) {
+	n := r.list(40)
+	s.said, s.seen = make([]heard, 0, min(n, 1<<20)), make(map[sum]int64, min(n, 1<<20))
+	for i := range n {
 		h := heard{id: sum(r.take(tlog.HashSize)), index: r.num()}
 		if _, twice := s.seen[h.id]; twice || i > 0 && h.index <= s.said[i-1].index {
 			r.fail(errors.New("entries are not in order"))
@@ -292,40 +294,61 @@ func (r *snapReader) bytes() []byte {
 	return r.take(int(n))
 }
 
-// readTable reads values that are in their one spelling.
+// row is a value of a table as a snapshot has it.
+type row[T any] struct {
+	key             int64
+	value, envelope []byte
+	v               T
+	err             error
+}
+
+// open reads the value, which is in its one spelling.
+func (w *row[T]) open(more func(*T, []byte) error) error {
+	if err := json.Unmarshal(w.value, &w.v); err != nil {
+		return err
+	}
+	if same, err := json.Marshal(&w.v); err != nil || !bytes.Equal(same, w.value) {
+		return fmt.Errorf("%T of entry %d is not in its one spelling", w.v, w.key)
+	}
+	if more != nil {
+		if err := more(&w.v, w.envelope); err != nil {
+			return fmt.Errorf("%T of entry %d: %w", w.v, w.key, err)
+		}
+	}
+	return nil
+}
+
+// rowsAtOnce bounds what is read before it is looked at.
+const rowsAtOnce = 1024
+
+// readTable reads values that are in their order, some at once on all processors.
 func readTable[T any](r *snapReader, t *table[T], more func(*T, []byte) error) {
 	last := int64(-1)
-	for range r.list(16) {
-		key, b := r.num(), r.bytes()
-		var v T
-		if r.err == nil {
-			r.fail1(json.Unmarshal(b, &v))
+	for left := r.list(16); left > 0 && r.err == nil; {
+		some := make([]row[T], min(left, rowsAtOnce))
+		left -= len(some)
+		for i := range some {
+			some[i].key, some[i].value = r.num(), r.bytes()
+			if more != nil {
+				some[i].envelope = r.bytes()
+			}
 		}
 		if r.err != nil {
 			return
 		}
-		if same, err := json.Marshal(&v); err != nil || !bytes.Equal(same, b) || key <= last {
-			r.fail(fmt.Errorf("%T of entry %d is not in its one spelling or order", v, key))
-			return
-		}
-		if more != nil {
-			envelope := r.bytes()
-			if r.err != nil {
+		sideBySide(len(some), func(i int) { some[i].err = some[i].open(more) })
+		for i := range some {
+			w := &some[i]
+			if w.err == nil && w.key <= last {
+				w.err = fmt.Errorf("%T of entry %d is not in order", w.v, w.key)
+			}
+			if w.err != nil {
+				r.fail(w.err)
 				return
 			}
-			if err := more(&v, envelope); err != nil {
-				r.fail(fmt.Errorf("%T of entry %d: %w", v, key, err))
-				return
-			}
+			last = w.key
+			t.putEncoded(w.key, w.v, w.value)
 		}
-		last = key
-		t.put(key, v)
-	}
-}
-
-func (r *snapReader) fail1(err error) {
-	if err != nil {
-		r.fail(err)
 	}
 }
 

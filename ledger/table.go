@@ -49,6 +49,11 @@ func (t *table[T]) put(key int64, v T) {
 		// Strings, numbers and maps of them always encode.
 		panic(fmt.Sprintf("ledger: encode %T: %v", v, err))
 	}
+	t.putEncoded(key, v, b)
+}
+
+// putEncoded is put for who has the value's JSON.
+func (t *table[T]) putEncoded(key int64, v T, b []byte) {
 	i, ok := slices.BinarySearch(t.keys, key)
 	if !ok {
 		if i != len(t.keys) {

@@ -113,45 +113,6 @@ func openCheckpoint(chain []trust, signed []byte) (tiles.Checkpoint, trust, erro
 	return tiles.Checkpoint{}, trust{}, first
 }
 
-// eachEntry reads the entries from first up to the end of the tree, checks
-// every one against the tree, and hands it on.
-func eachEntry(ctx context.Context, from source, tree tlog.Tree, hashes tlog.HashReader, first, end int64, f func(index int64, raw []byte) error) error {
-	for n := first / tiles.Width; n*tiles.Width < end; n++ {
-		w := int(min(tree.N-n*tiles.Width, tiles.Width))
-		path, full := tiles.BundlePath(n, w), tiles.BundlePath(n, tiles.Width)
-		b, err := wide(ctx, from, path, full, w, tiles.MaxBundle)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = why(ctx, from, n, err)
-		}
-		if err != nil {
-			return err
-		}
-		entries, used, err := tiles.CutBundle(b, w)
-		if err != nil || used != len(b) {
-			return forged(from, fmt.Errorf("%s: %w", path, errors.Join(err, trailing(len(b)-used))))
-		}
-		lo, hi := max(first, n*tiles.Width), min(n*tiles.Width+int64(w), end)
-		indexes := make([]int64, 0, tiles.Width)
-		for i := lo; i < hi; i++ {
-			indexes = append(indexes, tlog.StoredHashIndex(0, i))
-		}
-		want, err := hashes.ReadHashes(indexes)
-		if err != nil {
-			return forged(from, err)
-		}
-		for i := lo; i < hi; i++ {
-			raw := entries[i-n*tiles.Width]
-			if tlog.RecordHash(raw) != want[i-lo] {
-				return forged(from, fmt.Errorf("entry %d is not the one that the checkpoint covers", i))
-			}
-			if err := f(i, raw); err != nil {
-				return forged(from, err)
-			}
-		}
-	}
-	return nil
-}
-
 func trailing(n int) error {
 	if n > 0 {
 		return fmt.Errorf("has %d bytes too many", n)

@@ -57,19 +57,16 @@ func PAE(payloadType string, payload []byte) []byte {
 // envelope and of every signature; whether the signatures are right, Keys
 // says.
 func DecodeEnvelope(b []byte) (*Envelope, error) {
-	var e Envelope
-	if err := strict.Decode(b, &e, MaxEnvelope); err != nil {
+	o, err := Open(b, nil)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := e.parse(); err != nil {
-		return nil, err
-	}
-	return &e, nil
+	return o.Envelope, nil
 }
 
 // Encode writes the envelope; DecodeEnvelope accepts what it returns.
 func (e *Envelope) Encode() ([]byte, error) {
-	if _, err := e.parse(); err != nil {
+	if _, err := e.parse(nil); err != nil {
 		return nil, err
 	}
 	b, err := strict.Encode(e)
@@ -87,7 +84,7 @@ func (e *Envelope) Encode() ([]byte, error) {
 // that each keyid is the fingerprint of the key inside, and that no key is
 // there twice. Two signatures of one key would be two spellings of the same
 // agreement, which somebody might one day count.
-func (e *Envelope) parse() ([]signature, error) {
+func (e *Envelope) parse(c *KeyCache) ([]signature, error) {
 	namespace, err := Namespace(e.PayloadType)
 	if err != nil {
 		return nil, err
@@ -95,24 +92,24 @@ func (e *Envelope) parse() ([]signature, error) {
 	if len(e.Signatures) > MaxSignatures {
 		return nil, strict.Errorf("signatures", "has %d entries, at most %d are allowed", len(e.Signatures), MaxSignatures)
 	}
-	var all []signature
-	seen := map[string]int{}
+	all := make([]signature, 0, len(e.Signatures))
 	for i, s := range e.Signatures {
-		at := strict.Index("signatures", i)
-		parsed, err := parseSignature(s.Sig)
+		parsed, err := parseSignature(s.Sig, c)
+		at := func() string { return strict.Index("signatures", i) }
 		if err != nil {
-			return nil, strict.Errorf(strict.Join(at, "sig"), "%v", err)
+			return nil, strict.Errorf(strict.Join(at(), "sig"), "%v", err)
 		}
-		if parsed.sig.Namespace != namespace {
-			return nil, strict.Errorf(strict.Join(at, "sig"), "is a signature in namespace %q, want %q for %s", parsed.sig.Namespace, namespace, e.PayloadType)
+		if parsed.namespace != namespace {
+			return nil, strict.Errorf(strict.Join(at(), "sig"), "is a signature in namespace %q, want %q for %s", parsed.namespace, namespace, e.PayloadType)
 		}
-		if id := parsed.key.fingerprint(); s.KeyID != id {
-			return nil, strict.Errorf(strict.Join(at, "keyid"), "is %q, but the signature was made by key %s", s.KeyID, id)
+		if s.KeyID != parsed.key.id {
+			return nil, strict.Errorf(strict.Join(at(), "keyid"), "is %q, but the signature was made by key %s", s.KeyID, parsed.key.id)
 		}
-		if first, twice := seen[parsed.key.material()]; twice {
-			return nil, strict.Errorf(at, "is a second signature of the key of signatures[%d]", first)
+		for first, other := range all {
+			if other.key.material == parsed.key.material {
+				return nil, strict.Errorf(at(), "is a second signature of the key of signatures[%d]", first)
+			}
 		}
-		seen[parsed.key.material()] = i
 		all = append(all, parsed)
 	}
 	return all, nil
@@ -122,19 +119,11 @@ func (e *Envelope) parse() ([]signature, error) {
 // each once, in the envelope's order. One bad signature refuses the whole
 // envelope: nobody is to wonder which of them counted.
 func (e *Envelope) Keys() ([]string, error) {
-	all, err := e.parse()
+	all, err := e.parse(nil)
 	if err != nil {
 		return nil, err
 	}
-	message := PAE(e.PayloadType, e.Payload)
-	keys := make([]string, 0, len(all))
-	for i, s := range all {
-		if err := s.verify(message); err != nil {
-			return nil, strict.Errorf(strict.Join(strict.Index("signatures", i), "sig"), "of key %s is wrong for this payload: %v", s.key.fingerprint(), err)
-		}
-		keys = append(keys, s.key.String())
-	}
-	return keys, nil
+	return (&Opened{Envelope: e, all: all}).Keys()
 }
 
 // Add signs the envelope and appends the signature. The signature is

@@ -7,9 +7,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/hiddeco/sshsig"
 
 	"github.com/zos-node/zos/spec/strict"
 )
@@ -243,6 +246,9 @@ func FuzzDecodeEnvelope(f *testing.F) {
 		if keys, err := e.Keys(); err == nil && len(keys) != len(e.Signatures) {
 			t.Fatalf("%d keys of %d signatures", len(keys), len(e.Signatures))
 		}
+		if quick, ok := decodeCanonical(b); ok != bytes.Equal(out, b) || ok && !reflect.DeepEqual(e, quick) {
+			t.Fatalf("the decoder of the canonical form: %+v, %v", quick, ok)
+		}
 		var std Envelope
 		if err := json.Unmarshal(b, &std); err != nil || !reflect.DeepEqual(*e, std) {
 			t.Fatalf("encoding/json reads %+v, %v", std, err)
@@ -255,19 +261,68 @@ func FuzzParseSignature(f *testing.F) {
 		f.Add(s.Sig)
 	}
 	f.Add([]byte("SSHSIG\x00\x00\x00\x01"))
+	cache := NewKeyCache()
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := parseSignature(b)
+		s, err := parseSignature(b, nil)
+		again, e := parseSignature(b, cache)
+		if !reflect.DeepEqual(s.key, again.key) || !bytes.Equal(s.plain, again.plain) || s.namespace != again.namespace || (e == nil) != (err == nil) {
+			t.Fatalf("%+v, with a cache %+v, %v", s, again, e)
+		}
 		if err != nil {
 			return
 		}
-		if !bytes.Equal(s.sig.Marshal(), b) {
+		// The library is the judge of what we take apart ourselves.
+		lib, err := sshsig.ParseSignature(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(lib.Marshal(), b) {
 			t.Fatal("two spellings of one signature")
 		}
-		if back, err := parseKey(s.key.String()); err != nil || back.fingerprint() != s.key.fingerprint() {
-			t.Fatalf("key %q came back as %v, %v", s.key.String(), back, err)
+		k, err := parseKey(s.key.text)
+		if err != nil || k.fingerprint() != s.key.id || k.material() != s.key.material || !bytes.Equal(k.Marshal(), lib.PublicKey.Marshal()) || s.namespace != lib.Namespace {
+			t.Fatalf("key %q came back as %v, %v", s.key.text, k, err)
 		}
-		if err := s.verify([]byte("some message")); err == nil && len(b) < 100 {
+		message := []byte("some message")
+		ours, theirs := s.verify(message, signedBySSH(s.namespace, message)), sshsig.Verify(bytes.NewReader(message), lib, lib.PublicKey, sshsig.HashSHA512, lib.Namespace)
+		if fmt.Sprint(ours) != fmt.Sprint(theirs) {
+			t.Fatalf("%v, the library says %v", ours, theirs)
+		}
+		if ours == nil && len(b) < 100 {
 			t.Fatal("verified")
 		}
 	})
+}
+
+func TestKeyCacheBeginsAnew(t *testing.T) {
+	c := NewKeyCache()
+	for i := range maxKeys + 10 {
+		var point [32]byte
+		point[0], point[1] = byte(i), byte(i>>8)
+		if k := c.get(point); *k != *newKnownKey(point) || len(c.keys) > maxKeys {
+			t.Fatalf("key %d: %+v, %d keys", i, k, len(c.keys))
+		}
+	}
+}
+
+// A key that is known already vouches for nothing.
+func TestKeyCacheRefusesWhatIsWrong(t *testing.T) {
+	c, key := NewKeyCache(), newKey(t)
+	for i := range 3 {
+		e := sealed(t, fmt.Sprintf("payload %d", i), key)
+		raw, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := Open(raw, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keys, err := o.Keys(); err != nil || len(keys) != 1 || keys[0] != key.PublicKey() {
+			t.Fatalf("%d: %q, %v", i, keys, err)
+		}
+		o.Envelope.Payload[0] ^= 1
+		_, err = o.Keys()
+		refused(t, err, "signatures[0].sig", "did not verify")
+	}
 }

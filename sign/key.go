@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -117,37 +116,4 @@ func ParsePublicKeyFile(b []byte) (string, error) {
 		return "", err
 	}
 	return k.String(), nil
-}
-
-// signature is a parsed SSHSIG.
-type signature struct {
-	sig *sshsig.Signature
-	key key
-}
-
-// parseSignature reads a binary SSHSIG. It must encode again to the same
-// bytes, so that nobody can spell one signature in two ways, and must use
-// SHA-512, the default of ssh-keygen.
-func parseSignature(b []byte) (signature, error) {
-	s, err := sshsig.ParseSignature(b)
-	if err != nil {
-		return signature{}, fmt.Errorf("is no SSHSIG: %w", err)
-	}
-	k, err := acceptKey(s.PublicKey)
-	if err != nil {
-		return signature{}, err
-	}
-	if s.HashAlgorithm != sshsig.HashSHA512 {
-		return signature{}, fmt.Errorf("uses %s, want %s", s.HashAlgorithm, sshsig.HashSHA512)
-	}
-	if !bytes.Equal(s.Marshal(), b) {
-		return signature{}, errors.New("is an SSHSIG in non-canonical form")
-	}
-	return signature{s, k}, nil
-}
-
-// verify checks the signature over the message, in the namespace that it
-// names and parse has compared.
-func (s signature) verify(message []byte) error {
-	return sshsig.Verify(bytes.NewReader(message), s.sig, s.key.PublicKey, sshsig.HashSHA512, s.sig.Namespace)
 }

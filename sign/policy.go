@@ -77,11 +77,16 @@ func (p Policy) Validate() error {
 // beyond the thresholds stand with a role that lists them. With a
 // *PolicyError the result tells how far it got.
 func (p Policy) Check(keys []string, require []string) (map[string][]string, error) {
-	if len(require) == 0 {
-		return nil, errors.New("the policy requires no role, so nothing could ever be refused")
-	}
 	if err := p.Validate(); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return p.Fill(keys, require)
+}
+
+// Fill is Check with a policy that Validate has accepted before.
+func (p Policy) Fill(keys []string, require []string) (map[string][]string, error) {
+	if len(require) == 0 {
+		return nil, errors.New("the policy requires no role, so nothing could ever be refused")
 	}
 	roles := slices.Compact(slices.Sorted(slices.Values(require)))
 	signed := slices.Compact(slices.Sorted(slices.Values(keys)))

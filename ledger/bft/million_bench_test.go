@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -131,20 +130,9 @@ type renewal struct {
 
 // renewals signs a block of them, on all processors.
 func renewals(t *testing.T, claims []renewal, acted ledger.Acted) [][]byte {
-	block := make([][]byte, len(claims))
-	var all sync.WaitGroup
-	for w := range runtime.GOMAXPROCS(0) {
-		all.Go(func() {
-			for i := w; i < len(claims); i += runtime.GOMAXPROCS(0) {
-				var err error
-				if block[i], err = ledger.NewEntry(ledger.TypeRenew, ledger.Renew{Claim: claims[i].claim, Acted: acted}, claims[i].node.Key); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	all.Wait()
-	return block
+	return inParallel(t, len(claims), func(i int) ([]byte, error) {
+		return ledger.NewEntry(ledger.TypeRenew, ledger.Renew{Claim: claims[i].claim, Acted: acted}, claims[i].node.Key)
+	})
 }
 
 // caughtUp is the state root of a client that has read the log.

@@ -66,7 +66,15 @@ func (d *decoder) bytes(path string, v reflect.Value) error {
 // them.
 func (d *decoder) text(path string) (string, error) {
 	d.pos++ // the quote that the caller saw
-	var out []byte
+	start := d.pos
+	for d.pos < len(d.in) && d.in[d.pos] >= ' ' && d.in[d.pos] < utf8.RuneSelf && d.in[d.pos] != '\\' && d.in[d.pos] != '"' {
+		d.pos++
+	}
+	if d.pos < len(d.in) && d.in[d.pos] == '"' { // nothing but plain characters, as nearly always
+		d.pos++
+		return string(d.in[start : d.pos-1]), nil
+	}
+	out := append([]byte{}, d.in[start:d.pos]...)
 	for d.pos < len(d.in) {
 		switch c := d.in[d.pos]; {
 		case c == '"':

@@ -95,8 +95,13 @@ func document(b []byte, limit int, read func(d *decoder) error) error {
 		return Errorf("", "starts with a byte order mark")
 	}
 	d := decoder{in: b}
-	if err := read(&d); err != nil {
-		return err
+	err := read(&d)
+	if err != nil {
+		// Again, to say where: nearly all documents need no paths.
+		d = decoder{in: b, paths: true}
+		if err = read(&d); err != nil {
+			return err
+		}
 	}
 	if d.skip(); d.pos != len(b) {
 		return Errorf("", "has trailing data %s", d.where())
@@ -107,8 +112,23 @@ func document(b []byte, limit int, read func(d *decoder) error) error {
 // decoder walks the bytes and the Go value together; the type, not the
 // input, bounds its depth.
 type decoder struct {
-	in  []byte
-	pos int
+	in    []byte
+	pos   int
+	paths bool // know the path of each value, for errors
+}
+
+func (d *decoder) join(path, name string) string {
+	if !d.paths {
+		return ""
+	}
+	return Join(path, name)
+}
+
+func (d *decoder) index(path string, i int) string {
+	if !d.paths {
+		return ""
+	}
+	return Index(path, i)
 }
 
 // skip passes over white space.
@@ -277,7 +297,7 @@ func (d *decoder) structure(path string, v reflect.Value) error {
 	}
 	for _, f := range all {
 		if !seen[f.name] {
-			return Errorf(Join(path, f.name), "is absent")
+			return Errorf(d.join(path, f.name), "is absent")
 		}
 	}
 	return nil
@@ -316,10 +336,10 @@ func (d *decoder) members(path string, member func(key, at string) error) error 
 			return err
 		}
 		if d.peek() != ':' {
-			return d.syntax(Join(path, key), `":"`)
+			return d.syntax(d.join(path, key), `":"`)
 		}
 		d.pos++
-		if err := member(key, Join(path, key)); err != nil {
+		if err := member(key, d.join(path, key)); err != nil {
 			return err
 		}
 		switch d.peek() {
@@ -355,7 +375,7 @@ func (d *decoder) items(path string, item func(at string) error) error {
 		return nil
 	}
 	for i := 0; ; i++ {
-		if err := item(Index(path, i)); err != nil {
+		if err := item(d.index(path, i)); err != nil {
 			return err
 		}
 		switch d.peek() {
