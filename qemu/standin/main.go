@@ -39,10 +39,10 @@ func main() {
 	case "panic":
 		panic("standin: a panic on purpose")
 	case "hang":
-		select {} // without a word
+		hang()
 	case "reboot":
 		say("reboot")
-		select {}
+		hang()
 	case "obey":
 		go func() {
 			for {
@@ -66,5 +66,13 @@ func main() {
 	default:
 		fmt.Fprintf(os.Stderr, "standin: no behaviour %q\n", how)
 		os.Exit(5)
+	}
+}
+
+// hang never returns. Go's runtime ends a program that only waits, unless it
+// waits for time.
+func hang() {
+	for {
+		time.Sleep(time.Hour)
 	}
 }

@@ -3,10 +3,13 @@
 package trouble
 
 import (
+	"context"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/qemu"
 )
 
@@ -28,6 +31,7 @@ var survived = []struct {
 	{"agent dies", "started again, record", agentDies},
 	{"memory runs out", "runs on, record", memoryRunsOut},
 	{"storage is full", "runs on, record", storageIsFull},
+	{"disk is full", "runs on, record", diskIsFull},
 	{"agent hangs", "started again, record", agentHangs},
 	{"menu", "reset in order", menu},
 }
@@ -58,6 +62,26 @@ func agentHangs(t *testing.T, n *node, font letters) {
 	n.shows(font, "entries, ledger time")
 }
 
+// agentHangsForEver: starting it again does not help, so the machine starts
+// again, in order, and with another image it says why.
+func agentHangsForEver(t *testing.T, w *world, name string) {
+	standin, err := image.Program{Package: "github.com/zos-node/zos/qemu/standin"}.Build(context.Background(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := w.disk(t, name, files{"bin/agent": standin, "etc/zos/standin": []byte("hang"), "etc/zos/patience": []byte("75s")}, qemu.Options{Screen: true})
+	m := n.says(0, `standin: started`)
+	font := n.fontWhenUp()
+	m = n.says(m, `msg="program is ended".*no heartbeat for`)
+	m = n.says(m, `standin: started`) // again, and it hangs again
+	m = n.says(m, `ZOS STOPPED  \[AGENT\]`)
+	m = n.says(m, `it has said nothing for`)
+	n.says(m, `what to do`)
+	n.shows(font, "ZOS STOPPED  [AGENT]", "it has said nothing for", "what to do:", "The machine starts again")
+	n.o.Disk = filepath.Join(w.image, image.MediumDisk)
+	n.again().recorded(name, "node-stopped", "AGENT: the agent: it has said nothing for")
+}
+
 // memoryRunsOut: the kernel ends whoever takes it, not the agent.
 func memoryRunsOut(t *testing.T, n *node, font letters) {
 	before := n.process("agent")
@@ -84,6 +108,24 @@ func storageIsFull(t *testing.T, n *node, font letters) {
 	n.do(map[string]any{"do": "remove", "file": "/run/filler"})
 	n.says(m, `there is room for files again`)
 	n.w.incident(t, survivorName, "storage-full")
+	n.worksOn()
+}
+
+// diskIsFull: what the node must remember of the ledger it cannot write any more,
+// so it believes nothing newer, and says so, until there is room.
+func diskIsFull(t *testing.T, n *node, font letters) {
+	m := n.Console.Mark()
+	if got := n.do(map[string]any{"do": "fill", "file": "/run/zos/kept/filler"})["bytes"].(float64); got < 8<<20 {
+		t.Errorf("only %v bytes were written", got)
+	}
+	m = n.says(m, `the node's state partition is full: \d+ of \d+ MiB are free.*do="report this`)
+	n.shows(font, "TROUBLE", "the node's state partition is full")
+	// The report of it is new on the ledger.
+	m = n.says(m, `state file: .*no space left on device`)
+	n.do(map[string]any{"do": "remove", "file": "/run/zos/kept/filler"})
+	n.says(m, `there is room for files again.*in=/run/zos/kept`)
+	n.says(m, following) // which may come first
+	n.w.incident(t, survivorName, "storage-full", "state partition")
 	n.worksOn()
 }
 

@@ -25,6 +25,7 @@ var table = []row{
 	{"init panics", "screen, restart, record", initPanics},
 	{"init dies", "kernel panic, restart, record", initDies},
 	{"init hangs", "reset by the watchdog, record", initHangs},
+	{"agent hangs for ever", "screen, restart, record", agentHangsForEver},
 }
 
 func TestTrouble(t *testing.T) {
