@@ -348,11 +348,24 @@ func (a *app) snapshot() *ledger.State {
 	return s
 }
 
-// later puts a snapshot back that cannot be written yet.
+// due takes a snapshot of a state that has grown while the one before was being
+// written: after a burst of entries there may be no block for long that would.
+func (a *app) due() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if size := a.state.Size(); a.snap == nil && size-a.snapped >= a.every {
+		a.snap, a.snapped = a.state.Clone(), size
+	}
+}
+
+// later puts a snapshot back that cannot be written yet, unless a newer one has
+// come meanwhile.
 func (a *app) later(s *ledger.State) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.snap = s
+	if a.snap == nil {
+		a.snap = s
+	}
 }
 
 // publish writes the checkpoint of the newest tree that enough validators

@@ -39,6 +39,7 @@ func (e *Engine) together() {
 			e.look()
 			e.wanted()
 			e.writeSnapshot()
+			e.app.due()
 		case <-e.stop:
 			return
 		}
