@@ -275,7 +275,8 @@ func (b *bench) write(context.Context) ([]string, error) {
 // would do nothing but take connections.
 const askedAtOnce = 4
 
-// firstByte waits until a page answers. It asks anew every 50 ms without
+// firstByte waits until a page answers. It asks anew every 100 ms (more
+// would keep the guest from starting what is asked for) without
 // waiting for the last question: one that came before there was anybody to
 // take it answers seconds late, or never.
 func firstByte(ctx context.Context, url string) error {
@@ -283,7 +284,7 @@ func firstByte(ctx context.Context, url string) error {
 	defer cancel()
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	answers := make(chan error)
-	every := time.NewTicker(50 * time.Millisecond)
+	every := time.NewTicker(100 * time.Millisecond)
 	defer every.Stop()
 	last, open := errors.New("nothing was tried"), 0
 	for {
