@@ -5,6 +5,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"io"
 	"log/slog"
@@ -276,6 +277,20 @@ func TestRealNode(t *testing.T) {
 	}
 	if got = records(t, guest); got["modules/line/000-"+chosen[0].Name+".ko"].Name == "" || got["init"].Name == "" {
 		t.Error("guest initramfs has no /init or no first module")
+	}
+	loaded := 0
+	for name := range got {
+		if !strings.HasSuffix(name, ".ko") {
+			continue
+		}
+		loaded++
+		f, err := elf.NewFile(strings.NewReader(text(t, got[name])))
+		if err != nil || f.Section(".text") == nil || f.Section(".BTF") != nil {
+			t.Errorf("%s: %v, or its types for BPF are found", name, err)
+		}
+	}
+	if loaded != len(chosen) {
+		t.Errorf("%d modules in the guest's initramfs, want %d", loaded, len(chosen))
 	}
 }
 

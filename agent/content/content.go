@@ -6,7 +6,7 @@
 // The store is a cache on a tmpfs, so it costs memory: what a claimed
 // deployment needs is pinned, what nobody needs stays only until its room is
 // wanted (Decide). A file that is there is never believed: Blob and Image hash
-// it again, and Scrub hashes everything again all the time. A file that is not
+// it again (a blob perhaps some moments ahead), and Scrub hashes everything again all the time. A file that is not
 // what its name says is an incident (Finding): it is recorded, and then put
 // into quarantine, in that order, so that an agent that dies in between
 // records it twice rather than never.
@@ -83,6 +83,7 @@ type Store struct {
 	pins     map[int64]map[string]bool // names by deployment
 	busy     map[string]chan struct{}  // closed when whoever works on a path is done
 	promised map[string]int64          // bytes that a file on its way may grow to
+	ready    map[string]fresh          // what Ahead has found right
 	counts   counts
 }
 
@@ -110,7 +111,7 @@ func Open(c Config) (*Store, error) {
 	if c.Check == nil {
 		c.Check = Verify
 	}
-	s := &Store{Config: c, pins: map[int64]map[string]bool{}, busy: map[string]chan struct{}{}, promised: map[string]int64{}}
+	s := &Store{Config: c, pins: map[int64]map[string]bool{}, busy: map[string]chan struct{}{}, promised: map[string]int64{}, ready: map[string]fresh{}}
 	return s, s.loadPins()
 }
 
@@ -193,6 +194,10 @@ func (s *Store) Blob(ctx context.Context, digest string) (int64, error) {
 		return 0, err
 	}
 	defer release()
+	if s.hashed(path) {
+		s.touch(path)
+		return 0, nil
+	}
 	if right, err := s.right(path, Want{Digest: digest, Goroutines: 1}); right || err != nil {
 		return 0, err
 	}

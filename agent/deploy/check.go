@@ -101,6 +101,7 @@ func (l *Life) claim(ctx context.Context, out *phase.Out) error {
 	if err != nil {
 		return err
 	}
+	l.ahead(ctx, d.Spec)
 	sctx, cancel := context.WithTimeout(ctx, submitTimeout)
 	defer cancel()
 	receipt, err := l.world.Ledger.Submit(sctx, raw)
@@ -117,6 +118,21 @@ func (l *Life) claim(ctx context.Context, out *phase.Out) error {
 	}
 	go l.watch(ctx)
 	return nil
+}
+
+// ahead has kernels and initramfs that are here hashed while the ledger decides;
+// fetchContent ends it.
+func (l *Life) ahead(ctx context.Context, d *spec.Deployment) {
+	var blobs []string
+	for _, m := range d.Machines {
+		for _, b := range []string{m.Kernel, m.Initramfs} {
+			if !slices.Contains(blobs, b) {
+				blobs = append(blobs, b)
+			}
+		}
+	}
+	ctx, l.aheadDone = context.WithCancel(ctx)
+	go l.world.Content.Ahead(ctx, blobs...)
 }
 
 func (l *Life) granted(ctx context.Context, index int64) error {

@@ -32,6 +32,7 @@ type Life struct {
 	spec      *spec.Deployment
 	manifests map[string]zimage.Manifest
 	left      map[phase.Name]error // what could not be undone yet
+	aheadDone context.CancelFunc   // ends what the claim had hashed ahead
 	over      <-chan struct{}      // the agent ends
 
 	mu sync.Mutex // guards st
@@ -42,7 +43,7 @@ type Life struct {
 var ErrNotClaimed = errors.New("not claimed")
 
 func newLife(w *World, st State) *Life {
-	l := &Life{world: w, st: st, machines: map[string]*machine{}, msgs: make(chan msg, 64), manifests: map[string]zimage.Manifest{}, left: map[phase.Name]error{},
+	l := &Life{world: w, st: st, machines: map[string]*machine{}, msgs: make(chan msg, 64), manifests: map[string]zimage.Manifest{}, left: map[phase.Name]error{}, aheadDone: func() {},
 		log: w.Log.With("part", "deploy", "deployment", st.Name)}
 	l.runner = phase.Runner{Now: w.Clock.Now, Sink: l.sink, Begin: l.begin, UndoTimeout: undoTimeout}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -104,6 +105,7 @@ func (l *Life) Run(ctx context.Context) error {
 	defer cancel()
 	defer l.world.Network.Free(l.st.Deployment)
 	err := l.runner.Run(run, l.steps())
+	l.aheadDone()
 	if l.claimed() < 0 {
 		return fmt.Errorf("%w: %w", ErrNotClaimed, err)
 	}

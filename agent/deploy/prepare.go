@@ -69,6 +69,7 @@ func agrees(want spec.Image, m zimage.Manifest) error {
 // imaged). What is there already is hashed again: a cache is no reason to skip
 // a check.
 func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
+	l.aheadDone() // what it has not begun is begun here
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	blobs := map[string]bool{}
