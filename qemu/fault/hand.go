@@ -84,7 +84,7 @@ func hand(c command) (_ any, err error) {
 		}
 		return nil, fmt.Errorf(format, args...)
 	}
-	for answer["ms"] == nil || c.Config != nil && answer["workloadMs"] == nil {
+	for {
 		b, err := os.ReadFile(c.File)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fail("%w", err)
