@@ -43,7 +43,8 @@ type results struct {
 	Hypervisor  string           `json:"hypervisor"`
 	Boot        pair             `json:"boot"`
 	Start       pair             `json:"start"`
-	Guest       pair             `json:"startToGuest"` // the same starts against one by hand that ends at the guest's PID 1
+	Guest       pair             `json:"startToGuest"`  // the same starts against one by hand that ends at the guest's PID 1
+	PageMs      []int64          `json:"startToPageMs"` // and until the first page came through the gateway
 	Sizes       map[string]int64 `json:"sizesBytes"`
 	Memory      map[string]int64 `json:"memoryKiB"`
 	Fetching    []phaseTime      `json:"phasesFetching"` // of the first start, which brings kernel, initramfs and image

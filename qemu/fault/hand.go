@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,31 +28,18 @@ const entropySize = 32
 // hand starts a program as a person would, without anything of zos round it,
 // and measures how long it takes until a text stands in a file. With a
 // configuration it also tells the guest at once what to run, checking nothing,
-// and measures until the workload says its first word. Then it ends it.
+// and measures until the first output of the workload. Then it ends it.
 func hand(c command) (_ any, err error) {
 	// The file is watched: whoever looked again and again would slow down what
 	// is measured, by a fifth where everything is emulated.
 	if err := os.WriteFile(c.File, nil, 0o600); err != nil {
 		return nil, err
 	}
-	written, err := watch(c.File)
+	more, done, err := watch(c.File)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, written.Close()) }()
-	more := make(chan struct{}, 1)
-	go func() {
-		events := make([]byte, 4096)
-		for {
-			if _, err := written.Read(events); err != nil {
-				return // it is closed
-			}
-			select {
-			case more <- struct{}{}:
-			default:
-			}
-		}
-	}()
+	defer func() { err = errors.Join(err, done()) }()
 	limit := time.After(handLimit)
 	spoke := make(chan error, 1)
 	if c.Config != nil {
@@ -115,18 +103,57 @@ func hand(c command) (_ any, err error) {
 	return answer, nil
 }
 
-// watch opens a source of events that has something to read whenever the file
-// is written to: inotify(7).
-func watch(name string) (*os.File, error) {
+// watch delivers whenever a file, or a file of a folder, is written to:
+// inotify(7), until done is called.
+func watch(name string) (more <-chan struct{}, done func() error, err error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("inotify: %w", err)
+		return nil, nil, fmt.Errorf("inotify: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
 	if _, err := unix.InotifyAddWatch(fd, name, unix.IN_MODIFY); err != nil {
-		return nil, errors.Join(fmt.Errorf("watch %s: %w", name, err), f.Close())
+		return nil, nil, errors.Join(fmt.Errorf("watch %s: %w", name, err), f.Close())
 	}
-	return f, nil
+	out := make(chan struct{}, 1)
+	go func() {
+		events := make([]byte, 4096)
+		for {
+			if _, err := f.Read(events); err != nil {
+				return // it is closed
+			}
+			select {
+			case out <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return out, f.Close, nil
+}
+
+// heard waits until the agent has the first output of a workload, in one of
+// the files of a folder where it keeps them.
+func heard(dir string) (_ any, err error) {
+	more, done, err := watch(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	for limit := time.After(handLimit); ; {
+		files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range files {
+			if st, err := os.Stat(name); err == nil && st.Size() > 0 {
+				return map[string]any{"file": name}, nil
+			}
+		}
+		select {
+		case <-more:
+		case <-limit:
+			return nil, fmt.Errorf("no output in %s after %s", dir, handLimit)
+		}
+	}
 }
 
 // speak takes the guest's connection, sends what it is to run, lets it start,

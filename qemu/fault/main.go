@@ -32,7 +32,7 @@ import (
 // command is what a test asks for.
 type command struct {
 	Do      string `json:"do"`
-	File    string `json:"file"`    // flip, list: a glob
+	File    string `json:"file"`    // flip, list: a glob; heard: a folder
 	Pattern string `json:"pattern"` // flip, find: hex bytes to look for; flip changes the first of them
 	Offset  int64  `json:"offset"`  // flip without a pattern, truncate: where
 	Name    string `json:"name"`    // kill, stop, cont: base name of the program
@@ -120,6 +120,8 @@ func do(c command) (any, error) {
 		return stat()
 	case "hand":
 		return hand(c)
+	case "heard":
+		return heard(c.File)
 	case "init":
 		return toInit(c.Name)
 	case "freeze":
