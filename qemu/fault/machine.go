@@ -18,14 +18,22 @@ import (
 
 // Faults of the whole machine.
 
-// toInit sends PID 1 a signal: QUIT makes Go's runtime end it, USR1 makes a
+// initSignal is what PID 1 is sent: QUIT makes Go's runtime end it, USR1 makes a
 // test image's init panic in one of its loops.
-func toInit(name string) (any, error) {
+func initSignal(name string) (unix.Signal, error) {
 	sig, ok := map[string]unix.Signal{"quit": unix.SIGQUIT, "usr1": unix.SIGUSR1}[name]
 	if !ok {
-		return nil, fmt.Errorf("unknown signal %q", name)
+		return 0, fmt.Errorf("unknown signal %q", name)
 	}
-	return map[string]any{}, unix.Kill(1, sig)
+	return sig, nil
+}
+
+func toInit(name string) error {
+	sig, err := initSignal(name)
+	if err != nil {
+		return err
+	}
+	return unix.Kill(1, sig)
 }
 
 // freeze stops PID 1 for good, which no signal can do: it is put into a control

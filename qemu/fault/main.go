@@ -85,6 +85,12 @@ func main() {
 		if _, err := port.Write(append(b, '\n')); err != nil {
 			log.Fatalf("write: %v", err)
 		}
+		if c.Do == "init" {
+			// Only now: an init that fails ends all others, this program too.
+			if err := toInit(c.Name); err != nil {
+				log.Printf("init: %v", err)
+			}
+		}
 	}
 }
 
@@ -122,8 +128,9 @@ func do(c command) (any, error) {
 		return hand(c)
 	case "heard":
 		return heard(c.File)
-	case "init":
-		return toInit(c.Name)
+	case "init": // the answer first, see main
+		_, err := initSignal(c.Name)
+		return map[string]any{}, err
 	case "freeze":
 		return freeze()
 	case "fill":
