@@ -29,6 +29,7 @@ type Board struct {
 	GuestKernel string   `yaml:"guestKernel"` // package of the guests' kernel
 	Modules     []string `yaml:"modules"`     // sets of kernel/modules, in load order
 	Firmware    []string `yaml:"firmware"`    // Debian's packages; what the modules ask for is taken from them
+	Initramfs   string   `yaml:"initramfs"`   // how it is compressed: lz4 (soonest unpacked) or zstd (smallest)
 	Cmdline     string   `yaml:"cmdline"`
 	ESPMiB      int64    `yaml:"espMiB"` // boot partition
 }
@@ -82,6 +83,9 @@ func Decode(b []byte) (Board, error) {
 	}
 	if !regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`).MatchString(board.Name) {
 		return Board{}, fmt.Errorf("name: %q is no board name", board.Name)
+	}
+	if board.Initramfs != "lz4" && board.Initramfs != "zstd" {
+		return Board{}, fmt.Errorf("initramfs: %q, want lz4 or zstd", board.Initramfs)
 	}
 	if len(board.Modules) == 0 {
 		return Board{}, errors.New("modules: missing")

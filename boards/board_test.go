@@ -35,7 +35,7 @@ func TestUnknownBoardNamesTheOthers(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	good := "name: a\nabout: b\narch: amd64\nkernel: k\nguestKernel: k\nmodules: [kvm]\ncmdline: quiet\nespMiB: 100\n"
+	good := "name: a\nabout: b\narch: amd64\nkernel: k\nguestKernel: k\nmodules: [kvm]\ninitramfs: lz4\ncmdline: quiet\nespMiB: 100\n"
 	if _, err := Decode([]byte(good)); err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +43,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"unknown field": {good + "color: red\n", "color"},
 		"no kernel":     {strings.Replace(good, "kernel: k\n", "", 1), "kernel"},
 		"no modules":    {strings.Replace(good, "modules: [kvm]\n", "", 1), "modules"},
+		"no initramfs":  {strings.Replace(good, "initramfs: lz4\n", "", 1), "initramfs"},
+		"bzip2":         {strings.Replace(good, "lz4", "bzip2", 1), "want lz4 or zstd"},
 		"tiny ESP":      {strings.Replace(good, "100", "1", 1), "espMiB"},
 		"bad name":      {strings.Replace(good, "name: a", "name: A/b", 1), "name"},
 	} {

@@ -307,7 +307,7 @@ func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EF
 	if err != nil {
 		return nil, err
 	}
-	return Zstd(plain)
+	return Pack(b.Board.Initramfs, plain)
 }
 
 func (b *builder) write(name string, content []byte) error {

@@ -2,7 +2,7 @@
 
 // Package image puts bootable media together from parts.
 //
-//	programs + modules + root ──▶ initramfs (cpio, zstd)
+//	programs + modules + root ──▶ initramfs (cpio, lz4 or zstd)
 //	stub + kernel + initramfs + command line ──▶ UKI (one PE file)
 //	systemd-boot + UKI + seed ──▶ boot partition (fat32) ──▶ disk images (GPT), ISO
 //	UKI ──▶ netboot: HTTP boot and TFTP of the same file, a script for iPXE

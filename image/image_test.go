@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/mkuimage/cpio"
 
 	"github.com/zos-node/zos/boards"
@@ -173,26 +172,6 @@ func TestAppended(t *testing.T) {
 		if text(t, got["etc/zos/seed.json"]) != "seed" || len(got) != 3 {
 			t.Errorf("patch holds %d records", len(got))
 		}
-	}
-}
-
-func TestZstd(t *testing.T) {
-	in := bytes.Repeat([]byte("zos "), 1<<16)
-	one, err := Zstd(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := Zstd(in)
-	if err != nil || !bytes.Equal(one, two) {
-		t.Errorf("not the same twice: %v", err)
-	}
-	dec, err := zstd.NewReader(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dec.Close()
-	if out, err := dec.DecodeAll(one, nil); err != nil || !bytes.Equal(out, in) {
-		t.Errorf("does not come back: %v", err)
 	}
 }
 

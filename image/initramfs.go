@@ -10,7 +10,6 @@ import (
 	"path"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/mkuimage/cpio"
 	"github.com/u-root/mkuimage/uimage/initramfs"
 )
@@ -112,21 +111,6 @@ func (t *Tree) CPIO() ([]byte, error) {
 		return nil, fmt.Errorf("write cpio: %w", err)
 	}
 	return b.Bytes(), nil
-}
-
-// Zstd compresses an archive for the kernel.
-func Zstd(b []byte) ([]byte, error) {
-	// One thread: the encoder's block borders must not depend on the machine.
-	// The default level: the best one takes ten times as long for 10 % less.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return nil, fmt.Errorf("zstd: %w", err)
-	}
-	out := enc.EncodeAll(b, make([]byte, 0, len(b)/2))
-	if err := enc.Close(); err != nil {
-		return nil, fmt.Errorf("zstd: %w", err)
-	}
-	return out, nil
 }
 
 // Appended adds the files of more to a finished initramfs, compressed or not:

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/mkuimage/cpio"
 
 	"github.com/zos-node/zos/image/measure"
@@ -171,12 +170,7 @@ func unpack(initrd []byte) (have, list []Part, err error) {
 
 // eachFile gives the regular files of a compressed archive.
 func eachFile(archive []byte, take func(r cpio.Record, content []byte) error) error {
-	dec, err := zstd.NewReader(bytes.NewReader(archive), zstd.WithDecoderMaxMemory(maxInitramfs))
-	if err != nil {
-		return err
-	}
-	defer dec.Close()
-	plain, err := io.ReadAll(io.LimitReader(dec, maxInitramfs))
+	plain, err := unpacked(archive, maxInitramfs)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func Weigh(uki []byte) (all []Share, programs []string, err error) {
 		if len(b) == 0 {
 			continue
 		}
-		packed, err := Zstd(b)
+		packed, err := Pack(packing(u.Initrd), b)
 		if err != nil {
 			return nil, nil, err
 		}
