@@ -216,31 +216,3 @@ func (x *Index) Match(modalias string) []string {
 	}
 	return all
 }
-
-// Modaliases lists those of all devices that a sysfs (normally /sys) knows, each
-// once: the devices of its buses, of the two classes whose devices are on none,
-// and the processors together (which choose kvm_amd or kvm_intel). To go through
-// all that is below /sys/devices takes ten times as long.
-func Modaliases(sys string) ([]string, error) {
-	seen := map[string]bool{}
-	var all []string
-	for _, pattern := range []string{"bus/*/devices/*/modalias", "class/dmi/*/modalias", "class/input/*/modalias", "devices/system/cpu/modalias"} {
-		files, err := filepath.Glob(filepath.Join(sys, pattern))
-		if err != nil {
-			return nil, fmt.Errorf("look at devices: %w", err)
-		}
-		for _, f := range files {
-			b, err := os.ReadFile(f)
-			if err != nil {
-				// It went away meanwhile, or has no driver core entry and answers
-				// with an error: it has nothing to say.
-				continue
-			}
-			if s := strings.TrimSpace(string(b)); s != "" && !seen[s] {
-				seen[s] = true
-				all = append(all, s)
-			}
-		}
-	}
-	return all, nil
-}
