@@ -6,11 +6,13 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/zos-node/zos/spec/strict"
 )
 
-var boardName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
+// boardName is made when it is first asked for, as version is.
+var boardName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`) })
 
 const (
 	maxUKI     = 1 << 30 // bytes
@@ -42,7 +44,7 @@ func checkNodeRelease(p *NodeRelease) error {
 	}
 	for i, img := range p.Images {
 		at := func(field string) string { return strict.Join(strict.Index("images", i), field) }
-		if !match(boardName, img.Board) {
+		if !match(boardName(), img.Board) {
 			return refuse(at("board"), "is %q, want the name of a board such as \"pc-x86_64\"", img.Board)
 		}
 		if i > 0 && p.Images[i-1].Board >= img.Board {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -19,11 +20,13 @@ import (
 type Dir string
 
 // names are the only files of a log; nothing else is ever opened.
-var names = regexp.MustCompile(`^(checkpoint|snapshot|consensus|pruned|root/[1-9][0-9]{0,8}\.json|tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/(x[0-9]{3}/){0,5}[0-9]{3}(\.p/[1-9][0-9]{0,2})?)$`)
+var names = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(checkpoint|snapshot|consensus|pruned|root/[1-9][0-9]{0,8}\.json|tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/(x[0-9]{3}/){0,5}[0-9]{3}(\.p/[1-9][0-9]{0,2})?)$`)
+})
 
 // ValidPath says whether a path can be a file of a log.
 func ValidPath(path string) bool {
-	return names.MatchString(path)
+	return names().MatchString(path)
 }
 
 // Read returns a file of the log. A narrow tile or bundle is cut from the
