@@ -87,7 +87,6 @@ func main() {
 	mounted := mount.All(mount.Table(), mount.Mount)
 	n.open()
 	defer n.lastWords()
-	n.crashOutput()
 	if err := n.boot(mounted); err != nil {
 		n.fail(err)
 	}
@@ -126,9 +125,6 @@ func (n *node) boot(mounted error) error {
 	if err := fault("SYSCTL", "the kernel's settings", "every setting of the table in init", report, n.sysctls(sysctls)); err != nil {
 		return err
 	}
-	if err := memory.Set(); err != nil {
-		n.log.Warn("the kernel holds back more memory than it needs to", "err", err)
-	}
 	n.reaper = reap.New(func(s reap.Status) { n.log.Debug("orphan ended", "pid", s.PID, "how", s.String()) })
 	n.signals()
 	n.agent = &supervise.Child{
@@ -136,6 +132,11 @@ func (n *node) boot(mounted error) error {
 		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked, Told: n.board.told, Ended: n.agentEnded, Score: agentScore,
 	}
 	n.guard("agent", func() { n.agent.Run(n.running) })
+	// The agent needs its time to start; what it does not need comes now.
+	n.crashOutput()
+	if err := memory.Set(); err != nil {
+		n.log.Warn("the kernel holds back more memory than it needs to", "err", err)
+	}
 	index, err := openIndex()
 	if err == nil {
 		err = n.drivers(index, devices.Early(index.Boot(), slices.Concat(index.Late(), index.Waiting())))
@@ -155,12 +156,6 @@ func (n *node) boot(mounted error) error {
 	}
 	n.operators()
 	n.faults()
-	for _, extra := range extras {
-		if _, err := os.Stat(extra); err == nil {
-			c := &supervise.Child{Path: extra, Env: []string{"PATH=/bin"}, Reaper: n.reaper, Console: n.out, Log: n.log}
-			n.guard(extra, func() { c.Run(n.running) })
-		}
-	}
 	n.guard("late", func() {
 		n.myTurn()
 		if err := devices.Yield(); err != nil {
@@ -213,12 +208,24 @@ func (n *node) late(index *kmod.Index) {
 	if err := n.twins(); err != nil {
 		n.fail(err)
 	}
+	n.more()
 	// The agent waits for this file before it offers to run guests.
 	if err := os.WriteFile(driversReady, nil, 0o644); err != nil {
 		n.log.Error("tell that the drivers are loaded", "err", err)
 	}
 	n.buttons()
 	n.guard("watchdog", n.watch)
+}
+
+// more starts the programs that only a test image has, when what is measured of
+// a boot is over.
+func (n *node) more() {
+	for _, extra := range extras {
+		if _, err := os.Stat(extra); err == nil {
+			c := &supervise.Child{Path: extra, Env: []string{"PATH=/bin"}, Reaper: n.reaper, Console: n.out, Log: n.log}
+			n.guard(extra, func() { c.Run(n.running) })
+		}
+	}
 }
 
 // guard runs f beside us; a panic in it is shown and ends the machine in
