@@ -67,6 +67,13 @@ func (n *node) tell(ctx context.Context, board *wait.Board) {
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
 	for {
+		// First after a while: before that there is nothing to say, and the start
+		// has no time for it.
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 		s, err := json.Marshal(n.status(time.Now(), board))
 		if err == nil && (!bytes.Equal(s, last) || time.Since(at) >= statusAgain) {
 			last, at = s, time.Now()
@@ -74,11 +81,6 @@ func (n *node) tell(ctx context.Context, board *wait.Board) {
 		}
 		if err != nil {
 			n.log.Warn("the console is not up to date", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
 		}
 	}
 }
