@@ -33,7 +33,6 @@ import (
 	"github.com/zos-node/zos/init/power"
 	"github.com/zos-node/zos/init/reap"
 	"github.com/zos-node/zos/init/supervise"
-	"github.com/zos-node/zos/kernel/kmod"
 )
 
 const (
@@ -166,68 +165,6 @@ func (n *node) boot(mounted error) error {
 	return nil
 }
 
-// mountDrivers mounts what needs a module, on machines that have a place for it.
-func (n *node) mountDrivers(index *kmod.Index) {
-	for _, d := range mount.Drivers(func(path string) bool { _, err := os.Stat(path); return err == nil }) {
-		err := index.Load(d.Module)
-		if err == nil {
-			err = mount.Mount(d.Point)
-		}
-		if err != nil {
-			n.log.Warn("a mount that needs a driver", "module", d.Module, "err", err)
-		}
-	}
-}
-
-// myTurn waits, on a machine with one processor, until the agent has reached
-// the ledger or had time to: a driver that loads keeps a processor for itself,
-// whatever its priority. Guests come after the ledger in any case.
-func (n *node) myTurn() {
-	if runtime.NumCPU() > 1 {
-		return
-	}
-	select {
-	case <-n.reached:
-	case <-time.After(lateAfter):
-	}
-}
-
-// late is what does not have to be there before the agent starts.
-func (n *node) late(index *kmod.Index) {
-	if err := n.drivers(index, devices.Late(index.Late())); err != nil {
-		n.fail(fault("DRIVERS", "the drivers that guests need", "lib/modules of the running kernel in the image", "Report this: the image and the kernel do not fit.", err))
-	}
-	if unclaimed, err := devices.Unclaimed(devices.PCI); err != nil || len(unclaimed) > 0 {
-		n.log.Warn("PCI devices that no driver of this image takes", "devices", unclaimed, "err", err)
-	}
-	n.crashOutput()
-	n.vouch()
-	n.onTrial()
-	n.collect()
-	// Once more: a stick may have shown up meanwhile.
-	if err := n.twins(); err != nil {
-		n.fail(err)
-	}
-	n.more()
-	// The agent waits for this file before it offers to run guests.
-	if err := os.WriteFile(driversReady, nil, 0o644); err != nil {
-		n.log.Error("tell that the drivers are loaded", "err", err)
-	}
-	n.buttons()
-	n.guard("watchdog", n.watch)
-}
-
-// more starts the programs that only a test image has, when what is measured of
-// a boot is over.
-func (n *node) more() {
-	for _, extra := range extras {
-		if _, err := os.Stat(extra); err == nil {
-			c := &supervise.Child{Path: extra, Env: []string{"PATH=/bin"}, Reaper: n.reaper, Console: n.out, Log: n.log}
-			n.guard(extra, func() { c.Run(n.running) })
-		}
-	}
-}
-
 // guard runs f beside us; a panic in it is shown and ends the machine in
 // order instead of ending PID 1.
 func (n *node) guard(what string, f func()) {
@@ -261,23 +198,6 @@ func (n *node) sysctls(table [][2]string) error {
 		}
 	}
 	return nil
-}
-
-func openIndex() (*kmod.Index, error) {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return nil, fmt.Errorf("uname: %w", err)
-	}
-	return kmod.Open("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
-}
-
-func (n *node) drivers(index *kmod.Index, stage devices.Stage) error {
-	start := time.Now()
-	r, err := devices.Load(index, stage, func() ([]string, error) { return kmod.Modaliases("/sys") }, n.log)
-	if err == nil {
-		r.Report(n.log, time.Since(start))
-	}
-	return err
 }
 
 // signals: children, Ctrl-Alt-Del (the kernel is told to send it to us), and
