@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -59,13 +60,26 @@ func (n *node) myTurn() {
 	}
 }
 
+// buttonDrivers are first of what is loaded late.
+var buttonDrivers = []string{"button", "evdev"}
+
 // late is what does not have to be there before the agent starts.
 func (n *node) late(index *kmod.Index) {
+	// Whoever presses the button means it, however young the boot is.
+	for _, m := range buttonDrivers {
+		if err := index.Load(m); err != nil && !errors.Is(err, kmod.ErrUnknown) && !errors.Is(err, kmod.ErrNoDevice) {
+			n.log.Warn("the power button's driver", "module", m, "err", err)
+		}
+	}
+	n.buttons()
 	if err := n.drivers(index, devices.Late(index.Late())); err != nil {
 		n.fail(fault("DRIVERS", "the drivers that guests need", "lib/modules of the running kernel in the image", "Report this: the image and the kernel do not fit.", err))
 	}
-	if unclaimed, err := devices.Unclaimed(devices.PCI); err != nil || len(unclaimed) > 0 {
-		n.log.Warn("PCI devices that no driver of this image takes", "devices", unclaimed, "err", err)
+	switch unclaimed, err := devices.Unclaimed(devices.PCI); {
+	case err != nil:
+		n.log.Warn("look for devices without a driver", "err", err)
+	case len(unclaimed) > 0:
+		n.log.Warn("PCI devices that no driver of this image takes", "devices", unclaimed)
 	}
 	n.crashOutput()
 	n.vouch()
@@ -80,7 +94,9 @@ func (n *node) late(index *kmod.Index) {
 	if err := os.WriteFile(driversReady, nil, 0o644); err != nil {
 		n.log.Error("tell that the drivers are loaded", "err", err)
 	}
-	n.buttons()
+	if n.buttons(); len(n.hears) == 0 {
+		n.log.Warn("this machine has no power button")
+	}
 	n.guard("watchdog", n.watch)
 }
 

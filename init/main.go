@@ -66,6 +66,7 @@ type node struct {
 	blessed chan struct{}   // the agent says that this image may stay
 	reached chan struct{}   // the agent says that it follows the ledger
 	failing sync.Once       // the node stops for one reason only
+	hears   map[string]bool // power buttons, by input device
 	forget  atomic.Bool     // a reset: what the node keeps goes as well
 	board   board           // what the consoles show
 	running context.Context // of everything that is supervised
@@ -81,7 +82,7 @@ func main() {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(50)
 	runtime.MemProfileRate = 0
-	n := &node{ending: make(chan power.How, 4), granted: make(chan struct{}, 4), blessed: make(chan struct{}, 1), reached: make(chan struct{}, 1)}
+	n := &node{hears: map[string]bool{}, ending: make(chan power.How, 4), granted: make(chan struct{}, 4), blessed: make(chan struct{}, 1), reached: make(chan struct{}, 1)}
 	n.running, n.stop = context.WithCancel(context.Background())
 	mounted := mount.All(mount.Table(), mount.Mount)
 	n.open()
@@ -223,12 +224,17 @@ func (n *node) signals() {
 	})
 }
 
+// buttons listens to the power buttons that are not listened to yet.
 func (n *node) buttons() {
 	found, err := power.Buttons("/sys/class/input")
-	if err != nil || len(found) == 0 {
-		n.log.Warn("this machine has no power button", "err", err)
+	if err != nil {
+		n.log.Warn("power buttons", "err", err)
 	}
 	for _, name := range found {
+		if n.hears[name] {
+			continue
+		}
+		n.hears[name] = true
 		n.guard("button", func() {
 			f, err := os.Open(filepath.Join("/dev/input", name))
 			if err == nil {

@@ -95,14 +95,22 @@ type Sync struct {
 
 // Run works until ctx is over.
 func (s *Sync) Run(ctx context.Context) {
-	line := wait.Start(s.Log, s.Clock.Now(), "the time", "")
+	const nobody = "no time server is named; the clock stands on what is known to have passed"
+	began := s.Clock.Now()
+	line := wait.Start(s.Log, began, "the time", "")
 	every, said := askFirst, ""
 	for ctx.Err() == nil {
 		servers := s.Servers()
 		err := s.once(servers)
 		switch {
 		case len(servers) == 0:
-			line.Detail("no time server is named; the clock stands on what is known to have passed")
+			// Not at once: the network has yet to name them. And not as a wait,
+			// which may be for what never comes.
+			now := s.Clock.Now()
+			if line = wait.Start(s.Log, now, "the time", ""); said != nobody && now.Sub(began) >= askFirst {
+				s.Log.Info(nobody)
+				said = nobody
+			}
 		case err != nil && err.Error() != said:
 			s.Log.Warn("time", "servers", servers, "err", err)
 			said = err.Error()
@@ -114,10 +122,10 @@ func (s *Sync) Run(ctx context.Context) {
 			every = min(2*every, askLater)
 			if len(servers) > 0 {
 				line.Detail("an answer of " + strings.Join(servers, ", "))
+				line.Tick(s.Clock.Now())
 			} else {
 				every = askFirst
 			}
-			line.Tick(s.Clock.Now())
 		}
 		select {
 		case <-ctx.Done():

@@ -25,6 +25,9 @@ import (
 // goodbye is how long a node gets to end its guests after Ctrl-C.
 const goodbye = 60 * time.Second
 
+// pressEvery is between two presses of its power button meanwhile.
+const pressEvery = 3 * time.Second
+
 func (a *app) nodeRun() *cobra.Command {
 	var forward []string
 	var memory, cpus int
@@ -102,10 +105,27 @@ func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	// The second signal ends the waiting, and with it the machine.
 	bye, again := signal.NotifyContext(bye, endings()...)
 	defer again()
-	if err := m.PowerButton(bye); err != nil {
-		return err
+	// Again and again: a node that starts hears its button only when the driver
+	// of it is loaded.
+	press := time.NewTicker(pressEvery)
+	defer press.Stop()
+	for {
+		if err := m.PowerButton(bye); err != nil {
+			select {
+			case <-m.Done(): // between two presses
+				return m.Wait(context.WithoutCancel(ctx))
+			default:
+				return err
+			}
+		}
+		select {
+		case <-m.Done():
+			return m.Wait(context.WithoutCancel(ctx))
+		case <-bye.Done():
+			return m.Wait(bye)
+		case <-press.C:
+		}
 	}
-	return m.Wait(bye)
 }
 
 // parseForward reads HOSTPORT:PORT words.

@@ -184,6 +184,9 @@ func (a *app) verify(path, rootPath string) error {
 	b = bytes.TrimSpace(b) // as zos submit does
 	env, err := sign.DecodeEnvelope(b)
 	if err != nil {
+		if _, serr := spec.Decode(b); serr == nil {
+			return coded(exitRefused, fmt.Errorf("%s is a specification that nobody has signed, want an envelope: zos sign makes one, zos check is for this", path))
+		}
 		return coded(exitRefused, fmt.Errorf("%s: %w", path, err))
 	}
 	if same, err := env.Encode(); err != nil || !bytes.Equal(same, b) {

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "crash":
 		fmt.Println("about to crash")
+		fmt.Printf("born %d\n", time.Now().UnixNano())
 		os.Exit(3)
 	case "silent":
 		time.Sleep(time.Minute)
@@ -121,9 +122,25 @@ func TestCrashIsShownAndStartedAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { c.Run(ctx); close(done) }()
-	until(t, out, "starts=2")
+	until(t, out, "starts=3")
 	cancel()
 	<-done
+	// The waits are made, not only said.
+	var born []int64
+	for _, line := range strings.Split(out.String(), "\n") {
+		var ns int64
+		if _, err := fmt.Sscanf(line, "born %d", &ns); err == nil {
+			born = append(born, ns)
+		}
+	}
+	for i, want := range []time.Duration{time.Second, 2 * time.Second} {
+		if len(born) <= i+1 {
+			t.Fatalf("%d starts in\n%s", len(born), out.String())
+		}
+		if gap := time.Duration(born[i+1] - born[i]); gap < want {
+			t.Errorf("start %d came %s after the one before, want %s at least", i+2, gap, want)
+		}
+	}
 	for _, want := range []string{`why="exit code 3"`, "wait=1s", "wait=2s", `line="about to crash"`} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %s in\n%s", want, out.String())

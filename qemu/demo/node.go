@@ -106,6 +106,10 @@ func (c *chain) wait(ctx context.Context) ([]string, error) {
 		}
 		select {
 		case <-time.After(time.Second):
+		case <-c.mirror.done:
+			return nil, errors.New("the node may still need the mirror")
+		case <-c.ledger.done:
+			return nil, errors.New("nothing can be recorded")
 		case <-c.node.done:
 			return nil, &problem{what: "the node ended", expected: "a node that runs the deployment", todo: "read " + c.consolePath, err: errors.New(tailFile(c.consolePath, 30))}
 		case <-ctx.Done():
