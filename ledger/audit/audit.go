@@ -122,9 +122,15 @@ func replay(ctx context.Context, entries ledger.Entries, progress func(step stri
 	return s, nil
 }
 
+// prover is what proofs needs of ledger.Entries.
+type prover interface {
+	Get(ctx context.Context, i int64) ([]byte, error)
+	Prove(ctx context.Context, i int64) (ledger.EntryProof, error)
+}
+
 // proofs checks that each entry of the story is in the tree, by a proof, and
 // counts its signatures, which collect has verified.
-func (r *Report) proofs(ctx context.Context, entries ledger.Entries, checkpoint []byte) error {
+func (r *Report) proofs(ctx context.Context, entries prover, checkpoint []byte) error {
 	for _, it := range r.Story.Items {
 		r.Signatures += len(it.Signers)
 		raw, err := entries.Get(ctx, it.Index)

@@ -3,6 +3,7 @@
 package audit
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"strings"
@@ -126,6 +127,42 @@ func TestStateThatLies(t *testing.T) {
 		r.version(c.State(), &d)
 		if tt.says == "" && !r.OK() || tt.says != "" && (len(r.Discrepancies) != 1 || !strings.Contains(r.Discrepancies[0], tt.says)) {
 			t.Errorf("%s: %q, want %q", tt.name, r.Discrepancies, tt.says)
+		}
+	}
+}
+
+// neighbour proves of each entry that the one before it is in the log.
+type neighbour struct{ ledger.Entries }
+
+func (n neighbour) Prove(ctx context.Context, i int64) (ledger.EntryProof, error) {
+	return n.Entries.Prove(ctx, i-1)
+}
+
+// TestProofOfAnother: an entry whose proof is that of another one is found.
+func TestProofOfAnother(t *testing.T) {
+	l := ledgertest.New(t)
+	l.Must(l.Register("shop", 1, nil))
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{l.Dir}, KeepEntries: true})
+	if err == nil {
+		err = c.Sync(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := collect(t.Context(), c.State(), c.Entries(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		from prover
+		says string
+	}{{c.Entries(), ""}, {neighbour{c.Entries()}, "entry "}} {
+		r := &Report{Story: st, proof: map[int64]string{}, claimed: map[int64]string{}}
+		if err := r.proofs(t.Context(), tt.from, nil); err != nil {
+			t.Fatal(err)
+		}
+		if (tt.says == "") != r.OK() || !strings.Contains(strings.Join(r.Discrepancies, "\n"), tt.says) {
+			t.Errorf("%q, want %q", r.Discrepancies, tt.says)
 		}
 	}
 }
