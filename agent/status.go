@@ -16,6 +16,8 @@ import (
 
 const (
 	statusEvery = time.Second
+	// statusFirst is how long the first waits for the ledger to be reached.
+	statusFirst = 5 * time.Second
 	// statusAgain is when an unchanged status is said again: init tells an agent
 	// that has nothing new from one that hangs.
 	statusAgain = 5 * time.Second
@@ -66,13 +68,16 @@ func (n *node) tell(ctx context.Context, board *wait.Board) {
 	var at time.Time
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
-	for {
-		// First after a while: before that there is nothing to say, and the start
-		// has no time for it.
+	for began := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		// The first says more than that the agent is there: a panel stands on a
+		// console for a while.
+		if last == nil && !n.heard() && time.Since(began) < statusFirst {
+			continue
 		}
 		s, err := json.Marshal(n.status(time.Now(), board))
 		if err == nil && (!bytes.Equal(s, last) || time.Since(at) >= statusAgain) {
@@ -83,6 +88,13 @@ func (n *node) tell(ctx context.Context, board *wait.Board) {
 			n.log.Warn("the console is not up to date", "err", err)
 		}
 	}
+}
+
+// heard says whether there is a position in the ledger.
+func (n *node) heard() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.synced.IsZero()
 }
 
 func (n *node) status(now time.Time, board *wait.Board) status {

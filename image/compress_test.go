@@ -10,21 +10,28 @@ import (
 	"testing"
 )
 
-// noise is content that does not compress, between parts that do, longer than
-// one block of LZ4.
-func noise() []byte {
-	b := bytes.Repeat([]byte("zos "), (lz4Block+lz4Block/2)/4)
+// random is content that does not compress.
+func random(n int) []byte {
+	b := make([]byte, n)
 	x := uint64(1)
-	for i := lz4Block - 4096; i < lz4Block+4096; i++ {
+	for i := range b {
 		x = x*6364136223846793005 + 1442695040888963407
 		b[i] = byte(x >> 56)
 	}
 	return b
 }
 
+// noise is content that does not compress, between parts that do, longer than
+// one block of LZ4.
+func noise() []byte {
+	b := bytes.Repeat([]byte("zos "), (lz4Block+lz4Block/2)/4)
+	copy(b[lz4Block-4096:], random(8192))
+	return b
+}
+
 func TestPack(t *testing.T) {
 	for how := range packers {
-		for name, in := range map[string][]byte{"empty": nil, "short": []byte("070701"), "blocks": noise()} {
+		for name, in := range map[string][]byte{"empty": nil, "short": []byte("070701"), "blocks": noise(), "no smaller": random(lz4Block + 4096)} {
 			one, err := Pack(how, in)
 			if err != nil {
 				t.Fatalf("%s: %v", how, err)
@@ -60,19 +67,20 @@ func TestLZ4IsLZ4(t *testing.T) {
 	if err != nil {
 		t.Skip("SKIP: lz4 is not installed")
 	}
-	in := noise()
-	packed, err := LZ4(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(tool, "-dc")
-	cmd.Stdin = bytes.NewReader(packed[:len(packed)-wordLen]) // without the kernel's end
-	out, err := cmd.Output()
-	if err != nil || !bytes.Equal(out, in) {
-		t.Errorf("lz4 -dc: %d bytes, %v", len(out), err)
-	}
-	if !bytes.Equal(packed[len(packed)-wordLen:], make([]byte, wordLen)) {
-		t.Error("no end that the kernel sees")
+	for _, in := range [][]byte{noise(), random(lz4Block + 4096)} {
+		packed, err := LZ4(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(tool, "-dc")
+		cmd.Stdin = bytes.NewReader(packed[:len(packed)-wordLen]) // without the kernel's end
+		out, err := cmd.Output()
+		if err != nil || !bytes.Equal(out, in) {
+			t.Errorf("lz4 -dc: %d bytes, %v", len(out), err)
+		}
+		if !bytes.Equal(packed[len(packed)-wordLen:], make([]byte, wordLen)) {
+			t.Error("no end that the kernel sees")
+		}
 	}
 }
 
@@ -87,7 +95,8 @@ func TestUnpackLZ4Refuses(t *testing.T) {
 	for i := range bad[8:40] { // the first token and what follows
 		bad[8+i] = 0xff
 	}
-	for name, b := range map[string][]byte{"empty": nil, "other magic": []byte("070701"), "cut": good[:len(good)/2], "block beyond the end": long, "altered": bad} {
+	for name, b := range map[string][]byte{"empty": nil, "other magic": []byte("070701"), "cut": good[:len(good)/2], "block beyond the end": long, "altered": bad, "no end": good[:len(good)-wordLen],
+		"an archive behind it": append(bytes.Clone(good), "\x00\x00\x00\x00070701"...)} {
 		if out, err := unpackLZ4(b, maxInitramfs); err == nil {
 			t.Errorf("%s: taken, %d bytes", name, len(out))
 		}

@@ -168,13 +168,27 @@ func unpack(initrd []byte) (have, list []Part, err error) {
 	return have, list, nil
 }
 
-// eachFile gives the regular files of a compressed archive.
+// seen remembers how far an archive was read.
+type seen struct {
+	io.ReaderAt
+	end int64
+}
+
+func (s *seen) ReadAt(b []byte, off int64) (int, error) {
+	n, err := s.ReaderAt.ReadAt(b, off)
+	s.end = max(s.end, off+int64(n))
+	return n, err
+}
+
+// eachFile gives the regular files of a compressed archive, and refuses one
+// behind which another stands: the kernel would unpack that as well.
 func eachFile(archive []byte, take func(r cpio.Record, content []byte) error) error {
 	plain, err := unpacked(archive, maxInitramfs)
 	if err != nil {
 		return err
 	}
-	return cpio.ForEachRecord(cpio.Newc.Reader(bytes.NewReader(plain)), func(rec cpio.Record) error {
+	r := &seen{ReaderAt: bytes.NewReader(plain)}
+	err = cpio.ForEachRecord(cpio.Newc.Reader(r), func(rec cpio.Record) error {
 		if rec.Mode&cpio.S_IFMT != cpio.S_IFREG {
 			return nil
 		}
@@ -184,6 +198,10 @@ func eachFile(archive []byte, take func(r cpio.Record, content []byte) error) er
 		}
 		return take(rec, content)
 	})
+	if err == nil && !zeros(plain[r.end:]) {
+		err = errors.New("something stands behind its last file")
+	}
+	return err
 }
 
 // stubCode is what every UKI shares with the stub that it was built on.

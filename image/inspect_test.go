@@ -133,6 +133,56 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+// TestInspectSeesEveryArchive: the kernel unpacks all archives that stand one
+// behind the other, and the last file of a name wins. An image with a second
+// one is none of ours.
+func TestInspectSeesEveryArchive(t *testing.T) {
+	m := sampleMedium(t, nil)
+	u, err := ReadUKI(m.UKI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Stub = stub(t)
+	plain, err := unpacked(u.Initrd, maxInitramfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil := Patch()
+	evil.File("bin/agent", 0o755, []byte("another agent"))
+	second, err := evil.CPIO()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for how := range packers {
+		pack := func(b []byte) []byte {
+			out, err := Pack(how, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		for name, initrd := range map[string][]byte{
+			"alone":             pack(plain),
+			"in one frame":      pack(append(bytes.Clone(plain), second...)),
+			"a frame behind it": append(pack(plain), pack(second)...),
+			"behind zeros":      append(append(pack(plain), make([]byte, 16)...), pack(second)...),
+			"not compressed":    append(append(pack(plain), make([]byte, 4)...), second...),
+		} {
+			u.Initrd = initrd
+			built, err := u.Build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := *m
+			changed.UKI = built
+			r, err := Inspect(&changed)
+			if clean := err == nil && len(r.Problems) == 0; clean != (name == "alone") {
+				t.Errorf("%s, %s: %v, %q", how, name, err, r.Problems)
+			}
+		}
+	}
+}
+
 // TestSPDX: every part is there, with its digest, and belongs to the image.
 func TestSPDX(t *testing.T) {
 	r, err := Inspect(sampleMedium(t, nil))

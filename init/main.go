@@ -234,13 +234,15 @@ func (n *node) buttons() {
 		if n.hears[name] {
 			continue
 		}
+		f, err := os.Open(filepath.Join("/dev/input", name))
+		if err != nil {
+			n.log.Error("power button", "device", name, "err", err)
+			continue
+		}
 		n.hears[name] = true
 		n.guard("button", func() {
-			f, err := os.Open(filepath.Join("/dev/input", name))
-			if err == nil {
-				err = power.Pressed(f)
-				f.Close()
-			}
+			err := power.Pressed(f)
+			f.Close()
 			if err != nil {
 				n.log.Error("power button", "device", name, "err", err)
 				return

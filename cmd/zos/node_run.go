@@ -110,19 +110,12 @@ func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	press := time.NewTicker(pressEvery)
 	defer press.Stop()
 	for {
-		if err := m.PowerButton(bye); err != nil {
-			select {
-			case <-m.Done(): // between two presses
-				return m.Wait(context.WithoutCancel(ctx))
-			default:
-				return err
-			}
-		}
+		perr := m.PowerButton(bye) // fails, too, while the machine ends
 		select {
 		case <-m.Done():
 			return m.Wait(context.WithoutCancel(ctx))
 		case <-bye.Done():
-			return m.Wait(bye)
+			return errors.Join(m.Wait(bye), perr)
 		case <-press.C:
 		}
 	}

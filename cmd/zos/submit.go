@@ -128,8 +128,9 @@ func stopCommand(a *app) *cobra.Command {
 		Long: `Sign a stop for a deployment, by name or log index, with the keys of the roles
 that the trust root demands for a stop, and submit it. The nodes take the
 deployment down and close their claims; zos status shows when they have.
-Where the keys are with several people, each signs in turn instead: zos sign
---type stop, and the last one submits the envelope with zos submit.
+Where the keys are with several people, write {"deployment":INDEX,"name":"NAME",
+"reason":"WHY"} with the index that zos status shows; each signs in turn (zos sign
+--type stop), and the last one submits the envelope (zos submit).
 
 Exit codes: 0 on the ledger, 3 refused, 4 no such deployment, 5 not reached.`,
 		Example: `  zos stop shop --key ~/.ssh/id_ed25519 --root root.json --reason "end of sale"`,

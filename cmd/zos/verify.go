@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -184,8 +185,9 @@ func (a *app) verify(path, rootPath string) error {
 	b = bytes.TrimSpace(b) // as zos submit does
 	env, err := sign.DecodeEnvelope(b)
 	if err != nil {
-		if _, serr := spec.Decode(b); serr == nil {
-			return coded(exitRefused, fmt.Errorf("%s is a specification that nobody has signed, want an envelope: zos sign makes one, zos check is for this", path))
+		var doc map[string]json.RawMessage
+		if jerr := json.Unmarshal(b, &doc); jerr == nil && doc["payload"] == nil && doc["signatures"] == nil {
+			return coded(exitRefused, fmt.Errorf("%s is no envelope, but a document that nobody has signed: zos sign makes an envelope of it, zos check looks at a specification", path))
 		}
 		return coded(exitRefused, fmt.Errorf("%s: %w", path, err))
 	}

@@ -31,7 +31,7 @@ func TestVerifyRefuses(t *testing.T) {
 		"altered payload": {exitRefused, string(altered), "signatures[0].sig: of key " + d.ids["author"] + " is wrong for this payload"},
 		"duplicate key":   {exitRefused, strings.Replace(good, `"payload":`, `"payload":"","payload":`, 1), "payload: is there twice"},
 		"trailing data":   {exitRefused, good + "x", "trailing data"},
-		"bare spec":       {exitRefused, string(get(t, d.spec)), "zos sign makes one"},
+		"bare spec":       {exitRefused, string(get(t, d.spec)), "zos sign makes an envelope"},
 	} {
 		_, errs := cli(t, c.code, "verify", put(t, d.file("x.json"), c.doc))
 		if !strings.Contains(errs, c.want) {

@@ -138,7 +138,15 @@ func (n neighbour) Prove(ctx context.Context, i int64) (ledger.EntryProof, error
 	return n.Entries.Prove(ctx, i-1)
 }
 
-// TestProofOfAnother: an entry whose proof is that of another one is found.
+// none has no proof.
+type none struct{ ledger.Entries }
+
+func (none) Prove(context.Context, int64) (ledger.EntryProof, error) {
+	return ledger.EntryProof{}, ledger.ErrForged
+}
+
+// TestProofOfAnother: an entry whose proof is that of another one, or that has
+// none, is found, and not counted as proven.
 func TestProofOfAnother(t *testing.T) {
 	l := ledgertest.New(t)
 	l.Must(l.Register("shop", 1, nil))
@@ -156,12 +164,12 @@ func TestProofOfAnother(t *testing.T) {
 	for _, tt := range []struct {
 		from prover
 		says string
-	}{{c.Entries(), ""}, {neighbour{c.Entries()}, "entry "}} {
+	}{{c.Entries(), ""}, {neighbour{c.Entries()}, "entry "}, {none{c.Entries()}, "no proof that it is in the tree"}} {
 		r := &Report{Story: st, proof: map[int64]string{}, claimed: map[int64]string{}}
 		if err := r.proofs(t.Context(), tt.from, nil); err != nil {
 			t.Fatal(err)
 		}
-		if (tt.says == "") != r.OK() || !strings.Contains(strings.Join(r.Discrepancies, "\n"), tt.says) {
+		if (tt.says == "") != r.OK() || (tt.says == "") != (r.Proofs > 0) || !strings.Contains(strings.Join(r.Discrepancies, "\n"), tt.says) {
 			t.Errorf("%q, want %q", r.Discrepancies, tt.says)
 		}
 	}

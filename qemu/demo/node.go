@@ -56,6 +56,18 @@ var (
 func (c *chain) boot(ctx context.Context) ([]string, error) {
 	c.consolePath = filepath.Join(c.run1, "console.log")
 	defer c.steps.waits("the node to follow the ledger", func() string { return tailFile(c.consolePath, 1) })()
+	// A node that waits for a server that has ended waits for ever.
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		select {
+		case <-c.ledger.done:
+		case <-c.mirror.done:
+		case <-ctx.Done():
+			return
+		}
+		end(errOrphan)
+	}()
 	for tries := 0; ; tries++ {
 		var err error
 		if c.gatewayPort, err = freePort(gatewayPort); err != nil {
@@ -66,6 +78,9 @@ func (c *chain) boot(ctx context.Context) ([]string, error) {
 		if err == nil {
 			break
 		}
+		if errors.Is(context.Cause(ctx), errOrphan) {
+			return nil, errOrphan
+		}
 		if tries == portTries || !portTaken(err) { // somebody took the port since it was probed
 			return nil, err
 		}
@@ -74,6 +89,9 @@ func (c *chain) boot(ctx context.Context) ([]string, error) {
 	c.accel = firstMatch(c.consolePath, acceleratorSaid)
 	return []string{"accelerator: " + c.accel, "console: " + c.consolePath}, nil
 }
+
+// errOrphan says why a node cannot go on; which server it is, because finds.
+var errOrphan = errors.New("a server that the node needs has ended")
 
 // wait follows the ledger until the deployment runs, and shows its phases.
 func (c *chain) wait(ctx context.Context) ([]string, error) {
@@ -107,9 +125,9 @@ func (c *chain) wait(ctx context.Context) ([]string, error) {
 		select {
 		case <-time.After(time.Second):
 		case <-c.mirror.done:
-			return nil, errors.New("the node may still need the mirror")
+			return nil, errOrphan
 		case <-c.ledger.done:
-			return nil, errors.New("nothing can be recorded")
+			return nil, errOrphan
 		case <-c.node.done:
 			return nil, &problem{what: "the node ended", expected: "a node that runs the deployment", todo: "read " + c.consolePath, err: errors.New(tailFile(c.consolePath, 30))}
 		case <-ctx.Done():
