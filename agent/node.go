@@ -29,6 +29,7 @@ import (
 	"github.com/zos-node/zos/agent/update"
 	"github.com/zos-node/zos/agent/uplink"
 	"github.com/zos-node/zos/agent/wait"
+	"github.com/zos-node/zos/kernel/kmod"
 	"github.com/zos-node/zos/ledger"
 )
 
@@ -126,7 +127,14 @@ func run(ctx context.Context, log *slog.Logger, board *wait.Board) error {
 		return err
 	}
 	u := &uplink.Uplink{Configs: n.seed.Networks, Host: n.seed.Name, Resolv: resolvConf, Good: filepath.Join(runDir, "state", "network"), Clock: clock.System{},
-		Log: part("uplink"), Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }, Reach: reach}
+		Log: part("uplink"), Changed: n.changed, Moved: func() { n.progress.Moved("uplink", uplinkLimit) }, Reach: reach,
+		Drivers: func(names []string) error {
+			var all []kmod.Wanted
+			for _, name := range names {
+				all = append(all, kmod.Wanted{Name: name})
+			}
+			return kmod.LoadAll(all)
+		}}
 	go u.Run(ctx)
 	if err := n.keepState(ctx, words, part("state")); err != nil {
 		return err

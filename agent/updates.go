@@ -33,7 +33,7 @@ func (n *node) updates(signer sign.Signer, led *follow.Ledger, queue *record.Que
 		f := zimage.Fetcher{Mirrors: slices.Concat(n.seed.Mirrors, t.Mirrors), HTTP: n.web, Log: log, Report: mirrors.Report}
 		path := filepath.Join(dir, "image")
 		room := update.Room(t.Image.Size, func(bytes int64) error { return store.Room((bytes + 1<<20 - 1) >> 20) })
-		if _, err := f.BlobWithin(ctx, t.Image.Digest, path, room); err != nil {
+		if err := update.Fetch(ctx, &f, t, path, room); err != nil {
 			return "", nil, err
 		}
 		return path, func() {

@@ -17,7 +17,10 @@ func (s *State) applySoftware(a at, e *Entry, keys []string) (func(), error) {
 	}
 	switch p := e.Payload.(type) {
 	case *NodeRelease:
-		return s.applyNodeRelease(a, e, p)
+		return s.applyNodeRelease(a, e, p, nil)
+	case *ChunkedRelease:
+		r, lists := p.Parts()
+		return s.applyNodeRelease(a, e, r, lists)
 	case *Rollout:
 		return s.applyRollout(a, p)
 	}
@@ -26,13 +29,13 @@ func (s *State) applySoftware(a at, e *Entry, keys []string) (func(), error) {
 
 // applyNodeRelease makes a version known, which then stands for these images
 // for ever.
-func (s *State) applyNodeRelease(a at, e *Entry, p *NodeRelease) (func(), error) {
+func (s *State) applyNodeRelease(a at, e *Entry, p *NodeRelease, lists []string) (func(), error) {
 	for _, r := range s.releases.vals {
 		if r.Version == p.Version {
 			return nil, refuse("payload.version", "is %s, which entry %d released already: a version stands for its images for ever", p.Version, r.ID)
 		}
 	}
-	r := Released{ID: a.index, Version: p.Version, Digest: HashEntry(e.Envelope.Payload), ReleasedMs: a.timeMs, Release: *p}
+	r := Released{ID: a.index, Version: p.Version, Digest: HashEntry(e.Envelope.Payload), ReleasedMs: a.timeMs, Release: *p, Chunks: lists}
 	return func() { s.releases.put(a.index, r) }, nil
 }
 

@@ -27,6 +27,8 @@ func checkSoftware(p any) (known bool, err error) {
 	switch p := p.(type) {
 	case *NodeRelease:
 		return true, checkNodeRelease(p)
+	case *ChunkedRelease:
+		return true, checkChunkedRelease(p)
 	case *Rollout:
 		return true, checkRollout(p)
 	case *Update:
@@ -67,6 +69,19 @@ func checkNodeRelease(p *NodeRelease) error {
 		}
 	}
 	return textual("notes", p.Notes)
+}
+
+func checkChunkedRelease(p *ChunkedRelease) error {
+	r, lists := p.Parts()
+	if err := checkNodeRelease(r); err != nil {
+		return err
+	}
+	for i, l := range lists {
+		if !match(digest, l) {
+			return refuse(strict.Join(strict.Index("images", i), "chunks"), "is %q, want sha256:<64 hex digits>", l)
+		}
+	}
+	return nil
 }
 
 func checkRollout(p *Rollout) error {

@@ -21,8 +21,8 @@ type Entry struct {
 	Type     string
 	Envelope *sign.Envelope
 	// Payload is a *Root, *Enrol, *Capacity, *spec.Deployment, *Stop, *Revoke, *Claim,
-	// *Renew, *Release, *Record, *Incident, *Close, *NodeRelease, *Rollout,
-	// *Update or *Block.
+	// *Renew, *Release, *Record, *Incident, *Close, *NodeRelease,
+	// *ChunkedRelease, *Rollout, *Update or *Block.
 	Payload any
 	Raw     []byte
 
@@ -102,6 +102,8 @@ func payload(entryType string) any {
 		return new(Close)
 	case TypeNodeRelease:
 		return new(NodeRelease)
+	case TypeChunkedRelease:
+		return new(ChunkedRelease)
 	case TypeRollout:
 		return new(Rollout)
 	case TypeUpdate:

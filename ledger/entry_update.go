@@ -8,6 +8,8 @@ const (
 	TypeNodeRelease = "application/vnd.zos.node-release.v1+json"
 	TypeRollout     = "application/vnd.zos.rollout.v1+json"
 	TypeUpdate      = "application/vnd.zos.update.v1+json"
+	// TypeChunkedRelease is a node-release whose images are bound chunk by chunk.
+	TypeChunkedRelease = "application/vnd.zos.chunked-release.v1+json"
 )
 
 // NodeRelease makes a version of the node's image known; nothing runs it yet.
@@ -24,6 +26,34 @@ type ReleaseImage struct {
 	Board  string `json:"board"`
 	Digest string `json:"digest"` // "sha256:<hex>" of the UKI
 	Size   int64  `json:"size"`   // bytes
+}
+
+// ChunkedRelease is a NodeRelease that binds how each image is cut, so that
+// nodes check every chunk before they keep it. It is an entry of its own: no
+// field of an entry may be absent, and ledgers of before have none for it. Nodes
+// and validators that are older than it do not know it.
+type ChunkedRelease struct {
+	Version string         `json:"version"`
+	Images  []ChunkedImage `json:"images"`
+	Mirrors []string       `json:"mirrors"`
+	Notes   string         `json:"notes"`
+}
+
+// ChunkedImage is a ReleaseImage with its list.
+type ChunkedImage struct {
+	Board  string `json:"board"`
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
+	Chunks string `json:"chunks"` // "sha256:<hex>" of its zimage.ChunkList, which mirrors have as a blob
+}
+
+// Parts are the release as it would be without, and the list of each image.
+func (p *ChunkedRelease) Parts() (*NodeRelease, []string) {
+	r, lists := &NodeRelease{Version: p.Version, Images: make([]ReleaseImage, len(p.Images)), Mirrors: p.Mirrors, Notes: p.Notes}, make([]string, len(p.Images))
+	for i, img := range p.Images {
+		r.Images[i], lists[i] = ReleaseImage{img.Board, img.Digest, img.Size}, img.Chunks
+	}
+	return r, lists
 }
 
 // Rollout says which nodes take a release, and how fast. For each node the

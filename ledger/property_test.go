@@ -106,6 +106,9 @@ func (c *chaos) software(k int, n *ledgertest.Node) []byte {
 	s := c.l.State()
 	version := func() string { return fmt.Sprintf("%d.%d", 1+c.rand.IntN(2), c.rand.IntN(6)) }
 	if len(s.Releases()) == 0 || k == 0 {
+		if c.rand.IntN(2) == 0 {
+			return c.l.ChunkedRelease(version(), "a", "b")
+		}
 		return c.l.NodeRelease(version(), "a", "b")
 	}
 	r := s.Releases()[c.rand.IntN(len(s.Releases()))]

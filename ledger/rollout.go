@@ -16,6 +16,18 @@ type Released struct {
 	Digest     string      `json:"digest"` // of what was signed
 	ReleasedMs int64       `json:"releasedMs"`
 	Release    NodeRelease `json:"release"`
+	// Chunks are the digests of the lists of chunks of Release.Images, in their
+	// order; none of a release that did not bind them.
+	Chunks []string `json:"chunks,omitempty"`
+}
+
+// list is the digest of the list of chunks of a board's image, "" for none.
+func (r *Released) list(board string) string {
+	i := slices.IndexFunc(r.Release.Images, func(i ReleaseImage) bool { return i.Board == board })
+	if i < 0 || i >= len(r.Chunks) {
+		return ""
+	}
+	return r.Chunks[i]
 }
 
 // Image is the UKI of a board, nil if the release has none.
@@ -119,6 +131,7 @@ type Target struct {
 	Rollout int64
 	Version string
 	Image   ReleaseImage
+	Chunks  string // digest of the image's list of chunks, "" for none
 	Mirrors []string
 }
 
@@ -153,7 +166,8 @@ func (s *State) NextUpdate(f NodeFacts, nowMs int64) (*Target, string) {
 	if from := r.FromMs(f.Name); nowMs < from {
 		return nil, fmt.Sprintf("its wave of rollout %d begins in %d s", r.ID, (from-nowMs+999)/1000)
 	}
-	return &Target{Rollout: r.ID, Version: version, Image: *image, Mirrors: s.releases.get(r.Rollout.Release).Release.Mirrors}, ""
+	released := s.releases.get(r.Rollout.Release)
+	return &Target{Rollout: r.ID, Version: version, Image: *image, Chunks: released.list(f.Board), Mirrors: released.Release.Mirrors}, ""
 }
 
 // rolloutFor is the newest rollout for a node with these labels.

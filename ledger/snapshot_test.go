@@ -34,6 +34,7 @@ func eventful(t testing.TB) (*ledgertest.Log, *ledgertest.Node) {
 	l.Must(l.Sign(ledger.TypeRoot, next, "root"))
 	p := l.Rollout(l.Must(l.NodeRelease("1.1", "a")), "1.1")
 	p.Floor = "1.1"
+	l.Must(l.ChunkedRelease("1.2", "a", "b"))
 	rollout := l.Must(l.Sign(ledger.TypeRollout, p, "release"))
 	l.Must(m.Entry(ledger.TypeUpdate, ledger.Update{Rollout: rollout, Version: "1.1", Running: "1.0", Result: ledger.UpdateRolledBack, Acted: l.Acted()}))
 	l.Must(m.Entry(ledger.TypeIncident, ledger.Incident{Claim: -1, Kind: "test", Detail: "x", Acted: l.Acted()}))

@@ -209,7 +209,7 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 		change, err = s.applyEnrol(a, p, keys)
 	case *Revoke:
 		change, err = s.applyRevoke(a, p, keys)
-	case *NodeRelease, *Rollout:
+	case *NodeRelease, *ChunkedRelease, *Rollout:
 		change, err = s.applySoftware(a, e, keys)
 	default:
 		if e.Type == TypeDeployment || e.Type == TypeStop {

@@ -3,6 +3,7 @@
 package ledger_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -99,6 +100,35 @@ func TestSoftwareRules(t *testing.T) {
 	wants(t, l.Refuse(l.NodeRelease("1.3", "a")), "payloadType", "require.release")
 }
 
+// TestChunkedRelease: a release may bind lists of chunks, which a node is told
+// of; one that does not stands on the ledger as it always did.
+func TestChunkedRelease(t *testing.T) {
+	l := ledgertest.New(t)
+	wants(t, l.Refuse(l.Sign(ledger.TypeChunkedRelease, ledgertest.Chunked(l.Release("1.1", "a"), func(i ledger.ReleaseImage) string { return i.Digest }), "author")), "signatures", "release")
+	old, now := l.Must(l.NodeRelease("1.1", "a", "b")), l.Must(l.ChunkedRelease("1.2", "a", "b"))
+	wants(t, l.Refuse(l.NodeRelease("1.2", "a")), "payload.version", "for ever")
+	wants(t, l.Refuse(l.ChunkedRelease("1.1", "a")), "payload.version", "for ever")
+	for _, c := range []struct {
+		release         int64
+		version, chunks string
+	}{{old, "1.1", ""}, {now, "1.2", ledgertest.Digest("list of " + ledgertest.Digest("uki b 1.2"))}} {
+		l.Must(l.Sign(ledger.TypeRollout, l.Rollout(c.release, c.version), "release"))
+		got, why := l.State().NextUpdate(ledger.NodeFacts{Name: "n", Board: "b", Version: "1.0"}, l.NowMs())
+		if got == nil || got.Version != c.version || got.Chunks != c.chunks || got.Image.Board != "b" {
+			t.Errorf("%+v %q, want %s", got, why, c.chunks)
+		}
+		for _, r := range l.State().Releases() {
+			row, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.ID == c.release && strings.Contains(string(row), `"chunks"`) != (c.chunks != "") {
+				t.Errorf("the row is %s", row)
+			}
+		}
+	}
+}
+
 // TestSoftwareValues has one line for each value that these entries must not
 // have, whatever the ledger has. Each payload is good without it.
 func TestSoftwareValues(t *testing.T) {
@@ -106,6 +136,10 @@ func TestSoftwareValues(t *testing.T) {
 	acted := ledger.Acted{Size: 2, Root: strings.Repeat("ab", 32)}
 	long := strings.Repeat("x", 8<<10+1)
 	release := func() *ledger.NodeRelease { r := l.Release("1.0", "a", "b"); return &r }
+	chunked := func() *ledger.ChunkedRelease {
+		r := ledgertest.Chunked(l.Release("1.0", "a", "b"), func(i ledger.ReleaseImage) string { return i.Digest })
+		return &r
+	}
 	rollout := func() *ledger.Rollout { r := l.Rollout(1, "1.0"); return &r }
 	update := func() *ledger.Update {
 		return &ledger.Update{Rollout: 1, Version: "1.0", Running: "0.9", Result: ledger.UpdateTrying, Acted: acted}
@@ -127,6 +161,11 @@ func TestSoftwareValues(t *testing.T) {
 		{change(release, func(p *ledger.NodeRelease) { p.Mirrors = []string{"http://u:p@x"} }), "mirrors[0]"},
 		{change(release, func(p *ledger.NodeRelease) { p.Mirrors = make([]string, 17) }), "mirrors"},
 		{change(release, func(p *ledger.NodeRelease) { p.Notes = long }), "notes"},
+		{change(chunked, func(p *ledger.ChunkedRelease) { p.Version = "v1" }), "version"},
+		{change(chunked, func(p *ledger.ChunkedRelease) { p.Images = []ledger.ChunkedImage{} }), "images"},
+		{change(chunked, func(p *ledger.ChunkedRelease) { p.Images[1].Size = 0 }), "images[1].size"},
+		{change(chunked, func(p *ledger.ChunkedRelease) { p.Images[0].Chunks = "" }), "images[0].chunks"},
+		{change(chunked, func(p *ledger.ChunkedRelease) { p.Images[1].Chunks = "sha256:AB" }), "images[1].chunks"},
 		{change(rollout, func(p *ledger.Rollout) { p.Release = -1 }), "release"},
 		{change(rollout, func(p *ledger.Rollout) { p.Version = "1" }), "version"},
 		{change(rollout, func(p *ledger.Rollout) { p.Labels = map[string]string{"a b": ""} }), "labels"},
@@ -147,12 +186,12 @@ func TestSoftwareValues(t *testing.T) {
 		{change(update, func(p *ledger.Update) { p.Reason = long }), "reason"},
 		{change(update, func(p *ledger.Update) { p.Acted.Root = "x" }), "acted.root"},
 	} {
-		kind := map[string]string{"*ledger.NodeRelease": ledger.TypeNodeRelease, "*ledger.Rollout": ledger.TypeRollout, "*ledger.Update": ledger.TypeUpdate}[fmt.Sprintf("%T", c.payload)]
+		kind := map[string]string{"*ledger.NodeRelease": ledger.TypeNodeRelease, "*ledger.ChunkedRelease": ledger.TypeChunkedRelease, "*ledger.Rollout": ledger.TypeRollout, "*ledger.Update": ledger.TypeUpdate}[fmt.Sprintf("%T", c.payload)]
 		if _, err := ledger.Decode(l.Sign(kind, c.payload, "release")); err == nil || !strings.Contains(err.Error(), "payload."+c.field+":") && !strings.Contains(err.Error(), "payload."+c.field+" ") {
 			t.Errorf("%T without a good %s: %v", c.payload, c.field, err)
 		}
 	}
-	for kind, good := range map[string]any{ledger.TypeNodeRelease: release(), ledger.TypeRollout: rollout(), ledger.TypeUpdate: update()} {
+	for kind, good := range map[string]any{ledger.TypeNodeRelease: release(), ledger.TypeChunkedRelease: chunked(), ledger.TypeRollout: rollout(), ledger.TypeUpdate: update()} {
 		if _, err := ledger.Decode(l.Sign(kind, good, "release")); err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}

@@ -36,6 +36,10 @@ type Options struct {
 	// attached as UEFI.Bus says.
 	UEFI *UEFI
 
+	// Net are QEMU's options of the network, in place of one card on its user
+	// network.
+	Net []string
+
 	Screen   bool     // a VGA card; without it there is no screen at all
 	NoSerial bool     // no serial port: the console stays empty
 	Restart  bool     // a reset starts the machine again; without it, a reset ends it
@@ -149,7 +153,11 @@ func (m *Machine) parts(o Options) ([]string, error) {
 	if o.UEFI != nil {
 		net, nic = o.UEFI.network(net)
 	}
-	args = append(args, "-netdev", net, "-device", nic)
+	if o.Net != nil {
+		args = append(args, o.Net...)
+	} else {
+		args = append(args, "-netdev", net, "-device", nic)
+	}
 	for _, s := range o.SMBIOS {
 		f := filepath.Join(m.dir, fmt.Sprintf("smbios%d", len(args)))
 		if err := os.WriteFile(f, []byte(s), 0o600); err != nil {

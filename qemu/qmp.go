@@ -81,6 +81,11 @@ func (m *Machine) Press(ctx context.Context, names ...string) error {
 	return nil
 }
 
+// Cable plugs the cable of a network card in, or pulls it; id is the card's.
+func (m *Machine) Cable(ctx context.Context, id string, in bool) error {
+	return m.order(ctx, "set_link", map[string]any{"name": id, "up": in})
+}
+
 // Screenshot writes what the screen shows as a picture (PPM).
 func (m *Machine) Screenshot(ctx context.Context, file string) error {
 	return m.order(ctx, "screendump", map[string]string{"filename": file})

@@ -86,7 +86,7 @@ func (f *Fetcher) Image(ctx context.Context, m Manifest, id, path string) (int64
 		return 0, err
 	}
 	if !part.whole {
-		err = s.fill(ctx, m, part)
+		err = fill(ctx, m.Chunks, part, s.chunk)
 	}
 	if err = errors.Join(err, part.close()); err != nil {
 		return s.received(), fmt.Errorf("image %s: %w", id, err)
@@ -101,10 +101,10 @@ func (f *Fetcher) Image(ctx context.Context, m Manifest, id, path string) (int64
 }
 
 // fill gets what the part does not have.
-func (s *session) fill(ctx context.Context, m Manifest, p *part) error {
+func fill(ctx context.Context, chunks []Chunk, p *part, get func(context.Context, Chunk) ([]byte, error)) error {
 	g, work := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	for i, c := range m.Chunks {
+	for i, c := range chunks {
 		if work.Err() != nil {
 			break
 		}
@@ -112,7 +112,7 @@ func (s *session) fill(ctx context.Context, m Manifest, p *part) error {
 			if p.holds(i, c) {
 				return nil
 			}
-			b, err := s.chunk(work, c)
+			b, err := get(work, c)
 			if err != nil {
 				return err
 			}
@@ -127,7 +127,7 @@ func (s *session) fill(ctx context.Context, m Manifest, p *part) error {
 
 // part is a disk file on its way.
 type part struct {
-	name, state string
+	name, state string // of the disk, and of what says which chunks are in it; "": every chunk is hashed
 	file        *os.File
 	whole       bool // the file was there already, and right
 
@@ -211,6 +211,9 @@ func (p *part) write(i int, c Chunk, b []byte) error {
 }
 
 func (p *part) save() error {
+	if p.state == "" {
+		return nil
+	}
 	if err := os.WriteFile(p.state, p.have, 0o600); err != nil {
 		return fmt.Errorf("write image state: %w", err)
 	}

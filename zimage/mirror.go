@@ -181,23 +181,31 @@ func ended(ctx context.Context, what string, why error) error {
 	return fmt.Errorf("%s: %w: %w; last: %w", what, ErrUnreachable, context.Cause(ctx), why)
 }
 
-// request starts a GET. The body must be closed.
+// request starts a GET of everything from a byte on. The body must be closed.
 func (s *session) request(ctx context.Context, mirror, name string, from int64) (*http.Response, error) {
+	if from > 0 {
+		return s.ask(ctx, mirror, name, fmt.Sprintf("bytes=%d-", from))
+	}
+	return s.ask(ctx, mirror, name, "")
+}
+
+// ask starts a GET of a range of bytes, "" being all. The body must be closed.
+func (s *session) ask(ctx context.Context, mirror, name, span string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(mirror, "/")+"/"+name, nil)
 	if err != nil {
 		return nil, fmt.Errorf("request: %w", err)
 	}
 	// A transparent gzip would hide how many bytes really come.
 	req.Header.Set("Accept-Encoding", "identity")
-	if from > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	if span != "" {
+		req.Header.Set("Range", span)
 	}
 	resp, err := s.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("request: %w", err)
 	}
 	switch {
-	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent && from > 0:
+	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent && span != "":
 		return resp, nil
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
 		err = fmt.Errorf("%w: it answers %s", ErrMissing, resp.Status)
@@ -222,6 +230,11 @@ func (s *session) small(ctx context.Context, mirror, name string, limit int64) (
 	if err != nil {
 		return nil, err
 	}
+	return s.body(resp, limit)
+}
+
+// body reads a whole answer of at most limit bytes, and closes it.
+func (s *session) body(resp *http.Response, limit int64) (b []byte, err error) {
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	if resp.ContentLength > limit {
 		return nil, fmt.Errorf("%w: announces %d bytes, at most %d can be right", ErrMismatch, resp.ContentLength, limit)

@@ -21,8 +21,10 @@
 //
 // # The order
 //
-// The image arrives in memory and is hashed there. Free space is looked at
-// before anything is changed. Then: the idle image leaves the loader's folder;
+// Free space on the boot partition is looked at before anything is fetched, and
+// again before anything is changed. The image arrives in memory, chunk by chunk
+// where its release binds a list of them: each is held against the list before
+// it is kept, and what is kept outlives the agent. The whole is hashed there. Then: the idle image leaves the loader's folder;
 // it is overwritten; what was written is read back from the disk and hashed;
 // it gets its name with three tries; the guests end in order; the machine
 // starts again. A power cut between any two of these leaves a node that boots,

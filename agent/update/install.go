@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/zos-node/zos/agent/update/fat"
 )
@@ -33,34 +34,12 @@ type image struct {
 // install puts an image beside the one that runs, with its tries. It changes
 // nothing before it knows that there is room, and never touches what runs.
 func install(v *fat.Volume, running string, img image, m memory) (memory, error) {
-	all, err := slots(v)
+	idle, err := others(v, running)
 	if err != nil {
 		return m, err
 	}
-	base := named(all, running)
-	if base == nil || base.Counted {
-		return m, fmt.Errorf("the running image %s is not blessed on the boot partition: nothing could be fallen back to", running)
-	}
-	var idle []file
-	for _, s := range all {
-		if s.Version != running {
-			idle = append(idle, s)
-		}
-	}
-	free := v.Free()
-	have := int64(0)
-	for _, p := range append(paths(idle), partPath) {
-		n, err := v.Size(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return m, err
-		}
-		have += n
-	}
-	if free+have < img.Size+margin {
-		return m, fmt.Errorf("%w: the image has %d bytes, %d are free and %d are those of images that may go", ErrNoRoom, img.Size, free, have)
+	if err := roomFor(v, running, img.Size); err != nil {
+		return m, err
 	}
 	// From here on a cut leaves no more than an unfinished file without a name
 	// that the loader knows.
@@ -75,6 +54,42 @@ func install(v *fat.Volume, running string, img image, m memory) (memory, error)
 		return m, err
 	}
 	return m, v.Rename(partPath, slot{Version: img.Version, Counted: true, Left: tries}.path())
+}
+
+// others are the images that do not run, and may go.
+func others(v *fat.Volume, running string) ([]file, error) {
+	all, err := slots(v)
+	if err != nil {
+		return nil, err
+	}
+	if base := named(all, running); base == nil || base.Counted {
+		return nil, fmt.Errorf("the running image %s is not blessed on the boot partition: nothing could be fallen back to", running)
+	}
+	return slices.DeleteFunc(all, func(f file) bool { return f.Version == running }), nil
+}
+
+// roomFor says whether an image of so many bytes has a place beside the one
+// that runs. It changes nothing.
+func roomFor(v *fat.Volume, running string, size int64) error {
+	idle, err := others(v, running)
+	if err != nil {
+		return err
+	}
+	free, have := v.Free(), int64(0)
+	for _, p := range append(paths(idle), partPath) {
+		n, err := v.Size(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		have += n
+	}
+	if free+have < size+margin {
+		return fmt.Errorf("%w: the image has %d bytes, %d are free and %d are those of images that may go", ErrNoRoom, size, free, have)
+	}
+	return nil
 }
 
 func paths(all []file) []string {

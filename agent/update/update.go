@@ -13,7 +13,6 @@ import (
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/update/fat"
 	"github.com/zos-node/zos/ledger"
-	"github.com/zos-node/zos/zimage"
 )
 
 // Config is what an updater needs of the rest of the agent.
@@ -374,6 +373,10 @@ func (u *Updater) take(ctx context.Context, t *ledger.Target) error {
 }
 
 func (u *Updater) place(ctx context.Context, t *ledger.Target) error {
+	// Before anything is fetched for which something else would have to go.
+	if err := u.with(func(v *fat.Volume) error { return roomFor(v, u.cfg.About.Version, t.Image.Size) }); err != nil {
+		return err
+	}
 	path, done, err := u.cfg.Fetch(ctx, t)
 	if err != nil {
 		return err
@@ -415,15 +418,4 @@ func Below(s *ledger.State, version string) string {
 		return fmt.Sprintf("this node runs %s, and the ledger's floor is %s: it waits for its update", version, floor)
 	}
 	return ""
-}
-
-// Room is for zimage.Fetcher.BlobWithin: an image is as large as was signed.
-func Room(size int64, more func(bytes int64) error) func(int64) error {
-	asked := int64(0)
-	return func(n int64) error {
-		if asked += n; n > size {
-			return fmt.Errorf("%w: a mirror sends %d bytes, the release has %d", zimage.ErrNoRoom, n, size)
-		}
-		return more(n)
-	}
 }

@@ -124,6 +124,9 @@ func TestNotPutInPlace(t *testing.T) {
 			if got := r.slots(); !slices.Equal(got, []string{"zos-1.0.efi"}) {
 				t.Errorf("there are %v", got)
 			}
+			if (r.asked == 0) != (name == "no room") {
+				t.Errorf("asked for the image %d times", r.asked)
+			}
 			u := r.log.State().Updated(id, "edge")
 			if c.reason == "" {
 				if u != nil {

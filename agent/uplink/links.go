@@ -101,6 +101,17 @@ func raise(l netlink.Link) error {
 	return nil
 }
 
+// driversOf are those of the kernel that stack needs beside the cards' own.
+func driversOf(cfg *seed.Network) (names []string) {
+	if cfg.Bond != seed.BondNone {
+		names = append(names, "bonding")
+	}
+	if cfg.VLAN != 0 {
+		names = append(names, "8021q")
+	}
+	return names
+}
+
 // stack makes the bond and the VLANs of the configuration on its cards and
 // gives the links that may be the uplink. It is called again and again: what
 // is there is left alone, a card that comes late joins.

@@ -96,6 +96,11 @@ func (s *session) run(ctx context.Context) error {
 	for _, l := range s.links {
 		l.port = nil // ended with the last run
 	}
+	if names := driversOf(s.cfg); len(names) > 0 && s.u.Drivers != nil {
+		if err := s.u.Drivers(names); err != nil {
+			return fmt.Errorf("drivers of the uplink: %w", err)
+		}
+	}
 	if err := unstack(s.cfg); err != nil {
 		return err
 	}

@@ -59,6 +59,9 @@ type Uplink struct {
 	// Hold is how long a link may give addresses but no ledger before another
 	// one is tried, at first; 0 is ten seconds.
 	Hold time.Duration
+	// Drivers loads those of the kernel that a configuration needs: the rest of
+	// the machine's may still be loading. nil: they are there.
+	Drivers func(names []string) error
 }
 
 const (

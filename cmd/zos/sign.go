@@ -58,7 +58,7 @@ has signed already), 4 file not found.`,
 	f.StringVar(&o.role, "role", "", "role to sign as")
 	f.StringVar(&o.root, "root", os.Getenv("ZOS_ROOT"), "trust root envelope (ZOS_ROOT)")
 	f.StringVarP(&o.out, "output", "o", "", "envelope to write; may be the file that is read")
-	f.StringVar(&o.kind, "type", "deployment", "kind of a document that is no envelope yet: deployment, voucher, stop, root, node-release, rollout")
+	f.StringVar(&o.kind, "type", "deployment", "kind of a document that is no envelope yet: deployment, voucher, stop, root, node-release, chunked-release, rollout")
 	required(cmd, "key", "role", "output")
 	return cmd
 }
@@ -97,7 +97,7 @@ func fileError(err error) error {
 }
 
 // kinds are the documents that people sign.
-const kinds = "deployment voucher stop root node-release rollout"
+const kinds = "deployment voucher stop root node-release chunked-release rollout"
 
 func (a *app) sign(o signOptions, path string) error {
 	if !slices.Contains(strings.Fields(kinds), o.kind) {
@@ -230,7 +230,8 @@ func trustRoot(path string) (*ledger.Root, error) {
 // documentKind is the short name of a payload type, as Root.Require has it.
 // Releases and rollouts are signed by the same roles.
 func documentKind(payloadType string) string {
-	if payloadType == ledger.TypeNodeRelease || payloadType == ledger.TypeRollout {
+	switch payloadType {
+	case ledger.TypeNodeRelease, ledger.TypeChunkedRelease, ledger.TypeRollout:
 		return "release"
 	}
 	namespace, err := sign.Namespace(payloadType)

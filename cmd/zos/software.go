@@ -45,6 +45,7 @@ func releaseCommand(a *app) *cobra.Command {
 	var f softwareFlags
 	var store, notes string
 	var mirrors []string
+	var whole bool
 	cmd := &cobra.Command{
 		Use:   "release UKI... --key KEY",
 		Short: "make a version of the node's image known, for rollouts",
@@ -53,8 +54,11 @@ each board, and put it on the ledger. Version and board stand in the UKIs; a
 version stands for its images for ever. No node runs it before a rollout says so.
 
 With --store the UKIs also go into a store, as files that a mirror serves under
-their digests; nodes fetch them from the mirrors of their seed and of --mirror,
-and believe none. The trust root must name roles for it (require "release").
+their digests, each with the list of its chunks; nodes fetch them from the mirrors
+of their seed and of --mirror, and believe none. The release names the lists, so
+that a node checks each chunk before it keeps it. --whole leaves them out: nodes
+and validators from before there were lists do not know such releases. The trust
+root must name roles for it (require "release").
 
 Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
 		Example: `  zos release build/images/pc-x86_64/node.uki --key ~/.ssh/release --root root.json --store build/store
@@ -76,12 +80,17 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
 					return err
 				}
 			}
-			return a.software(cmd.Context(), f, ledger.TypeNodeRelease, r, "release "+r.Version)
+			if whole {
+				plain, _ := r.Parts()
+				return a.software(cmd.Context(), f, ledger.TypeNodeRelease, plain, "release "+r.Version)
+			}
+			return a.software(cmd.Context(), f, ledger.TypeChunkedRelease, r, "release "+r.Version)
 		},
 	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&store, "store", "", "folder of a store that gets the UKIs")
 	cmd.Flags().StringArrayVar(&mirrors, "mirror", nil, "base URL of a mirror that has the UKIs, beside those of nodes' seeds; repeat for each")
+	cmd.Flags().BoolVar(&whole, "whole", false, "without lists of chunks, for nodes and validators that do not know them")
 	cmd.Flags().StringVar(&notes, "notes", "", "what is new, for those who read the ledger")
 	return cmd
 }
@@ -91,9 +100,9 @@ const (
 	maxUKI    = 1 << 30
 )
 
-// readRelease looks into the UKIs.
-func readRelease(names []string) (ledger.NodeRelease, error) {
-	var r ledger.NodeRelease
+// readRelease looks into the UKIs and cuts them.
+func readRelease(names []string) (ledger.ChunkedRelease, error) {
+	var r ledger.ChunkedRelease
 	for _, name := range names {
 		b, err := readFile(name, "a UKI", maxUKI+1)
 		if err != nil {
@@ -110,14 +119,22 @@ func readRelease(names []string) (ledger.NodeRelease, error) {
 			return r, coded(exitRefused, fmt.Errorf("%s: is of version %q, want two to four numbers such as 1.4.0 (zos node build --version)", name, version))
 		case r.Version != "" && r.Version != version:
 			return r, coded(exitRefused, fmt.Errorf("%s: is of version %s, the ones before it of %s: a release is one version", name, version, r.Version))
-		case slices.ContainsFunc(r.Images, func(i ledger.ReleaseImage) bool { return i.Board == board }):
+		case slices.ContainsFunc(r.Images, func(i ledger.ChunkedImage) bool { return i.Board == board }):
 			return r, coded(exitRefused, fmt.Errorf("%s: there is another UKI for board %s", name, board))
 		}
-		sum := sha256.Sum256(b)
+		l, err := zimage.ListChunks(bytes.NewReader(b))
+		if err != nil {
+			return r, coded(exitRefused, fmt.Errorf("%s: %w", name, err))
+		}
+		list, err := l.Encode()
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", name, err)
+		}
+		sum := sha256.Sum256(list)
 		r.Version = version
-		r.Images = append(r.Images, ledger.ReleaseImage{Board: board, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(b))})
+		r.Images = append(r.Images, ledger.ChunkedImage{Board: board, Digest: l.Blob, Size: l.Size, Chunks: "sha256:" + hex.EncodeToString(sum[:])})
 	}
-	slices.SortFunc(r.Images, func(a, b ledger.ReleaseImage) int { return cmp.Compare(a.Board, b.Board) })
+	slices.SortFunc(r.Images, func(a, b ledger.ChunkedImage) int { return cmp.Compare(a.Board, b.Board) })
 	return r, nil
 }
 
@@ -138,7 +155,7 @@ func storeUKIs(dir string, names []string) error {
 		return imageError(err)
 	}
 	for _, name := range names {
-		if _, err := s.AddBlob(name); err != nil {
+		if _, _, err := s.AddBlobInChunks(name); err != nil {
 			return imageError(err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/zos-node/zos/image/imagetest"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/zimage"
 )
 
 // TestSoftware: a release from UKIs, a rollout, and what status shows of them.
@@ -46,10 +47,24 @@ func TestSoftware(t *testing.T) {
 	if len(got) != 1 || len(got[0].Release.Images) != 2 || got[0].Release.Images[0].Board != "pc-x86_64" {
 		t.Fatalf("%+v", got)
 	}
-	for _, img := range got[0].Release.Images {
+	if len(got[0].Chunks) != 2 {
+		t.Errorf("bound lists: %v", got[0].Chunks)
+	}
+	for i, img := range got[0].Release.Images {
+		b, err := os.ReadFile(filepath.Join(store, "blobs", strings.TrimPrefix(got[0].Chunks[i], "sha256:")))
+		if err != nil {
+			t.Fatalf("the store has no list for %s: %v", img.Board, err)
+		}
+		if l, err := zimage.DecodeChunkList(b); err != nil || l.Blob != img.Digest || l.Size != img.Size {
+			t.Errorf("the list for %s is %+v: %v", img.Board, l, err)
+		}
 		if _, err := os.Stat(filepath.Join(store, "blobs", strings.TrimPrefix(img.Digest, "sha256:"))); err != nil {
 			t.Errorf("the store has no UKI for %s: %v", img.Board, err)
 		}
+	}
+	zos(t, exitOK, on("release", uki("1.3.0", "pc-x86_64"), "--key", key, "--whole")...)
+	if r := l.State().Releases()[1]; r.Version != "1.3.0" || r.Chunks != nil {
+		t.Errorf("a release without lists: %+v", r)
 	}
 	_, errs = zos(t, exitRefused, on("rollout", "1.4.0", "--key", key, "--waves", "50,20")...)
 	contains(t, errs, "waves")
@@ -64,7 +79,7 @@ func TestSoftware(t *testing.T) {
 	l.Must(n.Entry(ledger.TypeUpdate, ledger.Update{Rollout: l.State().Rollouts()[0].ID, Version: "1.4.0", Running: "1.3.9", Result: ledger.UpdateRolledBack, Reason: "no\x1b[31m heartbeat", Acted: l.Acted()}))
 
 	out, _ = zos(t, exitOK, on("status")...)
-	contains(t, out, "released 1.4.0, nothing below 1.4.0", "rollout of 1.4.0", "1 failed, HALTED", "node edge-1  rolled-back  runs 1.3.9")
+	contains(t, out, "released 1.4.0, 1.3.0, nothing below 1.4.0", "rollout of 1.4.0", "1 failed, HALTED", "node edge-1  rolled-back  runs 1.3.9")
 	if strings.Contains(out, "\x1b") {
 		t.Error("a node paints on the terminal")
 	}
@@ -73,7 +88,7 @@ func TestSoftware(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &st); err != nil {
 		t.Fatal(err)
 	}
-	if s := st.Software; s.Floor != "1.4.0" || len(s.Releases) != 1 || len(s.Rollouts) != 1 || !s.Rollouts[0].Halted || s.Rollouts[0].Nodes[0].Name != "edge-1" {
+	if s := st.Software; s.Floor != "1.4.0" || len(s.Releases) != 2 || len(s.Rollouts) != 1 || !s.Rollouts[0].Halted || s.Rollouts[0].Nodes[0].Name != "edge-1" {
 		t.Errorf("%+v", s)
 	}
 }

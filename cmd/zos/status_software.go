@@ -22,6 +22,7 @@ type releaseStatus struct {
 	ID      int64                 `json:"id"`
 	Version string                `json:"version"`
 	Images  []ledger.ReleaseImage `json:"images"`
+	Chunks  []string              `json:"chunks"` // lists of chunks of the images, in their order; none bound: empty
 }
 
 type rolloutStatus struct {
@@ -49,7 +50,7 @@ type updateStatus struct {
 func softwareOf(s *ledger.State) softwareStatus {
 	st := softwareStatus{Floor: s.Floor(), Releases: []releaseStatus{}, Rollouts: []rolloutStatus{}}
 	for _, r := range s.Releases() {
-		st.Releases = append(st.Releases, releaseStatus{r.ID, r.Version, r.Release.Images})
+		st.Releases = append(st.Releases, releaseStatus{r.ID, r.Version, r.Release.Images, append([]string{}, r.Chunks...)})
 	}
 	for _, r := range s.Rollouts() {
 		p := r.Rollout

@@ -138,6 +138,22 @@ func (l *Log) NodeRelease(version string, boards ...string) []byte {
 	return l.Sign(ledger.TypeNodeRelease, l.Release(version, boards...), "release")
 }
 
+// Chunked is a release that binds a list of chunks for each image.
+func Chunked(r ledger.NodeRelease, list func(ledger.ReleaseImage) string) ledger.ChunkedRelease {
+	out := ledger.ChunkedRelease{Version: r.Version, Images: []ledger.ChunkedImage{}, Mirrors: r.Mirrors, Notes: r.Notes}
+	for _, i := range r.Images {
+		out.Images = append(out.Images, ledger.ChunkedImage{Board: i.Board, Digest: i.Digest, Size: i.Size, Chunks: list(i)})
+	}
+	return out
+}
+
+// ChunkedRelease is its entry with the signature that the policy wants.
+func (l *Log) ChunkedRelease(version string, boards ...string) []byte {
+	l.t.Helper()
+	r := Chunked(l.Release(version, boards...), func(i ledger.ReleaseImage) string { return Digest("list of " + i.Digest) })
+	return l.Sign(ledger.TypeChunkedRelease, r, "release")
+}
+
 // Rollout is a rollout to all nodes at once, which ends at the first failure.
 func (l *Log) Rollout(release int64, version string) ledger.Rollout {
 	return ledger.Rollout{Release: release, Version: version, Labels: map[string]string{}, Waves: []int64{100}, MaxFailed: 1}

@@ -4,7 +4,9 @@ package media
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,6 +43,10 @@ type fleet struct {
 	maker  *secureboot.Signer // of images; nil: they are not signed, and Secure Boot is off
 	m      *qemu.Machine
 	starts int
+	// mirrors are beside the store's, and asked after it; ready, if there is one,
+	// is called when a release is on the ledger and before its rollout.
+	mirrors []string
+	ready   func(uki []byte)
 }
 
 // newFleet flashes version 1.0, signed by a maker if there is one; the node is
@@ -120,7 +126,14 @@ func (f *fleet) publish(version string, b []byte) {
 		f.t.Fatal(err)
 	}
 	on := []string{"--ledger", f.l.URL, "--root", f.l.Root, "--key", f.l.File("release")}
-	f.l.Zos(append([]string{"release", name, "--store", f.store}, on...)...)
+	release := append([]string{"release", name, "--store", f.store}, on...)
+	for _, m := range f.mirrors {
+		release = append(release, "--mirror", m)
+	}
+	f.l.Zos(release...)
+	if f.ready != nil {
+		f.ready(b)
+	}
 	f.l.Zos(append([]string{"rollout", version, "--waves", "100"}, on...)...)
 }
 
@@ -216,6 +229,56 @@ func TestUpdate(t *testing.T) {
 	}
 	f.off()
 	f.slots("zos-1.1.efi", "zos-1.5.efi")
+}
+
+// TestUpdateByChunks: the last chunk of an image is wrong at the first mirror, and
+// the second has no image yet. The node says what is wrong, and comes to run the
+// image once the second mirror has it.
+func TestUpdateByChunks(t *testing.T) {
+	whole(t)
+	f := newFleet(t, nil)
+	second := f.l.File("second")
+	if err := os.MkdirAll(filepath.Join(second, "blobs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	port, asked := serve(t, second)
+	f.mirrors = []string{fmt.Sprintf("http://%s:%d", ledgerproc.Gateway, port)}
+	var name string
+	var good []byte
+	write := func(dir string, b []byte) {
+		t.Helper()
+		tmp := filepath.Join(dir, "tmp-image")
+		if err := errors.Join(os.WriteFile(tmp, b, 0o644), os.Rename(tmp, filepath.Join(dir, name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.ready = func(uki []byte) {
+		name, good = fmt.Sprintf("blobs/%x", sha256.Sum256(uki)), uki
+		wrong := slices.Clone(uki)
+		wrong[len(wrong)-1] ^= 1
+		write(f.store, wrong)
+	}
+	f.on()
+	says(t, f.m, `msg="following the ledger"`)
+	f.release("1.1", nil)
+	says(t, f.m, `msg="mirror fault" .*kind=chunk-mismatch`)
+	write(second, good)
+	says(t, f.m, `msg="all chunks are here"`)
+	if asked("/"+name) == 0 {
+		t.Error("the second mirror was not asked")
+	}
+	if u := f.until("blessed"); u.Running != "1.1" {
+		t.Fatalf("%+v", u)
+	}
+	for deadline := time.Now().Add(limit); ; time.Sleep(time.Second) { // it may take its time to the ledger
+		out := f.l.Zos("node", "incidents", "--ledger", f.l.URL, "--root", f.l.Root, "--json")
+		if strings.Contains(string(out), "chunk-mismatch") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no incident chunk-mismatch on the ledger: %s", out)
+		}
+	}
 }
 
 // slots reads the disk when the machine is off.

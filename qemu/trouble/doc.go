@@ -8,6 +8,10 @@
 // the ledger knows of it. A screen is looked at as a camera would, letter by
 // letter.
 //
+// Beside them stand the ways in which a network and a clock of a node go wrong:
+// cables are sockets whose other ends are in the test (wires), so that a switch, or
+// a time server, is what the test makes of it.
+//
 // The rows take minutes (a watchdog waits for one): they are part of
 // make test-boot. `make test` has a panic of init in qemu/e2e.
 package trouble

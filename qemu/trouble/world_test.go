@@ -4,7 +4,9 @@ package trouble
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"log/slog"
 	"net/http"
 	"os"
@@ -42,6 +44,12 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOf(t, board)
+}
+
+// newWorldOf is newWorld with an image of another board.
+func newWorldOf(t *testing.T, board string) *world {
+	t.Helper()
 	w := &world{Ledger: ledgerproc.Start(t, "zos.example/trouble", 100)}
 	w.root, w.image = w.RootEnvelope(), w.File("image")
 	b, err := boards.Load(board)
@@ -56,9 +64,19 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.res, err = image.Build(context.Background(), image.Request{
+	r := image.Request{
 		Board: b, Source: repo, Parts: w.parts, Root: w.root, Faults: true, Out: w.image, Guest: filepath.Join(w.image, "guest"), Log: log,
-	})
+	}
+	if b.Arch != "amd64" { // no guests here, and no second driver to take in its place
+		r.Hypervisor = func(context.Context, *kernel.Source) (kernel.Hypervisor, error) {
+			stub := []byte("no program")
+			sum := sha256.Sum256(stub)
+			const path = "/bin/cloud-hypervisor"
+			return kernel.Hypervisor{Name: "cloud-hypervisor", Version: "none", Source: "local", Path: path,
+				Digest: "sha256:" + hex.EncodeToString(sum[:]), Files: []kernel.File{{Path: path, Mode: 0o755, Data: stub}}}, nil
+		}
+	}
+	w.res, err = image.Build(context.Background(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,14 +129,15 @@ type node struct {
 // files are added to the image's initramfs.
 type files map[string][]byte
 
-// direct boots kernel and initramfs without firmware, with the seed inside.
-func (w *world) direct(t *testing.T, name string, add files, o qemu.Options) *node {
+// direct boots kernel and initramfs without firmware, with the seed inside; more
+// are flags of zos node seed.
+func (w *world) direct(t *testing.T, name string, add files, o qemu.Options, more ...string) *node {
 	t.Helper()
 	base, err := os.ReadFile(filepath.Join(w.image, "initramfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Write(name+".initrd", w.patched(t, base, add, w.Seed(name)))
+	w.Write(name+".initrd", w.patched(t, base, add, w.Seed(name, more...)))
 	o.Kernel, o.Initrd, o.Cmdline = filepath.Join(w.image, "vmlinuz"), w.File(name+".initrd"), w.res.Cmdline
 	return w.start(t, o)
 }
