@@ -184,7 +184,7 @@ func (b *bench) change(ctx context.Context, m made) error {
 		return nil // the goal is for an image of this size
 	}
 	work := b.path("work")
-	if err := clearAll(work); err != nil {
+	if err := b.fresh(); err != nil {
 		return err
 	}
 	next := filepath.Join(work, "oci")
@@ -256,5 +256,5 @@ func (b *bench) change(ctx context.Context, m made) error {
 	r.Ratio = float64(r.Ours) / float64(r.Theirs)
 	r.Holds = r.Ratio <= 0.01
 	b.add(r)
-	return clearAll(work)
+	return b.fresh()
 }

@@ -63,7 +63,7 @@ func (b *bench) reads(ctx context.Context, m made) (err error) {
 	}
 	b.read = true
 	disks, stop, err := b.guestDisks(ctx, m)
-	defer func() { err = errors.Join(err, stop(), clearAll(b.path("work"))) }()
+	defer func() { err = errors.Join(err, stop(), b.fresh()) }()
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (b *bench) guestDisks(ctx context.Context, m made) (d guestDisks, stop func
 		return err
 	}
 	work := b.path("work")
-	if err := errors.Join(clearAll(work), os.MkdirAll(work, 0o755)); err != nil {
+	if err := b.fresh(); err != nil {
 		return d, stop, err
 	}
 	p, err := run(ctx, b.zos, "image", "convert", "oci:"+m.layout, "--store", filepath.Join(work, "store"), "--json")
