@@ -112,7 +112,7 @@ func main() {
 
 func (b *bench) run(ctx context.Context, only string, rows []string, largest int64, out string) (err error) {
 	begin := time.Now()
-	defer func() { err = errors.Join(err, clearAll(b.path("spent"))) }()
+	defer func() { err = errors.Join(err, clearAll(b.path("work"), b.path("spent"))) }()
 	b.res.At, b.res.Machine = time.Now().UTC().Format(time.RFC3339), fmt.Sprintf("%d processors, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return fmt.Errorf("work folder: %w", err)
