@@ -9,6 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/zos-node/zos/zimage/erofs"
+	"github.com/zos-node/zos/zimage/flat"
 )
 
 // TestGolden holds Format 2: the same root for the same image, today as when
@@ -49,6 +52,51 @@ func TestGolden(t *testing.T) {
 	}
 	if len(seen) < 25 {
 		t.Errorf("the table has %d different roots, want 25 at least", len(seen))
+	}
+}
+
+// TestInPlace: layers whose contents stay in a file, each of them or every
+// second, give the image that streams give.
+func TestInPlace(t *testing.T) {
+	image := func(tars [][]byte, in func(layer int) bool) []byte {
+		spool, err := unnamed(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer spool.Close()
+		tree := flat.New(spool, flat.DefaultLimits())
+		for i, b := range tars {
+			if in(i) {
+				err = tree.LayerIn(bytes.NewReader(b), int64(len(b)))
+			} else {
+				err = tree.Layer(bytes.NewReader(b))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		if _, err := erofs.Write(&out, tree.Root()); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	check := func(name string, tars [][]byte) {
+		t.Run(name, func(t *testing.T) {
+			want := image(tars, func(int) bool { return false })
+			if !bytes.Equal(image(tars, func(int) bool { return true }), want) {
+				t.Error("from files it is another image")
+			}
+			if !bytes.Equal(image(tars, func(i int) bool { return i%2 == 1 }), want) {
+				t.Error("half from files it is another image")
+			}
+		})
+	}
+	for _, c := range corners() {
+		check(c.name, c.tars(t))
+	}
+	for _, c := range rawCorners() {
+		check(c.name, [][]byte{c.tar})
 	}
 }
 

@@ -124,7 +124,7 @@ func (b *bench) cold(ctx context.Context, m made) error {
 		r.Holds = r.Ratio <= 0.10
 		b.add(r)
 	}
-	return clearAll(b.path("work"))
+	return b.fresh()
 }
 
 // side is both servers behind lines of their own.
@@ -136,6 +136,12 @@ type side struct {
 	mirror   *link
 	registry *link
 	stop     []func()
+	starts   int // each has a folder of its own, see fresh
+}
+
+func (c *side) folder() string {
+	c.starts++
+	return c.b.path("work", fmt.Sprint("start-", c.starts))
 }
 
 func (b *bench) coldSide(ctx context.Context, m made) (c *side, err error) {
@@ -146,7 +152,7 @@ func (b *bench) coldSide(ctx context.Context, m made) (c *side, err error) {
 		}
 	}()
 	work := b.path("work")
-	if err := errors.Join(clearAll(work), os.MkdirAll(work, 0o755)); err != nil {
+	if err := b.fresh(); err != nil {
 		return nil, err
 	}
 	p, err := run(ctx, b.zos, "image", "convert", "oci:"+m.layout, "--store", filepath.Join(work, "store"), "--json")
@@ -213,9 +219,9 @@ func (c *side) close() {
 // ours starts from a served image. It gives what was read until the first
 // healthy answer, or else the output, as the next start's trace.
 func (c *side) ours(ctx context.Context, p program, trace []int) (a answer, touched []int, err error) {
-	dir := c.b.path("work", "ours")
+	dir := c.folder()
 	root := filepath.Join(dir, "root")
-	if err := errors.Join(clearAll(dir), os.MkdirAll(root, 0o755)); err != nil {
+	if err := os.MkdirAll(root, 0o755); err != nil {
 		return a, nil, err
 	}
 	quiet := slog.New(slog.DiscardHandler)
@@ -278,8 +284,8 @@ func mountLike(ctx context.Context, path, root string) (undo func() error, err e
 
 // theirs copies, unpacks and starts.
 func (c *side) theirs(ctx context.Context, p program) (answer, error) {
-	dir := c.b.path("work", "theirs")
-	if err := errors.Join(clearAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+	dir := c.folder()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return answer{}, err
 	}
 	before := c.registry.bytes.Load()

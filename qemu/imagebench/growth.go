@@ -29,6 +29,7 @@ type growth struct {
 	Times float64 `json:"times,omitempty"`
 	Goal  string  `json:"goal"`
 	Holds bool    `json:"holds"`
+	Load  string  `json:"load"`
 }
 
 // What linear means: noise and a page cache are allowed that much.
@@ -65,8 +66,7 @@ func (b *bench) grow(ctx context.Context, largest int64) error {
 	bytes = append(bytes, size{8, largest / 8})
 	for i, s := range append(files, bytes...) {
 		fmt.Printf("== growth: %d files of %d bytes\n", s.files, s.each)
-		work := b.path("work")
-		if err := clearAll(work); err != nil {
+		if err := b.fresh(); err != nil {
 			return err
 		}
 		if err := synthetic(b.path("work", "oci"), s.files, s.each); err != nil {
@@ -77,7 +77,7 @@ func (b *bench) grow(ctx context.Context, largest int64) error {
 		if err != nil {
 			return err
 		}
-		g := growth{Files: s.files, Bytes: int64(s.files) * s.each, Ms: p.took.Milliseconds(), CPUMs: p.cpu.Milliseconds(), KiB: p.kib}
+		g := growth{Files: s.files, Bytes: int64(s.files) * s.each, Ms: p.took.Milliseconds(), CPUMs: p.cpu.Milliseconds(), KiB: p.kib, Load: load()}
 		g.PerFileUs, g.PerMiBUs = g.CPUMs*1000/int64(g.Files), (g.CPUMs*1000)<<20/max(g.Bytes, 1)
 		var before *growth
 		if i != 0 && i != len(files) {
@@ -88,7 +88,7 @@ func (b *bench) grow(ctx context.Context, largest int64) error {
 		fmt.Printf("   %d ms, %d ms on a processor: %d us a file, %d us a MiB, %.2f times that of the one before; %d MiB (goal %s)\n",
 			g.Ms, g.CPUMs, g.PerFileUs, g.PerMiBUs, g.Times, g.KiB>>10, g.Goal)
 	}
-	return clearAll(b.path("work"))
+	return b.fresh()
 }
 
 // synthetic writes an image of equal files, half of whose bytes compress.

@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zos-node/zos/agent/imaged/serve"
 )
 
@@ -36,6 +38,7 @@ type results struct {
 	Rows    []row    `json:"rows"`
 	Growth  []growth `json:"growth"`
 	Notes   []string `json:"notes"` // what was not measured, and why; how the rest was
+	Minutes int      `json:"minutes"`
 }
 
 // row is one thing of ours against what it is compared with, for one image.
@@ -59,6 +62,7 @@ type row struct {
 	CPURatio float64 `json:"cpuRatio,omitempty"` // the same of time on a processor
 	Goal     string  `json:"goal"`
 	Holds    bool    `json:"holds"`
+	Load     string  `json:"load"` // the machine's load average when it had been measured
 }
 
 type bench struct {
@@ -66,6 +70,7 @@ type bench struct {
 	launch         string // the program that starts what is measured
 	cache          string // of packages
 	rounds         int
+	spent          int  // work folders that were put aside
 	read           bool // reads were measured
 	res            results
 }
@@ -105,7 +110,9 @@ func main() {
 	}
 }
 
-func (b *bench) run(ctx context.Context, only string, rows []string, largest int64, out string) error {
+func (b *bench) run(ctx context.Context, only string, rows []string, largest int64, out string) (err error) {
+	begin := time.Now()
+	defer func() { err = errors.Join(err, clearAll(b.path("work"), b.path("spent"))) }()
 	b.res.At, b.res.Machine = time.Now().UTC().Format(time.RFC3339), fmt.Sprintf("%d processors, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return fmt.Errorf("work folder: %w", err)
@@ -142,7 +149,9 @@ func (b *bench) run(ctx context.Context, only string, rows []string, largest int
 	} else if err := b.grow(ctx, largest); err != nil {
 		return err
 	}
-	return b.write(out)
+	b.res.Minutes = int(time.Since(begin).Round(time.Minute).Minutes())
+	fmt.Println()
+	return errors.Join(b.res.table(os.Stdout), b.write(out))
 }
 
 func (b *bench) write(out string) error {
@@ -173,6 +182,7 @@ func (b *bench) tell(text string) {
 }
 
 func (b *bench) add(r row) {
+	r.Load = load()
 	b.res.Rows = append(b.res.Rows, r)
 	if len(r.TheirsMs) == 0 && r.Ours == 0 {
 		fmt.Printf("   %s: %v ms (%s)\n", r.What, r.OursMs, r.Goal)
@@ -198,7 +208,36 @@ func median(v []int64) int64 {
 	return s[len(s)/2]
 }
 
-// clear removes what a round left.
+// roomForSpent is how much room the disk must have for what is put aside.
+const roomForSpent = 8 << 30
+
+// fresh makes an empty work folder. What was in the last one is put aside until
+// the end, if there is room: ext4 without a journal does not use the inodes of
+// files again that were deleted in the last minutes, and looks at each such inode
+// for each new file. Who comes after somebody that left many files would pay for
+// their removal.
+func (b *bench) fresh() error {
+	work, spent := b.path("work"), b.path("spent")
+	var fs unix.Statfs_t
+	if err := unix.Statfs(b.dir, &fs); err != nil {
+		return fmt.Errorf("room for work: %w", err)
+	}
+	if int64(fs.Bavail)*fs.Bsize < roomForSpent {
+		if err := clearAll(spent, work); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(spent, 0o755); err != nil {
+		return err
+	}
+	b.spent++
+	if err := os.Rename(work, filepath.Join(spent, fmt.Sprint(b.spent))); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.MkdirAll(work, 0o755)
+}
+
+// clearAll removes what a round left.
 func clearAll(paths ...string) error {
 	var err error
 	for _, p := range paths {

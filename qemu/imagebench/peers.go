@@ -71,11 +71,11 @@ func tail(s string) string {
 }
 
 // inTurn measures ours and theirs in rounds. Each side is a list of commands
-// whose times add up; clean runs before each, and what others have written
-// until then is brought to the disk, so that it is not charged to anybody.
-func (b *bench) inTurn(ctx context.Context, r row, clean func() error, ours, theirs [][]string) (row, error) {
+// whose times add up. Each begins in an empty work folder, and what others have
+// written until then is brought to the disk, so that it is not charged to anybody.
+func (b *bench) inTurn(ctx context.Context, r row, ours, theirs [][]string) (row, error) {
 	side := func(commands [][]string) (ms, cpu, kib int64, err error) {
-		if err := clean(); err != nil {
+		if err := b.fresh(); err != nil {
 			return 0, 0, 0, err
 		}
 		syscall.Sync()
@@ -103,7 +103,7 @@ func (b *bench) inTurn(ctx context.Context, r row, clean func() error, ours, the
 	}
 	r.Ratio = float64(median(r.TheirsMs)) / float64(max(median(r.OursMs), 1))
 	r.CPURatio = float64(median(r.TheirsCPUMs)) / float64(max(median(r.OursCPUMs), 1))
-	return r, clean()
+	return r, nil
 }
 
 // convert measures an OCI layout to an image with its tree. Ours also cuts,
@@ -117,11 +117,7 @@ func (b *bench) convert(ctx context.Context, m made) error {
 		}
 	}
 	store, bundle, disk, hashes := b.path("work", "store"), b.path("work", "bundle"), b.path("work", "disk"), b.path("work", "hashes")
-	clean := func() error {
-		return errors.Join(clearAll(b.path("work")), os.MkdirAll(b.path("work"), 0o755))
-	}
 	r, err := b.inTurn(ctx, row{What: "OCI layout to image with hash tree", Than: "umoci unpack + mkfs.erofs + veritysetup format + sync -f", Image: m.Name, Goal: ">= 1.5, <= 256 MiB"},
-		clean,
 		[][]string{{b.zos, "image", "convert", "oci:" + m.layout, "--store", store}},
 		[][]string{
 			{"umoci", "unpack", "--image", m.layout + ":latest", bundle},
@@ -145,11 +141,8 @@ func (b *bench) fromTar(ctx context.Context, m made) error {
 		return nil
 	}
 	ours, theirs := b.path("work", "ours"), b.path("work", "theirs")
-	clean := func() error {
-		return errors.Join(clearAll(b.path("work")), os.MkdirAll(b.path("work"), 0o755))
-	}
 	r, err := b.inTurn(ctx, row{What: "image alone from a tar", Than: "mkfs.erofs --tar", Image: m.Name, Goal: ">= 1.0"},
-		clean, [][]string{{b.launch, "tar", m.tar, ours}}, [][]string{append(mkfs, "--tar=f", theirs, m.tar)})
+		[][]string{{b.launch, "tar", m.tar, ours}}, [][]string{append(mkfs, "--tar=f", theirs, m.tar)})
 	if err != nil {
 		return err
 	}
@@ -191,7 +184,7 @@ func (b *bench) change(ctx context.Context, m made) error {
 		return nil // the goal is for an image of this size
 	}
 	work := b.path("work")
-	if err := clearAll(work); err != nil {
+	if err := b.fresh(); err != nil {
 		return err
 	}
 	next := filepath.Join(work, "oci")
@@ -263,5 +256,5 @@ func (b *bench) change(ctx context.Context, m made) error {
 	r.Ratio = float64(r.Ours) / float64(r.Theirs)
 	r.Holds = r.Ratio <= 0.01
 	b.add(r)
-	return clearAll(work)
+	return b.fresh()
 }

@@ -63,7 +63,7 @@ func (b *bench) reads(ctx context.Context, m made) (err error) {
 	}
 	b.read = true
 	disks, stop, err := b.guestDisks(ctx, m)
-	defer func() { err = errors.Join(err, stop(), clearAll(b.path("work"))) }()
+	defer func() { err = errors.Join(err, stop(), b.fresh()) }()
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (b *bench) reads(ctx context.Context, m made) (err error) {
 		return err
 	}
 	b.readRows(m, g.accel, all)
-	gone := row{What: "a wrong block is read, until its VM is gone", Than: "nothing", Image: m.Name, Goal: "reported"}
+	gone := row{What: "a wrong block is read, until its VM is gone", Than: "nothing", Image: m.Name, Goal: reported}
 	for len(gone.OursMs) < b.rounds {
 		gone.OursMs = append(gone.OursMs, all.gone.Milliseconds())
 		if len(gone.OursMs) == b.rounds {
@@ -102,7 +102,7 @@ func (b *bench) guestDisks(ctx context.Context, m made) (d guestDisks, stop func
 		return err
 	}
 	work := b.path("work")
-	if err := errors.Join(clearAll(work), os.MkdirAll(work, 0o755)); err != nil {
+	if err := b.fresh(); err != nil {
 		return d, stop, err
 	}
 	p, err := run(ctx, b.zos, "image", "convert", "oci:"+m.layout, "--store", filepath.Join(work, "store"), "--json")
@@ -320,7 +320,7 @@ func (b *bench) readRows(m made, accel qemu.Accel, t told) {
 			{"plain", "generic", "plain file, by the kernel's generic SHA-256"},
 			{"complete", "bare", "FUSE, complete, without verity"}, {"lazy", "bare", "FUSE, still arriving, without verity"},
 		} {
-			r := row{What: kind + " reads in a guest, " + c.name, Than: than, Image: m.Name, Goal: "reported", Holds: true}
+			r := row{What: kind + " reads in a guest, " + c.name, Than: than, Image: m.Name, Goal: reported, Holds: true}
 			for i, d := range t.reads[key(kind, c.serial, c.how)] {
 				r.OursMs = append(r.OursMs, d.Milliseconds())
 				r.TheirsMs = append(r.TheirsMs, t.reads[key(kind, "plain", "bare")][i].Milliseconds())

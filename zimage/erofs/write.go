@@ -48,9 +48,13 @@ func (im *Image) Layout() Layout {
 	return l
 }
 
+// writeSize is how much is written at once. File data is read to where it is
+// written from, and small enough to still be in the processor's cache then.
+const writeSize = 256 << 10
+
 // Write writes the image. It reads each file once, in the order of the image.
 func (im *Image) Write(w io.Writer) error {
-	out := &counter{w: bufio.NewWriterSize(w, 1<<20), buf: make([]byte, 256<<10)}
+	out := &counter{w: bufio.NewWriterSize(struct{ io.Writer }{w}, writeSize)}
 	out.write(im.superblock())
 	for _, n := range im.order {
 		out.pad(n.start())
@@ -130,7 +134,11 @@ func (n *Node) writeData(out *counter, off, size int64) error {
 		out.write([]byte(n.Target[off : off+size]))
 		return nil
 	}
-	got, err := io.CopyBuffer(out, io.NewSectionReader(n.Data, n.Off+off, size), out.buf)
+	if out.err != nil {
+		return nil // Write tells it
+	}
+	got, err := out.w.ReadFrom(io.NewSectionReader(n.Data, n.Off+off, size))
+	out.n += got
 	if err == nil && got != size {
 		err = errShort
 	}
@@ -160,17 +168,8 @@ func (im *Image) superblock() []byte {
 // counter writes, counts, and keeps the first error.
 type counter struct {
 	w   *bufio.Writer
-	buf []byte // for copies
 	n   int64
 	err error
-}
-
-func (c *counter) Write(b []byte) (int, error) {
-	c.write(b)
-	if c.err != nil {
-		return 0, c.err
-	}
-	return len(b), nil
 }
 
 func (c *counter) write(b []byte) {

@@ -48,9 +48,11 @@ type Tree struct {
 	spool   Spool
 	out     *bufio.Writer // to the spool
 	read    *window       // from the spool
-	spent   int64         // bytes in the spool
+	spent   int64         // bytes of file contents
 	bound   int64         // of spent
-	ends    []int64       // spent, at the end of each layer
+	spooled int64         // bytes in the spool
+	ends    []int64       // spooled, at the end of each layer
+	lies    *placed       // the layer being added, if its contents stay where they are
 	buf     []byte
 	left    Limits
 	dropped []Dropped
@@ -103,6 +105,9 @@ func (t *Tree) Root() *erofs.Node { return t.root }
 // LayerOf tells which layer, counted from 0, brought the content of a file
 // that is not empty.
 func (t *Tree) LayerOf(f *erofs.Node) int {
+	if w, ok := f.Data.(*window); ok && w != t.read {
+		return w.layer
+	}
 	i, _ := slices.BinarySearch(t.ends, f.Off+1)
 	return i
 }
@@ -117,11 +122,24 @@ func (t *Tree) Bound(bytes int64) { t.bound = bytes }
 
 // Layer adds one uncompressed layer. After an error the tree is of no use.
 func (t *Tree) Layer(r io.Reader) error {
+	t.read.b = nil
+	return t.layer(r)
+}
+
+// LayerIn adds one uncompressed layer of so many bytes that lies in a file.
+// Only its headers are read, and sparse files; all other contents stay in the
+// file, which must not change until the tree has been written.
+func (t *Tree) LayerIn(file io.ReaderAt, size int64) error {
+	t.lies = &placed{headers: window{of: file}, contents: &window{of: file, layer: len(t.ends)}, size: size}
+	defer func() { t.lies = nil }()
+	return t.layer(t.lies)
+}
+
+func (t *Tree) layer(r io.Reader) error {
 	if len(t.root.Children) > 0 {
 		t.fresh = map[entry]bool{}
 		defer func() { t.fresh = nil }()
 	}
-	t.read.b = nil
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -129,7 +147,7 @@ func (t *Tree) Layer(r io.Reader) error {
 			if err := t.out.Flush(); err != nil {
 				return fmt.Errorf("write spool: %w", err)
 			}
-			t.ends = append(t.ends, t.spent)
+			t.ends = append(t.ends, t.spooled)
 			return nil
 		}
 		if err != nil {
@@ -214,10 +232,18 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 	return nil
 }
 
-// store copies a file's content to the spool.
+// store copies a file's content to the spool, or finds where it lies.
 func (t *Tree) store(f *erofs.Node, h *tar.Header, r io.Reader) error {
 	if t.left.Bytes -= h.Size; t.left.Bytes < 0 || t.spent+h.Size > t.bound {
 		return fmt.Errorf("%w: bytes of files: %d more than %d", ErrLimit, t.spent+h.Size, t.bound)
+	}
+	if t.lies != nil && !sparse(h) {
+		if h.Size > t.lies.size-t.lies.off {
+			return fmt.Errorf("%w: read file: %w", ErrLayer, io.ErrUnexpectedEOF)
+		}
+		f.Data, f.Off, f.Size = t.lies.contents, t.lies.off, h.Size
+		t.spent += h.Size
+		return nil
 	}
 	n, err := io.CopyBuffer(struct{ io.Writer }{t.out}, struct{ io.Reader }{r}, t.buf)
 	if err == nil && n != h.Size {
@@ -226,8 +252,8 @@ func (t *Tree) store(f *erofs.Node, h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%w: read file: %w", ErrLayer, err)
 	}
-	f.Data, f.Off, f.Size = t.read, t.spent, n
-	t.spent += n
+	f.Data, f.Off, f.Size = t.read, t.spooled, n
+	t.spent, t.spooled = t.spent+n, t.spooled+n
 	return nil
 }
 

@@ -104,11 +104,20 @@ func TestRefused(t *testing.T) {
 			if err := newTree(t, limits).Layer(layer(t, c.headers...)); !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
+			b := layer(t, c.headers...)
+			if err := newTree(t, limits).LayerIn(b, b.Size()); !errors.Is(err, c.want) {
+				t.Errorf("in a file: got %v, want %v", err, c.want)
+			}
 		})
 	}
 	cut := layer(t, big)
-	if err := newTree(t, DefaultLimits()).Layer(io.LimitReader(cut, 700)); !errors.Is(err, ErrLayer) {
-		t.Errorf("cut off: %v", err)
+	for _, at := range []int64{700, 1512} { // in its content, and before its last byte
+		if err := newTree(t, DefaultLimits()).LayerIn(cut, at); !errors.Is(err, ErrLayer) {
+			t.Errorf("cut off at %d, in a file: %v", at, err)
+		}
+		if err := newTree(t, DefaultLimits()).Layer(io.NewSectionReader(cut, 0, at)); !errors.Is(err, ErrLayer) {
+			t.Errorf("cut off at %d: %v", at, err)
+		}
 	}
 }
 
@@ -143,7 +152,7 @@ func TestSymlinksStayInside(t *testing.T) {
 }
 
 // FuzzLayer: whatever is in a tar, what comes out is a tree that can be
-// written, twice the same, within the limits.
+// written, twice the same, within the limits; and the same from a file.
 func FuzzLayer(f *testing.F) {
 	read := func(headers ...tar.Header) []byte {
 		b, err := io.ReadAll(layer(f, headers...))
@@ -161,9 +170,14 @@ func FuzzLayer(f *testing.F) {
 	f.Add(base, read(h(reg, ".wh.d", ""), h(reg, "d", ""), h(tar.TypeFifo, "d", "")))
 	f.Add(base, []byte("no tar"))
 	f.Fuzz(func(t *testing.T, lower, upper []byte) {
-		tree := newTree(t, Limits{Entries: 500, Bytes: 1 << 20, Names: 1 << 16})
+		limits := Limits{Entries: 500, Bytes: 1 << 20, Names: 1 << 16}
+		tree, placed := newTree(t, limits), newTree(t, limits)
 		for _, b := range [][]byte{lower, upper} {
-			if err := tree.Layer(bytes.NewReader(b)); err != nil {
+			err, other := tree.Layer(bytes.NewReader(b)), placed.LayerIn(bytes.NewReader(b), int64(len(b)))
+			if (err == nil) != (other == nil) {
+				t.Errorf("as a stream: %v, in a file: %v", err, other)
+			}
+			if err != nil {
 				if !errors.Is(err, ErrLayer) && !errors.Is(err, ErrLimit) {
 					t.Errorf("error of another kind: %v", err)
 				}
@@ -180,6 +194,10 @@ func FuzzLayer(f *testing.F) {
 		}
 		if _, err := erofs.Write(&second, tree.Root()); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
 			t.Errorf("written again it is another image: %v", err)
+		}
+		second.Reset()
+		if _, err := erofs.Write(&second, placed.Root()); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
+			t.Errorf("from a file it is another image: %v", err)
 		}
 	})
 }

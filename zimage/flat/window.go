@@ -7,6 +7,7 @@ import "io"
 const (
 	leastWindow = 8 << 10
 	mostWindow  = 256 << 10
+	wholeReads  = 64 << 10 // from here on a read gains nothing from a window
 )
 
 // window reads a spool ahead. Most files are small, and are read in about the
@@ -19,11 +20,14 @@ type window struct {
 	b    []byte // the bytes from off on
 	buf  []byte
 	size int
+	// layer is which one brought the bytes, where that does not follow from
+	// where they lie in the spool.
+	layer int
 }
 
 // ReadAt implements io.ReaderAt.
 func (w *window) ReadAt(b []byte, off int64) (int, error) {
-	if len(b) >= mostWindow {
+	if len(b) >= wholeReads {
 		return w.of.ReadAt(b, off)
 	}
 	end := w.off + int64(len(w.b))

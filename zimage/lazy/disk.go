@@ -37,6 +37,9 @@ type Options struct {
 	Have []bool
 	// Trace lists chunks that are wanted first, in this order.
 	Trace []int
+	// Beside, which may be nil, lists what whoever reads a chunk reads at the same
+	// time: it is fetched with it, and nobody waits for it.
+	Beside func(i int) []int
 	// Calm is how long no read must have waited, or come to a chunk for the first
 	// time, before Fill fetches what is not in Trace: a start has the line to
 	// itself, also one along a trace, which waits for nothing.
@@ -200,7 +203,7 @@ func (d *Disk) need(ctx context.Context, first, last int) error {
 		for i := first; i < last; i++ {
 			d.touch(i)
 			if !d.have[i] && err == nil {
-				waits = append(waits, d.fly(i))
+				waits = append(waits, d.want(i))
 			}
 		}
 		d.mu.Unlock()
@@ -230,6 +233,18 @@ func (d *Disk) waiting(n int) int {
 	d.waits += n
 	d.active = time.Now()
 	return -n
+}
+
+// want starts to fetch a chunk, and what is read beside it. d.mu is held.
+func (d *Disk) want(i int) *flight {
+	if d.flights[i] == nil && d.opt.Beside != nil {
+		for _, k := range d.opt.Beside(i) {
+			if !d.have[k] {
+				d.fly(k)
+			}
+		}
+	}
+	return d.fly(i)
 }
 
 // fly starts to fetch a chunk, unless that is under way. d.mu is held.

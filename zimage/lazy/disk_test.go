@@ -135,6 +135,44 @@ func TestReadsWhileItArrives(t *testing.T) {
 	}
 }
 
+// TestBeside: what belongs to a chunk is asked for with it, by reads and along
+// a trace, once, and no read waits for it.
+func TestBeside(t *testing.T) {
+	o := newOrigin(t)
+	last := len(o.m.Chunks) - 1
+	o.hold[last], o.hold[last-1] = make(chan struct{}), make(chan struct{})
+	d, _ := o.open(t, Options{Parallel: 1, Calm: time.Hour, Trace: []int{4, 5}, Beside: func(i int) []int {
+		return map[int][]int{1: {last}, 4: {last, last - 1}}[i]
+	}})
+	if _, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[1].Off); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	filled := make(chan error, 1)
+	go func() { filled <- d.Fill(ctx) }()
+	if _, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[5].Off); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); !slices.Contains(o.order(), last) || !slices.Contains(o.order(), last-1); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("asked for %v, not for what belongs to it", o.order())
+		}
+	}
+	close(o.hold[last])
+	close(o.hold[last-1])
+	if _, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[last].Off); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	<-filled
+	asked := o.order()
+	for _, i := range []int{last, last - 1} {
+		if n := len(slices.DeleteFunc(slices.Clone(asked), func(k int) bool { return k != i })); n != 1 {
+			t.Errorf("chunk %d was asked for %d times", i, n)
+		}
+	}
+}
+
 // TestReadGoesFirst: what a read waits for does not wait for the rest.
 func TestReadGoesFirst(t *testing.T) {
 	o := newOrigin(t)

@@ -32,7 +32,7 @@ func (d *Disk) Fill(ctx context.Context) error {
 			<-slots
 			return nil
 		}
-		f := d.fly(i)
+		f := d.want(i)
 		d.mu.Unlock()
 		go func() {
 			<-f.done

@@ -32,8 +32,6 @@ const (
 	// calm is how long nothing new must have been read before the rest is fetched: a
 	// program that starts reads, and then works on what it has read.
 	calm = time.Second
-	// headChunks of the trace are there before a guest may start.
-	headChunks = 16
 	// tellEvery is between two looks at what is to be said and saved.
 	tellEvery = 500 * time.Millisecond
 	// readAhead is what this kernel may read that nobody asked for, in bytes: as
@@ -127,15 +125,15 @@ func (p *process) open(read *os.File) (*lazy.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	order := p.order()
+	plan := newPlan(p.cfg.Manifest)
 	p.head = map[int]bool{}
-	for _, i := range order[:min(len(order), p.headSize())] {
+	for _, i := range plan.head() {
 		if !p.bits[i] {
 			p.head[i] = true
 		}
 	}
 	return lazy.New(p.cfg.Manifest, both{read, p.write}, p.refusing(get), lazy.Options{Deadline: time.Duration(p.cfg.DeadlineMs) * time.Millisecond,
-		Have: slices.Clone(p.bits), Trace: order, Calm: calm, Parallel: ahead, Arrived: p.arrived})
+		Have: slices.Clone(p.bits), Trace: plan.order(p.cfg.Trace), Beside: plan.beside, Calm: calm, Parallel: ahead, Arrived: p.arrived})
 }
 
 // refusing fails the disk at once when, before a guest may start, every mirror
@@ -156,48 +154,6 @@ func (p *process) refusing(get lazy.Get) lazy.Get {
 		return b, err
 	}
 }
-
-// order is the first metadata, the hash tree, and the trace: every start reads
-// the first, and reads of anything need the second. Without a trace it is the
-// rest of the metadata: finding files is what waits most often on a long line. An
-// earlier start has read what it needs of that.
-func (p *process) order() []int {
-	order := append([]int{0}, p.tree()...)
-	if len(p.cfg.Trace) == 0 {
-		for i := 1; i < len(p.cfg.Manifest.Chunks) && p.cfg.Manifest.Chunks[i].Size == metaChunk; i++ {
-			order = append(order, i)
-		}
-		return order
-	}
-	for _, i := range p.cfg.Trace {
-		if i >= 0 && i < len(p.bits) { // it is a hint
-			order = append(order, i)
-		}
-	}
-	return order
-}
-
-// metaChunk is the size of the pieces of metadata, which lead the disk; a run
-// of files at their end that is as long does no harm.
-const metaChunk = 64 << 10
-
-// verityCluster is what dm-verity reads of a tree at once, in bytes, beginning
-// at a multiple of it: also of what lies before the tree. A read of hashes that
-// waited for that would wait for data that nobody wants.
-const verityCluster = 256 << 10
-
-// tree is the hash tree, and what is read with it.
-func (p *process) tree() (chunks []int) {
-	m := p.cfg.Manifest
-	for i, c := range m.Chunks {
-		if c.Off+c.Size > m.DataSize/verityCluster*verityCluster && i > 0 {
-			chunks = append(chunks, i)
-		}
-	}
-	return chunks
-}
-
-func (p *process) headSize() int { return 1 + len(p.tree()) + headChunks }
 
 // transport counts what mirrors send.
 func (p *process) transport() http.RoundTripper {

@@ -4,36 +4,11 @@ package serve
 
 import (
 	"encoding/binary"
-	"slices"
 	"testing"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
-
-	"github.com/zos-node/zos/zimage"
 )
-
-// TestOrder: the first metadata, the tree with what dm-verity reads before it,
-// then the trace, of which nothing that there is not is wanted, or, without one,
-// the other metadata.
-func TestOrder(t *testing.T) {
-	m := zimage.Manifest{DataSize: 2*verityCluster + 8192}
-	for _, size := range []int64{4096, metaChunk, verityCluster - 4096, verityCluster - metaChunk, 4096, 4096, 4096, 4096} {
-		at := int64(0)
-		if n := len(m.Chunks); n > 0 {
-			at = m.Chunks[n-1].Off + m.Chunks[n-1].Size
-		}
-		m.Chunks = append(m.Chunks, zimage.Chunk{Off: at, Size: size})
-	}
-	p := &process{cfg: Config{Manifest: m, Trace: []int{2, -1, 8, 1 << 40, 1}}, bits: make([]bool, len(m.Chunks))}
-	if got, want := p.order(), []int{0, 4, 5, 6, 7, 2, 1}; !slices.Equal(got, want) {
-		t.Errorf("order %v, want %v", got, want)
-	}
-	p.cfg.Trace = nil
-	if got, want := p.order(), []int{0, 4, 5, 6, 7, 1}; !slices.Equal(got, want) {
-		t.Errorf("without a trace: order %v, want %v", got, want)
-	}
-}
 
 // TestFilter runs the filter's program over system calls.
 func TestFilter(t *testing.T) {

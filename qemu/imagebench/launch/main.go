@@ -58,13 +58,17 @@ func tarToImage(from, to string) (err error) {
 		return err
 	}
 	defer in.Close() // was only read
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
 	spool, err := os.CreateTemp(filepath.Dir(to), "spool-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, spool.Close(), os.Remove(spool.Name())) }()
 	tree := flat.New(spool, flat.DefaultLimits())
-	if err := tree.Layer(in); err != nil {
+	if err := tree.LayerIn(in, info.Size()); err != nil {
 		return err
 	}
 	out, err := os.Create(to)

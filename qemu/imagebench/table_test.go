@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestTable: each row says whether it holds, and none is lost.
+func TestTable(t *testing.T) {
+	r := results{Minutes: 20, Notes: []string{"not measured"}, Rows: []row{
+		{What: "convert", Image: "a", OursMs: []int64{1, 9, 2}, TheirsMs: []int64{4, 6, 5}, OursCPUMs: []int64{1}, CPURatio: 1.25, OursKiB: 2048, Ratio: 2.5, Goal: ">= 1.5", Holds: true, Load: "0.10"},
+		{What: "convert", Image: "b", OursMs: []int64{5}, TheirsMs: []int64{5}, Ratio: 1, Goal: ">= 1.5"},
+		{What: "bytes", Image: "a", Ours: 1, Theirs: 200, Ratio: 0.005, Goal: "<= 0.01", Holds: true},
+		{What: "gone", Image: "a", OursMs: []int64{7}, Goal: reported, Holds: true},
+	}, Growth: []growth{{Files: 8, Bytes: 10 << 20, Ms: 3, CPUMs: 4, Goal: "<= 1.25 times", Times: 2}}}
+	var b strings.Builder
+	if err := r.table(&b); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(b.String(), "\n")
+	for i, want := range []string{
+		"row image ours against times by CPU memory load goal",
+		"convert a 2 ms 5 ms 2.50 1.25 2 MiB 0.10 >= 1.5 holds",
+		"convert b 5 ms 5 ms 1.00 >= 1.5 DOES NOT HOLD",
+		"bytes a 1 B 200 B 0.0050 <= 0.01 holds",
+		"gone a 7 ms reported reported",
+		"growth 8 files, 10 MiB 3 ms 2.00 4 ms 0 MiB <= 1.25 times DOES NOT HOLD",
+		"",
+		"2 hold, 2 do not, 1 are only reported; 20 min",
+		"note: not measured",
+	} {
+		if got := strings.Join(strings.Fields(lines[i]), " "); got != want {
+			t.Errorf("line %d is %q, want %q", i, got, want)
+		}
+	}
+}
