@@ -57,7 +57,8 @@ test-ledger: setup
 
 # BENCH=image measures conversion, transport and cold starts against other tools,
 # and reads in a guest against the same disk without verity,
-# BENCH=ledger the ledger and its anchors, BENCH=boot boots, sizes and memory
+# BENCH=ledger the ledger and its anchors (PART=one, four, client, million, reads,
+# size, claims, growth: one of them), BENCH=boot boots, sizes and memory
 # against Debian and u-root (as root: it makes roots of Debian).
 bench: programs
 ifeq ($(BENCH),image)
@@ -65,7 +66,7 @@ ifeq ($(BENCH),image)
 	@build/bin/imagebench -o build/bench-image.json
 else ifeq ($(BENCH),ledger)
 	@mkdir -p build
-	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json bash -o pipefail -c "go test -tags bench -count=1 -timeout 60m -run '^TestBench$$' -v ./ledger/bft | grep -vE '^(=== |time=)'"
+	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json bash -o pipefail -c "go test -tags bench -count=1 -timeout 90m -run '^TestBench$$/$(PART)' -v ./ledger/bft | grep --line-buffered -vE '^(=== |time=)'"
 else ifeq ($(BENCH),boot)
 	@build/bin/demo --bench build/bench-boot.json --bench-boot
 else

@@ -215,11 +215,11 @@ func (c *Client) against(ctx context.Context, v *view, h *head) error {
 
 // boundAt is the root of the log at a size at which a block ended.
 func (s *State) boundAt(size int64) (tlog.Hash, bool) {
-	i := sort.Search(len(s.bounds), func(i int) bool { return s.bounds[i].size >= size })
-	if i == len(s.bounds) || s.bounds[i].size != size {
+	i := sort.Search(s.bounds.len(), func(i int) bool { return s.bounds.at(i).size >= size })
+	if i == s.bounds.len() || s.bounds.at(i).size != size {
 		return tlog.Hash{}, false
 	}
-	return s.bounds[i].root, true
+	return s.bounds.at(i).root, true
 }
 
 // ActedOn is the state that a node's entry acts on, if it is one.

@@ -13,7 +13,6 @@ import (
 	"slices"
 
 	"github.com/zos-node/zos/ledger/tiles"
-	"github.com/zos-node/zos/spec"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -63,13 +62,15 @@ func (s *State) Snapshot() []byte {
 	writeTable(w, &s.claims, nil)
 	writeTable(w, &s.revoked, nil)
 	writeTable(w, &s.deployments, func(d *Deployment) []byte { return d.Envelope })
-	w.num(int64(len(s.bounds)))
-	for _, b := range s.bounds {
+	w.num(int64(s.bounds.len()))
+	for i := range s.bounds.len() {
+		b := s.bounds.at(i)
 		w.num(b.size)
 		w.Write(b.root[:])
 	}
-	w.num(int64(len(s.said)))
-	for _, h := range s.said {
+	w.num(int64(s.said.len()))
+	for i := range s.said.len() {
+		h := s.said.at(i)
 		w.Write(h.id[:])
 		w.num(h.index)
 	}
@@ -137,24 +138,16 @@ func OpenSnapshot(b []byte) (*State, error) {
 	readTable(r, &s.claims, nil)
 	readTable(r, &s.revoked, nil)
 	readTable(r, &s.deployments, openDeployment)
+	var bounds []bound
 	for i := range r.list(40) {
 		bound := bound{size: r.num(), root: tlog.Hash(r.take(tlog.HashSize))}
-		if i > 0 && bound.size <= s.bounds[i-1].size {
+		if i > 0 && bound.size <= bounds[i-1].size {
 			r.fail(errors.New("blocks are not in order"))
 			break
 		}
-		s.bounds = append(s.bounds, bound)
+		bounds = append(bounds, bound)
 	}
-	n := r.list(40)
-	s.said, s.seen = make([]heard, 0, min(n, 1<<20)), make(map[sum]int64, min(n, 1<<20))
-	for i := range n {
-		h := heard{id: sum(r.take(tlog.HashSize)), index: r.num()}
-		if _, twice := s.seen[h.id]; twice || i > 0 && h.index <= s.said[i-1].index {
-			r.fail(errors.New("entries are not in order"))
-			break
-		}
-		s.hear(h)
-	}
+	readSaid(r, s)
 	if r.err == nil && len(r.b) > 0 {
 		readTable(r, &s.releases, nil)
 		readTable(r, &s.rollouts, nil)
@@ -169,24 +162,22 @@ func OpenSnapshot(b []byte) (*State, error) {
 	if r.err != nil {
 		return nil, fmt.Errorf("snapshot: %w", r.err)
 	}
-	if s.tree, ok = tiles.NewTree(size, edges); !ok || len(s.bounds) == 0 || len(s.roots) == 0 {
+	if s.tree, ok = tiles.NewTree(size, edges); !ok || len(bounds) == 0 || len(s.roots) == 0 {
 		return nil, errors.New("snapshot: has no block, no root of trust, or no tree")
 	}
-	if err := s.index(); err != nil {
+	if err := s.index(bounds); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	return s, nil
 }
 
 // index computes what follows from the rest.
-func (s *State) index() error {
-	last := s.bounds[len(s.bounds)-1]
+func (s *State) index(bounds []bound) error {
+	last := bounds[len(bounds)-1]
 	if last.size != s.tree.Size() || last.root != s.tree.Hash() {
 		return errors.New("the last block does not end with the tree")
 	}
-	all := s.bounds
-	s.bounds = all[:0:0]
-	for _, b := range all[:len(all)-1] {
+	for _, b := range bounds[:len(bounds)-1] {
 		s.bound(b)
 	}
 	s.last = s.stateRoot() // without the last block's own bound, as its leaf has it
@@ -229,127 +220,6 @@ func (s *State) index() error {
 		}
 	}
 	return nil
-}
-
-func openDeployment(d *Deployment, envelope []byte) error {
-	e, err := Decode(envelope)
-	if err != nil {
-		return err
-	}
-	p, ok := e.Payload.(*spec.Deployment)
-	if !ok || HashEntry(envelope) != d.Entry || spec.Digest(e.Envelope.Payload) != d.Digest || p.Metadata.Name != d.Name {
-		return errors.New("is not the one that the entry registers")
-	}
-	d.Spec, d.Envelope = p, envelope
-	return nil
-}
-
-// snapReader takes a snapshot apart. After an error it gives nothing more.
-type snapReader struct {
-	b   []byte
-	err error
-}
-
-func (r *snapReader) fail(err error) {
-	if r.err == nil {
-		r.err = err
-	}
-}
-
-func (r *snapReader) take(n int) []byte {
-	if r.err != nil || n > len(r.b) {
-		r.fail(errors.New("ends too early"))
-		return make([]byte, min(n, tlog.HashSize))
-	}
-	b := r.b[:n:n]
-	r.b = r.b[n:]
-	return b
-}
-
-func (r *snapReader) num() int64 {
-	n := int64(binary.BigEndian.Uint64(r.take(8)))
-	if n < 0 {
-		r.fail(errors.New("has a number that is too large"))
-		return 0
-	}
-	return n
-}
-
-// list reads a length of members that take at least so many bytes each.
-func (r *snapReader) list(each int) int {
-	n := r.num()
-	if r.err != nil || n > int64(len(r.b)/each) {
-		r.fail(errors.New("ends too early"))
-		return 0
-	}
-	return int(n)
-}
-
-func (r *snapReader) bytes() []byte {
-	n := r.num()
-	if r.err != nil || n > int64(len(r.b)) {
-		r.fail(errors.New("ends too early"))
-		return nil
-	}
-	return r.take(int(n))
-}
-
-// row is a value of a table as a snapshot has it.
-type row[T any] struct {
-	key             int64
-	value, envelope []byte
-	v               T
-	err             error
-}
-
-// open reads the value, which is in its one spelling.
-func (w *row[T]) open(more func(*T, []byte) error) error {
-	if err := json.Unmarshal(w.value, &w.v); err != nil {
-		return err
-	}
-	if same, err := json.Marshal(&w.v); err != nil || !bytes.Equal(same, w.value) {
-		return fmt.Errorf("%T of entry %d is not in its one spelling", w.v, w.key)
-	}
-	if more != nil {
-		if err := more(&w.v, w.envelope); err != nil {
-			return fmt.Errorf("%T of entry %d: %w", w.v, w.key, err)
-		}
-	}
-	return nil
-}
-
-// rowsAtOnce bounds what is read before it is looked at.
-const rowsAtOnce = 1024
-
-// readTable reads values that are in their order, some at once on all processors.
-func readTable[T any](r *snapReader, t *table[T], more func(*T, []byte) error) {
-	last := int64(-1)
-	for left := r.list(16); left > 0 && r.err == nil; {
-		some := make([]row[T], min(left, rowsAtOnce))
-		left -= len(some)
-		for i := range some {
-			some[i].key, some[i].value = r.num(), r.bytes()
-			if more != nil {
-				some[i].envelope = r.bytes()
-			}
-		}
-		if r.err != nil {
-			return
-		}
-		sideBySide(len(some), func(i int) { some[i].err = some[i].open(more) })
-		for i := range some {
-			w := &some[i]
-			if w.err == nil && w.key <= last {
-				w.err = fmt.Errorf("%T of entry %d is not in order", w.v, w.key)
-			}
-			if w.err != nil {
-				r.fail(w.err)
-				return
-			}
-			last = w.key
-			t.putEncoded(w.key, w.v, w.value)
-		}
-	}
 }
 
 // fromSnapshot begins with a source's snapshot, if it has one that the

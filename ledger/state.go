@@ -23,7 +23,7 @@ type State struct {
 	timeMs int64
 	// bounds are the (size, root) at the end of each block: the states that a
 	// node can have acted on.
-	bounds      []bound
+	bounds      list[bound]
 	roots       []rootAt
 	nodes       table[Node]
 	nodeByID    map[string]int64
@@ -42,8 +42,8 @@ type State struct {
 	rollouts    table[Rolled]
 	updates     table[Updated]
 	updatedBy   map[updateKey]int64 // the last word of a node about a rollout
-	seen        map[sum]int64
-	said        []heard // what seen holds, in the order of the log
+	seen        positions
+	said        list[heard] // what seen holds, in the order of the log
 	// Of lists that only grow, the state root holds a chain of digests.
 	boundsSum, rootsSum, saidSum sum
 	// last is the state root that the last block leaf has. The bound of that
@@ -80,7 +80,7 @@ type voucherUse struct {
 func NewState() *State {
 	return &State{
 		nodeByID: map[string]int64{}, voucherByID: map[string]int64{}, newest: map[string]int64{},
-		active: map[int64]bool{}, records: map[int64][]Recorded{}, seen: map[sum]int64{}, revokedKey: map[string]int64{},
+		active: map[int64]bool{}, records: map[int64][]Recorded{}, revokedKey: map[string]int64{},
 		updatedBy: map[updateKey]int64{},
 	}
 }
@@ -88,13 +88,14 @@ func NewState() *State {
 // Clone makes a copy on which Apply does not change the original.
 func (s *State) Clone() *State {
 	c := *s
-	c.bounds, c.roots, c.incidents, c.said = slices.Clip(s.bounds), slices.Clip(s.roots), slices.Clip(s.incidents), slices.Clip(s.said)
+	c.bounds, c.said, c.seen = s.bounds.clone(), s.said.clone(), s.seen.clone()
+	c.roots, c.incidents = slices.Clip(s.roots), slices.Clip(s.incidents)
 	c.nodes, c.vouchers, c.deployments, c.claims = s.nodes.clone(), s.vouchers.clone(), s.deployments.clone(), s.claims.clone()
 	c.nodeByID, c.voucherByID, c.newest = maps.Clone(s.nodeByID), maps.Clone(s.voucherByID), maps.Clone(s.newest)
 	c.leases = slices.Clone(s.leases)
 	c.revoked, c.revokedKey = s.revoked.clone(), maps.Clone(s.revokedKey)
 	c.releases, c.rollouts, c.updates, c.updatedBy = s.releases.clone(), s.rollouts.clone(), s.updates.clone(), maps.Clone(s.updatedBy)
-	c.active, c.records, c.seen = maps.Clone(s.active), maps.Clone(s.records), maps.Clone(s.seen)
+	c.active, c.records = maps.Clone(s.active), maps.Clone(s.records)
 	return &c
 }
 
@@ -154,18 +155,24 @@ func (s *State) Tree() tiles.Tree { return s.tree }
 
 // bound notes the end of a block, hear an entry; root a root of trust.
 func (s *State) bound(b bound) {
-	s.bounds = append(s.bounds, b)
+	s.bounds.add(b)
 	s.boundsSum = chain(s.boundsSum, binary.BigEndian.AppendUint64(b.root[:], uint64(b.size)))
 }
 
 func (s *State) hear(h heard) {
-	s.said, s.seen[h.id] = append(s.said, h), h.index
-	s.saidSum = chain(s.saidSum, binary.BigEndian.AppendUint64(h.id[:], uint64(h.index)))
+	s.said.add(h)
+	s.seen.put(h.id, h.index)
+	s.saidSum = h.chain(s.saidSum)
 }
 
 func (s *State) root(r rootAt) {
 	s.roots = append(s.roots, r)
 	s.rootsSum = chain(s.rootsSum, binary.BigEndian.AppendUint64([]byte(HashEntry(r.Envelope)), uint64(r.Index)))
+}
+
+// chain is the digest of all that was said with one more.
+func (h heard) chain(before sum) sum {
+	return chain(before, binary.BigEndian.AppendUint64(h.id[:], uint64(h.index)))
 }
 
 // chain is the digest of a list with one more member.
@@ -190,7 +197,7 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 	if wrong != nil {
 		return nil, nil, wrong
 	}
-	if i, ok := s.seen[e.id()]; ok {
+	if i, ok := s.seen.get(e.id()); ok {
 		return nil, nil, &Refused{Reason: fmt.Sprintf("the same is on the ledger already, as entry %d", i), Index: i}
 	}
 	var err error
@@ -239,7 +246,7 @@ func (s *State) stateRoot() (root sum) {
 		{"root", len(s.roots), s.rootsSum}, {"node", s.nodes.len(), s.nodes.sum()}, {"voucher", s.vouchers.len(), s.vouchers.sum()},
 		{"deployment", s.deployments.len(), s.deployments.sum()}, {"claim", s.claims.len(), s.claims.sum()},
 		{"revocation", s.revoked.len(), s.revoked.sum()},
-		{"entry", len(s.said), s.saidSum}, {"block", len(s.bounds), s.boundsSum},
+		{"entry", s.said.len(), s.saidSum}, {"block", s.bounds.len(), s.boundsSum},
 	} {
 		fmt.Fprintf(h, "%s %d %x\n", part.name, part.n, part.sum)
 	}
@@ -252,10 +259,10 @@ func (s *State) stateRoot() (root sum) {
 
 // bounded is the size of the log at the end of the block before.
 func (s *State) bounded() int64 {
-	if len(s.bounds) == 0 {
+	if s.bounds.len() == 0 {
 		return 0
 	}
-	return s.bounds[len(s.bounds)-1].size
+	return s.bounds.at(s.bounds.len() - 1).size
 }
 
 // hadState says whether the log ever ended a block in this state.

@@ -203,7 +203,7 @@ func (s *State) Incidents() []Reported { return s.incidents[:len(s.incidents):le
 
 // Indexed says under which index an entry, or one that says the same, stands.
 func (s *State) Indexed(e *Entry) (int64, bool) {
-	i, ok := s.seen[e.id()]
+	i, ok := s.seen.get(e.id())
 	return i, ok
 }
 

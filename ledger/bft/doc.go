@@ -28,7 +28,10 @@
 // A block in which nothing was accepted and nothing became due adds no leaf
 // and leaves the app hash as it is. CometBFT makes one more block whenever the
 // app hash changed, to have the change signed; were that one to change it
-// again, an idle ledger would never be silent.
+// again, an idle ledger would never be silent. Nobody's receipt waits for that
+// block. So its proposer waits a little for entries before it proposes it
+// (PrepareProposal): whoever submits one after the other gets a block for each,
+// not two.
 //
 // # Checkpoints of several validators
 //

@@ -40,6 +40,7 @@ type Engine struct {
 	loops   sync.WaitGroup
 	mesh    *reactor
 	poke    chan struct{} // there may be something to publish or to tell
+	came    chan struct{} // there may be something in the mempool
 	dir     string
 	peers   atomic.Pointer[Mesh]
 	present atomic.Pointer[presence]
@@ -49,7 +50,8 @@ type Engine struct {
 	keep     int64
 	archives []string
 	reserve  int64
-	wish     int64 // of together alone: the size of the snapshot that was wanted
+	wait     time.Duration // of a block that has no entries yet
+	wish     int64         // of together alone: the size of the snapshot that was wanted
 }
 
 // presence is which validators of the present root are there.
@@ -75,7 +77,8 @@ type Options struct {
 
 	step func(step string) // tests: called before each kind of write
 	now  func() time.Time
-	mute bool // tests: tell nobody what was signed
+	mute bool          // tests: tell nobody what was signed
+	wait time.Duration // tests: instead of proposeWait
 }
 
 // LogDir is the folder of static files below a ledger's folder.
@@ -124,17 +127,21 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		log: o.Log, dir: dir, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), poke: make(chan struct{}, 1),
+		came: make(chan struct{}, 1),
 	}
 	e.peers.Store(&mesh)
 	cache := ledger.NewCache()
 	state.UseCache(cache)
 	e.app = &app{
-		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, log: o.Log, state: state, durable: durable,
+		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, more: e.arrivals, log: o.Log, state: state, durable: durable,
 		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
 	}
 	e.keep, e.archives, e.reserve = o.Keep, o.Archives, o.Reserve
 	if e.reserve == 0 {
 		e.reserve = reserve
+	}
+	if e.wait = o.wait; e.wait == 0 {
+		e.wait = proposeWait
 	}
 	if durable == 0 { // nothing is published yet: this tree wants a checkpoint
 		e.app.pending, e.app.waitingMs = []pending{{writer.Head(), state.Root().Checkpoints()}}, o.now().UnixMilli()
@@ -170,7 +177,7 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 		}
 	}
 	e.node, err = node.NewNode(cfg, privval.LoadFilePV(cfg.PrivValidatorKeyFile(), cfg.PrivValidatorStateFile()), nodeKey,
-		proxy.NewLocalClientCreator(e.app), node.DefaultGenesisDocProviderFunc(cfg), config.DefaultDBProvider,
+		proxy.NewConnSyncLocalClientCreator(e.app), node.DefaultGenesisDocProviderFunc(cfg), config.DefaultDBProvider,
 		node.DefaultMetricsProvider(cfg.Instrumentation), logger{to: e.log}, node.CustomReactors(map[string]p2p.Reactor{"ZOS": e.mesh}))
 	if err != nil {
 		return fmt.Errorf("start consensus: %w", err)
@@ -370,6 +377,10 @@ func (e *Engine) push(tx []byte) error {
 		return &ledger.Busy{Reason: "the ledger has more to order than it can keep: " + err.Error(), After: time.Second}
 	case answer != nil && answer.Code != 0:
 		return &ledger.Refused{Reason: answer.Log, Index: -1}
+	}
+	select {
+	case e.came <- struct{}{}:
+	default:
 	}
 	return nil
 }

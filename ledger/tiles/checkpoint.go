@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	fnote "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -59,17 +58,15 @@ func (p Policy) verifiers() (logs, cosigners []note.Verifier, err error) {
 	}
 	seen := map[string]bool{}
 	for _, vkey := range p.Cosigners {
-		v, err := fnote.NewVerifierForCosignatureV1(vkey)
+		v, err := newCosignatureKey(vkey, keyCosignature)
 		if err != nil {
 			return nil, nil, fmt.Errorf("cosigner key %q: %w", vkey, err)
 		}
 		// The same key under two names would count twice, so the key itself is compared.
-		parts := strings.SplitN(vkey, "+", 3)
-		raw, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
-		if err != nil || len(raw) < 2 || seen[string(raw[1:])] {
-			return nil, nil, fmt.Errorf("cosigner key %q is there twice or malformed", vkey)
+		if seen[string(v.key)] {
+			return nil, nil, fmt.Errorf("cosigner key %q is there twice", vkey)
 		}
-		seen[string(raw[1:])] = true
+		seen[string(v.key)] = true
 		cosigners = append(cosigners, v)
 	}
 	if p.Quorum < 1 || p.Quorum > len(cosigners) {
@@ -118,11 +115,11 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 		}
 		names[s.Hash] = true
 		cp.Cosigners = append(cp.Cosigners, s.Name)
-		at, err := fnote.CoSigV1Timestamp(s)
+		at, err := cosignedAt(s)
 		if err != nil {
 			return Checkpoint{}, fmt.Errorf("cosignature of %s: %w", s.Name, err)
 		}
-		cp.TimeSec = max(cp.TimeSec, at.Unix())
+		cp.TimeSec = max(cp.TimeSec, at)
 	}
 	if !signed {
 		return Checkpoint{}, fmt.Errorf("checkpoint is not signed by a log key of %s", p.Origin)
@@ -194,7 +191,7 @@ func NewSigners(logKey, cosignerKey string) (Signers, error) {
 	if err != nil {
 		return Signers{}, fmt.Errorf("log key: %w", err)
 	}
-	cosigner, err := fnote.NewSignerForCosignatureV1(strings.TrimSpace(cosignerKey))
+	cosigner, err := newCosigner(strings.TrimSpace(cosignerKey))
 	if err != nil {
 		return Signers{}, fmt.Errorf("validator key: %w", err)
 	}
@@ -258,12 +255,3 @@ func (p Policy) Merge(t tlog.Tree, lines []string) (signed []byte, cosigners []s
 
 // maxLine bounds one signature line.
 const maxLine = 1 << 10
-
-// CosignerKey is the vkey to put into a policy for a plain ed25519 note key.
-func CosignerKey(vkey string) (string, error) {
-	k, err := fnote.VKeyToCosignatureV1(vkey)
-	if err != nil {
-		return "", fmt.Errorf("cosigner key: %w", err)
-	}
-	return k, nil
-}

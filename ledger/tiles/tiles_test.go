@@ -264,7 +264,11 @@ func TestCheckpointPolicy(t *testing.T) {
 		t.Errorf("one short: %v", err)
 	}
 	twice := policy
-	renamed := strings.Replace(policy.Cosigners[0], "/validator", "/validator2", 1)
+	key, err := newCosignatureKey(policy.Cosigners[0], keyCosignature)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed := formatKey(key.name+"2", keyCosignature, key.key)
 	twice.Cosigners, twice.Quorum = []string{policy.Cosigners[0], renamed}, 2
 	if _, err := twice.Open(good); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("one key under two names: %v", err)
