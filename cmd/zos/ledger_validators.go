@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -239,8 +240,30 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such validator, 5 not reached.`,
 	return cmd
 }
 
-// rotate makes, signs and submits the next root of trust.
+const (
+	rotateTries = 20
+	rotateAgain = 250 * time.Millisecond
+)
+
+// rotate makes, signs and submits the next root of trust. A server may order by
+// a root that it has not published yet, for want of the others' cosignatures:
+// then the change is made to that one, once it can be read.
 func (a *app) rotate(ctx context.Context, o rotateOptions, change func(*ledger.LogPolicy) error) error {
+	for try := 1; ; try++ {
+		err := a.rotateOnce(ctx, o, change)
+		var refused *ledger.Refused
+		if try == rotateTries || !errors.As(err, &refused) || !strings.HasPrefix(refused.Error(), "payload.version:") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(rotateAgain):
+		}
+	}
+}
+
+func (a *app) rotateOnce(ctx context.Context, o rotateOptions, change func(*ledger.LogPolicy) error) error {
 	c, err := a.sync(ctx, o.ledgerFlags)
 	if err != nil {
 		return err
