@@ -17,7 +17,7 @@ import (
 type row struct {
 	board  string
 	medium string // file of the build; "" when there is no disk
-	bus    string // one of qemu.Buses; or http, tftp, ipxe
+	bus    string // one of qemu.Buses; or http, http-dhcp, tftp, ipxe
 	seed   string // where the agent's seed has to come from
 	fast   bool   // part of make test
 	// beside is the bus of a second disk, node.img, that only the node reads:
@@ -37,6 +37,7 @@ var matrix = []row{
 	{"vm-x86_64", image.MediumDisk, "ahci", `/dev/sda1:`, false, ""},
 	{"vm-x86_64", image.MediumDisk, "scsi", `/dev/sda1:`, false, ""},
 	{"vm-x86_64", image.MediumISO, "cdrom", `/dev/sda1:`, false, "pvscsi"},
+	{"vm-x86_64", "", "http-dhcp", fromSMBIOS, false, ""},
 	{"vm-x86_64", "", "tftp", fromSMBIOS, false, ""},
 	{"vm-x86_64", "", "ipxe", fromSMBIOS, false, ""},
 	{"pc-x86_64", image.MediumDisk, "usb", `/dev/sda1:`, false, ""},
@@ -113,6 +114,14 @@ func boot(t *testing.T, r row) (*qemu.Machine, func()) {
 		u.Net = &qemu.NetBoot{}
 		u.Vars = func() (qemu.Vars, error) {
 			return qemu.BootURL(fmt.Sprintf("http://10.0.2.2:%d/%s", port, image.NetbootUKI)), nil
+		}
+	case "http-dhcp":
+		p := proxyDHCP(t, fmt.Sprintf("http://10.0.2.2:%d/%s", port, image.NetbootUKI))
+		o.Net, u.Net = p.net, &qemu.NetBoot{}
+		return start(t, o), func() {
+			if p.offers.Load() == 0 || asked("/"+image.NetbootUKI) == 0 {
+				t.Errorf("%d offers, the UKI was fetched %d times: the boot came from elsewhere", p.offers.Load(), asked("/"+image.NetbootUKI))
+			}
 		}
 	case "ipxe":
 		u.Net = &qemu.NetBoot{IPXE: true, File: fmt.Sprintf("http://10.0.2.2:%d/boot.ipxe", port)}
