@@ -62,19 +62,31 @@ func (n *node) arm() *watchdog.Dog {
 	return dog
 }
 
+// memoryHolds is how long the console shows that memory ran out; the ledger's
+// incident stays.
+const memoryHolds = time.Hour
+
 // shortages are what was seen last.
 type shortages struct {
 	killed int64
+	since  time.Time       // when killed changed last; zero: the console does not show it
 	full   map[string]bool // by the folder of a store
 }
 
 // memory tells of programs that the kernel ended because there was none left.
 func (n *node) memory(s *shortages) {
 	killed, err := shortage.Killed(shortage.VMStat)
-	if err != nil || killed == s.killed {
+	if err != nil {
 		return // the count cannot vanish while the node runs
 	}
-	s.killed = killed
+	if killed == s.killed {
+		if !s.since.IsZero() && time.Since(s.since) > memoryHolds {
+			s.since = time.Time{}
+			n.board.trouble("memory", "")
+		}
+		return
+	}
+	s.killed, s.since = killed, time.Now()
 	text, err := shortage.KernelLog()
 	who := shortage.Who(text)
 	if err != nil {

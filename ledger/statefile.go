@@ -56,6 +56,10 @@ func (c *Client) load() error {
 	return nil
 }
 
+// ErrState says that the state file cannot be kept: nothing newer is believed,
+// since what was believed must not be forgotten. It is no fault of a ledger's.
+var ErrState = errors.New("state file cannot be kept")
+
 // save replaces the state file as a whole.
 func (c *Client) save(t trust, cp tiles.Checkpoint) error {
 	if c.cfg.StateFile == "" {
@@ -63,10 +67,10 @@ func (c *Client) save(t trust, cp tiles.Checkpoint) error {
 	}
 	b, err := strict.Encode(remembered{t.envelope, cp.Note})
 	if err != nil {
-		return fmt.Errorf("state file: %w", err)
+		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	if err := tiles.WriteFileSync(c.cfg.StateFile, b, 0o600); err != nil {
-		return fmt.Errorf("state file: %w", err)
+		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	return nil
 }

@@ -203,6 +203,7 @@ func TestFailures(t *testing.T) {
 		"VM does not start":       {pair, func(b *bench) { b.driver.Fail = "web" }, phase.Start, "no KVM", ""},
 		"guest cannot be set up":  {pair, func(b *bench) { b.driver.Guests["app"] = deploytest.Guest{Fatal: true} }, phase.Start, "guest-setup", ""},
 		"guest has another root":  {nil, func(b *bench) { b.driver.Guests["web"] = deploytest.Guest{BadRoot: true} }, phase.Start, "verity table", IncidentMeasurement + " web"},
+		"hypervisor is silent":    {nil, func(b *bench) { b.driver.Guests["web"] = deploytest.Guest{Mute: true} }, phase.Start, "hypervisor-silent: ask the hypervisor", ""},
 		"health check never pass": {nil, func(b *bench) { b.driver.Guests["web"] = deploytest.Guest{Unhealthy: true} }, phase.PostVerify, "unhealthy: still refused", ""},
 		"dependency unhealthy":    {pair, func(b *bench) { b.driver.Guests["app"] = deploytest.Guest{Unhealthy: true} }, phase.Start, "machine app: unhealthy", ""},
 		"hypervisor has another configuration": {nil, func(b *bench) {

@@ -300,7 +300,7 @@ func (l *Life) heard(ctx context.Context, m *machine, e guestlink.Event, fail fu
 	case e.Report != nil:
 		m.report = e.Report
 		if err := l.verify(ctx, m); err != nil {
-			return fail(IncidentMeasurement, err.Error(), true)
+			return unverified(m, err)
 		}
 	case e.Started != nil:
 		m.started = true
@@ -358,6 +358,16 @@ func (l *Life) verify(ctx context.Context, m *machine) error {
 	}
 	m.hardening, m.verified = a.have.Hardening, true
 	return nil
+}
+
+// unverified is the failure of a machine that verify does not vouch for. One
+// whose hypervisor said nothing in time ends as well, but nobody has seen it be
+// other than what was signed: it may start again as its rule says.
+func unverified(m *machine, err error) *failure {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return &failure{kind: IncidentMute, machine: m, detail: err.Error()}
+	}
+	return &failure{kind: IncidentMeasurement, machine: m, detail: err.Error(), hard: true}
 }
 
 func ask(ctx context.Context, v vm.VM) (a answer) {

@@ -68,7 +68,7 @@ func (l *Life) postVerify(ctx context.Context, out *phase.Out) error {
 	for _, name := range slices.Sorted(maps.Keys(l.machines)) {
 		m := l.machines[name]
 		if err := l.verify(ctx, m); err != nil {
-			return l.failed(&failure{kind: IncidentMeasurement, machine: m, detail: err.Error(), hard: true})
+			return l.failed(unverified(m, err))
 		}
 		out.Digest("verity/"+name, m.plan.Verity.Root)
 		out.Digest("cmdline/"+name, digest(m.plan.VM.Cmdline))

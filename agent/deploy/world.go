@@ -94,6 +94,7 @@ const (
 	IncidentPanic       = "guest-panic"
 	IncidentDied        = "vm-died"
 	IncidentMeasurement = "measurement-mismatch"
+	IncidentMute        = "hypervisor-silent" // it did not say in time what it runs
 	IncidentProtocol    = "guest-protocol"
 	IncidentReboot      = "guest-reboot"
 	IncidentSilent      = "guest-silent"

@@ -47,6 +47,14 @@ func kind(err error) string {
 	return ""
 }
 
+// word is the short name of what is wrong, for the console.
+func word(err error) string {
+	if errors.Is(err, ledger.ErrState) {
+		return "not-kept" // the ledger is well, this node's storage is not
+	}
+	return strings.TrimPrefix(cmp.Or(kind(err), "checkpoint-unreachable"), "checkpoint-")
+}
+
 // show takes in how one Sync went. failed is its error when no ledger served.
 func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, failed error) {
 	bad := map[string]bool{}
@@ -54,7 +62,7 @@ func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, faile
 		bad[r.Ledger] = true
 		if text := r.Err.Error(); t.last[r.Ledger] != text {
 			t.last[r.Ledger] = text
-			log.Warn("ledger refused", "kind", strings.TrimPrefix(cmp.Or(kind(r.Err), "checkpoint-unreachable"), "checkpoint-"), "ledger", r.Ledger, "err", r.Err)
+			log.Warn("ledger refused", "kind", word(r.Err), "ledger", r.Ledger, "err", r.Err)
 		}
 		if k := kind(r.Err); k != "" {
 			t.note(k, r, now)

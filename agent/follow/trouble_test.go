@@ -4,6 +4,7 @@ package follow
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -29,5 +30,21 @@ func TestLiesDoNotPileUp(t *testing.T) {
 	tr.show(log, now, lies[:1], nil)
 	if len(tr.pending) != 1 || !strings.Contains(tr.pending[0].detail, "; 999 more since ") {
 		t.Errorf("%+v", tr.pending)
+	}
+}
+
+// TestWords: what the console calls each fault; a node whose own storage fails
+// does not accuse its ledger.
+func TestWords(t *testing.T) {
+	for want, err := range map[string]error{
+		"not-kept":    fmt.Errorf("sync: %w", ledger.ErrState),
+		"forged":      ledger.ErrForged,
+		"rollback":    ledger.ErrRollback,
+		"fork":        ledger.ErrFork,
+		"unreachable": errors.New("connection refused"),
+	} {
+		if got := word(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }

@@ -41,6 +41,7 @@ type Guest struct {
 	Fatal     bool
 	Silent    bool // never says anything
 	BadRoot   bool // its verity root is another one
+	Mute      bool // its hypervisor does not say in time what it runs
 	Unhealthy bool // its check never passes
 	OnStart   func(*VM)
 }

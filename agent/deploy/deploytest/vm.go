@@ -82,6 +82,9 @@ func (v *VM) Events() <-chan vm.Event {
 
 // Info implements vm.VM.
 func (v *VM) Info(context.Context) (vm.Running, error) {
+	if v.Guest.Mute {
+		return vm.Running{}, context.DeadlineExceeded
+	}
 	r := vm.Running{VCPUs: v.cfg.VCPUs, MemoryMiB: v.cfg.MemoryMiB, Kernel: v.cfg.Kernel, Initramfs: v.cfg.Initramfs, Cmdline: v.cfg.Cmdline,
 		Disks: v.cfg.Disks, CID: v.cfg.CID, Hardening: map[string]string{"seccomp": "2"}}
 	if mib := v.memory.Load(); mib != 0 {
