@@ -10,10 +10,9 @@
 // stays up by half.
 //
 // What happens where: life.go the order of things · check.go the phases that
-// only look · machines.go boot and guests · compare.go plan against reality ·
-// watch.go lease and ledger · supervise.go failures · end.go
-// the end · adopt.go
-// after a restart.
+// only look · machines.go boot and guests · verify.go and compare.go plan
+// against reality · watch.go lease and ledger · supervise.go failures · end.go
+// the end · adopt.go after a restart.
 package deploy
 
 import (

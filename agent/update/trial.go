@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zos-node/zos/agent/update/fat"
+)
+
+// resume looks what became of the last update.
+func (u *Updater) resume() (todo deed, err error) {
+	err = u.with(func(v *fat.Volume) error {
+		m, err := load(v)
+		if err != nil {
+			u.cfg.Log.Warn("what was remembered of updates is lost", "err", err)
+		}
+		all, err := slots(v)
+		if err != nil {
+			return err
+		}
+		before := m.State + m.Reason
+		u.mem, todo = judge(all, m, u.cfg.About.Version)
+		if u.mem.State+u.mem.Reason != before || todo == noted {
+			if err := u.mem.save(v); err != nil {
+				return err
+			}
+		}
+		return u.drop(v, u.floor)
+	})
+	return todo, err
+}
+
+// drop removes images that nothing may fall back to.
+func (u *Updater) drop(v *fat.Volume, floor string) error {
+	all, err := slots(v)
+	if err != nil {
+		return err
+	}
+	for _, s := range unsafe(all, u.mem, u.cfg.About.Version, floor) {
+		u.cfg.Log.Info("image removed", "file", s.Path, "floor", floor)
+		if err := v.Remove(s.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prove waits for health and blesses, or goes back.
+func (u *Updater) prove(ctx context.Context) error {
+	start := u.cfg.Clock.Now()
+	since, noted := time.Time{}, start
+	for {
+		now := u.cfg.Clock.Now()
+		err := u.cfg.Healthy()
+		switch {
+		case err != nil && now.Sub(start) >= TrialTime:
+			return u.giveUp(ctx, fmt.Sprintf("not healthy after %s: %s", TrialTime, err))
+		case err != nil:
+			since = time.Time{}
+			// For the image before, should this one not live to say more.
+			if text := err.Error(); text != u.mem.Reason && now.Sub(noted) >= Steady {
+				u.mem.Reason, noted = text, now
+				if err := u.with(func(v *fat.Volume) error { return u.mem.save(v) }); err != nil {
+					return err
+				}
+			}
+		case since.IsZero():
+			since = now
+		case now.Sub(since) >= Steady:
+			return u.bless(now.Sub(start))
+		}
+		if u.pause(ctx); ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// bless makes the running image what the node starts from now on.
+func (u *Updater) bless(took time.Duration) error {
+	u.mem.State, u.mem.Reason, u.mem.Told = stateBlessed, fmt.Sprintf("healthy for %s, %s after the agent's start", Steady, took.Round(time.Second)), u.mem.Rollout < 0
+	err := u.with(func(v *fat.Volume) error {
+		all, err := slots(v)
+		if err != nil {
+			return err
+		}
+		mine := named(all, u.cfg.About.Version)
+		if mine == nil {
+			return fmt.Errorf("the running image %s is gone from the boot partition", u.cfg.About.Version)
+		}
+		if mine.Counted {
+			if err := v.Rename(mine.Path, slot{Version: mine.Version}.path()); err != nil {
+				return err
+			}
+		}
+		return u.mem.save(v)
+	})
+	if err != nil {
+		return err
+	}
+	u.cfg.Log.Info("this image is blessed", "version", u.cfg.About.Version, "took", took.Round(time.Second))
+	return u.cfg.Blessed()
+}
+
+// giveUp takes the last tries away: the loader goes back at the next start.
+func (u *Updater) giveUp(ctx context.Context, why string) error {
+	u.cfg.Log.Error("this image is given up", "version", u.cfg.About.Version, "err", why)
+	u.mem.Reason = why
+	err := u.with(func(v *fat.Volume) error {
+		if err := u.mem.save(v); err != nil {
+			return err
+		}
+		all, err := slots(v)
+		if err != nil {
+			return err
+		}
+		mine := named(all, u.cfg.About.Version)
+		if mine == nil || !mine.Counted || mine.Left == 0 {
+			return nil
+		}
+		return v.Rename(mine.Path, slot{Version: mine.Version, Counted: true, Done: max(mine.Done, 1)}.path())
+	})
+	return errors.Join(err, u.restart(ctx, "trial of "+u.cfg.About.Version+" given up: "+why))
+}
+
+// restart does not return before the machine is on its way down.
+func (u *Updater) restart(ctx context.Context, why string) error {
+	u.cfg.Log.Info("the machine starts again", "reason", why)
+	if err := u.cfg.Restart(ctx, why); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
