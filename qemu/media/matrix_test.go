@@ -140,7 +140,7 @@ func TestTwins(t *testing.T) {
 	}
 	disk := filepath.Join(images(t, "vm-x86_64"), image.MediumDisk)
 	m := start(t, qemu.Options{Disk: disk, UEFI: &qemu.UEFI{Bus: "virtio", Extra: []qemu.ExtraDisk{{Bus: "nvme", File: disk}}}})
-	if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|program started`); said[1] != "DISKS" {
+	if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|msg=seed`); said[1] != "DISKS" {
 		t.Errorf("it goes on: %s", said[0])
 	}
 	says(t, m, `nvme0n1p1`)
