@@ -64,11 +64,16 @@ func (n *node) updates(signer sign.Signer, led *follow.Ledger, queue *record.Que
 
 // healthy says what a node that works would have and this one has not.
 func (n *node) healthy() error {
+	return lacks(n.guests().ready, n.follower.Following(), n.progress.Healthy())
+}
+
+// lacks decides that; stuck is a loop of the agent that has not moved.
+func lacks(ready, following bool, stuck error) error {
 	switch {
-	case !n.guests().ready:
+	case !ready:
 		return errors.New("drivers and hypervisor are not ready")
-	case !n.follower.Following():
+	case !following:
 		return errors.New("the ledger is not followed")
 	}
-	return n.progress.Healthy()
+	return stuck
 }

@@ -162,13 +162,14 @@ type rig struct {
 	log    *ledgertest.Log
 	disk   *fattest.Device
 	images map[string][]byte
-	broken map[string]string // version: "kernel", "init", "agent" or "health"
+	broken map[string]string // version: "kernel", "init", "agent", "health" or "flickers"
 	fetch  error
 	get    func(t *ledger.Target, path string) error // instead of images, with mirrors
 	asked  int                                       // how often an image was
 	secure bool
 	starts []string // which versions the loader started
 	clock  fast
+	began  time.Time // when the machine started last
 }
 
 func newRig(t *testing.T) *rig {
@@ -221,7 +222,8 @@ func (r *rig) updater(version string, restart func()) *Updater {
 		},
 		Drain: func(context.Context) error { return nil },
 		Healthy: func() error {
-			if r.broken[version] == "health" {
+			how := r.broken[version]
+			if how == "health" || how == "flickers" && r.clock.now.Sub(r.began)%Steady < every {
 				return errors.New("the ledger is not followed")
 			}
 			return nil
@@ -236,7 +238,7 @@ func (r *rig) updater(version string, restart func()) *Updater {
 func (r *rig) start() (again bool) {
 	r.t.Helper()
 	version := firmware(r.t, r.disk, func(v string) []byte { return r.images[v] })
-	r.starts = append(r.starts, version)
+	r.starts, r.began = append(r.starts, version), r.clock.now
 	switch r.broken[version] {
 	case "kernel", "init":
 		return true

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zos-node/zos/agent/update/fat"
 	"github.com/zos-node/zos/ledger"
 )
 
@@ -55,6 +56,8 @@ func TestBroken(t *testing.T) {
 		"init":   "its agent never came up: kernel, init or agent",
 		"agent":  "started 3 times and was not found healthy; its agent came up and ended",
 		"health": "not healthy after 10m0s: the ledger is not followed",
+		// Well for 25 s at a time is not well.
+		"flickers": "not healthy after 10m0s: the ledger is not followed",
 	} {
 		t.Run(how, func(t *testing.T) {
 			r := newRig(t)
@@ -142,6 +145,37 @@ func TestNotPutInPlace(t *testing.T) {
 				t.Errorf("the ledger has %+v", u)
 			}
 		})
+	}
+}
+
+// TestNoRoomDeletesNothing: where an image has no room beside the one that
+// runs, also the one to fall back to stays.
+func TestNoRoomDeletesNothing(t *testing.T) {
+	r := newRig(t)
+	r.rollout(r.release("1.1", 90_000), "1.1", nil)
+	if got := r.settle(); got != "1.1" {
+		t.Fatal(got)
+	}
+	id := r.rollout(r.release("1.2", 40_000_000), "1.2", nil)
+	if got := r.settle(); got != "1.1" {
+		t.Fatal(got)
+	}
+	if got := r.slots(); !slices.Equal(got, []string{"zos-1.0.efi", "zos-1.1.efi"}) {
+		t.Errorf("there are %v", got)
+	}
+	if u := r.log.State().Updated(id, "edge"); u == nil || !strings.Contains(u.Reason, "no room on the boot partition") {
+		t.Errorf("the ledger has %+v", u)
+	}
+	// Nor when it is found out only with the image at hand.
+	v, err := fat.Open(r.disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install(v, "1.1", image{Version: "1.2", Size: 40_000_000}, memory{}); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("install says %v", err)
+	}
+	if got := r.slots(); !slices.Equal(got, []string{"zos-1.0.efi", "zos-1.1.efi"}) {
+		t.Errorf("then there are %v", got)
 	}
 }
 

@@ -86,12 +86,17 @@ func PowerOn(t *testing.T, state string, boot Boot) (tpm transport.TPM, off func
 		_ = cmd.Wait()
 	}
 	t.Cleanup(off)
+	// The socket's file is there before swtpm listens, so that only an answer
+	// says that it does.
 	for limit := time.Now().Add(2 * time.Minute); open == nil; time.Sleep(20 * time.Millisecond) {
-		if open, err = linuxudstpm.Open(socket); err != nil {
-			open = nil
-			if time.Now().After(limit) {
-				t.Fatal(err)
-			}
+		tried, err := linuxudstpm.Open(socket)
+		if err == nil {
+			_, err = tpm2.GetRandom{BytesRequested: 1}.Execute(tried)
+		}
+		if err == nil {
+			open = tried
+		} else if time.Now().After(limit) {
+			t.Fatal(err)
 		}
 	}
 	if boot.Firmware {
