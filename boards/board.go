@@ -28,6 +28,7 @@ type Board struct {
 	Kernel      string   `yaml:"kernel"`      // package of the node's kernel
 	GuestKernel string   `yaml:"guestKernel"` // package of the guests' kernel
 	Modules     []string `yaml:"modules"`     // sets of kernel/modules, in load order
+	Drivers     []string `yaml:"drivers"`     // what is promised of the sets: without one of these no image is made
 	Firmware    []string `yaml:"firmware"`    // Debian's packages; what the modules ask for is taken from them
 	Initramfs   string   `yaml:"initramfs"`   // how it is compressed: lz4 (soonest unpacked) or zstd (smallest)
 	Cmdline     string   `yaml:"cmdline"`

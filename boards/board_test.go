@@ -4,6 +4,7 @@ package boards
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,6 +22,27 @@ func TestEveryBoardLoads(t *testing.T) {
 		}
 		if strings.ContainsAny(b.Cmdline, "\n\t") {
 			t.Errorf("%s: cmdline is not one line: %q", n, b.Cmdline)
+		}
+	}
+}
+
+// TestWhatBoardsAreFor: boards promise the drivers of the machines that they are
+// made for; that an image has what is promised is the image's test.
+func TestWhatBoardsAreFor(t *testing.T) {
+	for name, want := range map[string][]string{
+		"qemu-x86_64": {"virtio_blk", "virtio_net"},
+		"qemu-arm64":  {"virtio_blk", "virtio_net"},
+		"vm-x86_64":   {"virtio_blk", "virtio_net", "hv_storvsc", "hv_netvsc", "vmxnet3", "vmw_pvscsi", "xen_blkfront", "xen_netfront"},
+		"pc-x86_64":   {"nvme", "ahci", "megaraid_sas", "mpt3sas", "igb", "ixgbe", "i40e", "bnxt_en", "tg3", "mlx5_core", "usb_storage"},
+	} {
+		b, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range want {
+			if !slices.Contains(b.Drivers, d) {
+				t.Errorf("%s does not promise %s: %v", name, d, b.Drivers)
+			}
 		}
 	}
 }

@@ -278,7 +278,7 @@ func (b *builder) uki(u UKI) ([]byte, error) {
 // initramfs puts the node's file system together.
 func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EFI, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
 	node := Node{
-		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
+		Linux: k, Sets: b.Board.Modules, Drivers: b.Board.Drivers, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
 		Root: b.Root, OSRelease: OSRelease(b.Version, b.Board.Name), Version: b.Version,
 	}
 	var err error

@@ -247,6 +247,19 @@ func TestRealNode(t *testing.T) {
 		t.Error("an unknown module set was accepted")
 	}
 
+	if _, err := (Node{Linux: k, Sets: []string{"raid"}, Drivers: []string{"mpt3sas"}}).Modules(); err == nil || !strings.Contains(err.Error(), "mpt3sas") || !strings.Contains(err.Error(), "the board promises") {
+		t.Errorf("a kernel for virtual machines was taken for a board that promises mpt3sas: %v", err)
+	}
+	for _, name := range []string{"vm-x86_64", "qemu-x86_64"} {
+		b, err := boards.Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (Node{Linux: k, Sets: b.Modules, Drivers: b.Drivers}).Modules(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
 	guest, chosen, err := Guest(k, []byte("program"))
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 type Node struct {
 	Linux      *kernel.Linux
 	Sets       []string // module sets
+	Drivers    []string // modules that have to be among them
 	Hypervisor kernel.Hypervisor
 	Firmware   []kernel.FirmwareFile
 	Init       []byte
@@ -41,11 +42,22 @@ func (n Node) Modules() ([]modules.Module, error) {
 	if n.Hypervisor.Name == "qemu" {
 		sets = append(sets, modules.VsockSet())
 	}
-	chosen, err := n.Linux.Tree.Choose(sets...)
+	chosen, err := n.Linux.Tree.Choose(append(sets, promised(n.Drivers))...)
 	if err != nil {
 		return nil, fmt.Errorf("node initramfs: %w", err)
 	}
 	return chosen, nil
+}
+
+// promised wants the drivers that a board promises. Sets list what a machine may
+// have, and a kernel that has not all of it is no fault; one that lacks what
+// the board is for is.
+func promised(drivers []string) modules.Set {
+	set := modules.Set{Name: "drivers"}
+	for _, d := range drivers {
+		set.Wants = append(set.Wants, modules.Want{Name: d, Why: "which the board promises (drivers in its file)"})
+	}
+	return set
 }
 
 // Tree is all of it, and the modules among it in load order.
