@@ -18,6 +18,7 @@ import (
 	"debug/pe"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrUKI says that bytes are no UKI.
@@ -25,8 +26,12 @@ var ErrUKI = errors.New("not a UKI")
 
 // order is systemd's; .pcrsig, which signs the result, is not measured.
 var order = []string{
-	".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey", ".dtbauto", ".hwids", ".efifw",
+	".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey",
 }
+
+// chosen are sections of which the stub takes some and others not, by the
+// machine that it finds, so that nothing can be predicted.
+var chosen = []string{".profile", ".dtbauto", ".hwids", ".efifw"}
 
 // Register is a SHA-256 PCR.
 type Register [sha256.Size]byte
@@ -55,8 +60,8 @@ func Events(uki []byte) ([][]byte, error) {
 	}
 	contents := map[string][]byte{}
 	for _, s := range f.Sections {
-		if s.Name == ".profile" {
-			return nil, fmt.Errorf("%w: has profiles, each of which measures otherwise", ErrUKI)
+		if slices.Contains(chosen, s.Name) {
+			return nil, fmt.Errorf("%w: has a section %s, of which the machine decides what is measured", ErrUKI, s.Name)
 		}
 		b, err := s.Data()
 		if err != nil {
