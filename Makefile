@@ -25,6 +25,7 @@ test: programs
 test-boot: programs
 	@ZOS_BOOT=all go test -v -count=1 -timeout 90m -run '^TestLazy$$' ./qemu/e2e
 	@CLOUD_HYPERVISOR=none go test -v -count=1 -timeout 60m -run '^(TestRefused|TestMirrors)$$' ./qemu/e2e
+	@ZOS_BOOT=all go test -v -count=1 -timeout 30m -run '^TestSameFromTwoPlaces$$' ./image
 	@ZOS_NETLAB=1 go test -v -count=1 -timeout 30m ./qemu/netlab
 	@ZOS_BOOT=all go test -v -count=1 -p 1 -timeout 240m ./qemu/media ./qemu/trouble
 

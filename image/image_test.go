@@ -44,8 +44,13 @@ func sh(t *testing.T, name string, args ...string) string {
 // parts are Debian's, from the cache of builds or the network.
 func parts(t *testing.T) *kernel.Source {
 	t.Helper()
+	return partsOf(t, "amd64")
+}
+
+func partsOf(t *testing.T, arch string) *kernel.Source {
+	t.Helper()
 	s, err := kernel.Open(kernel.Options{
-		Cache: "../build/cache/debian", Lock: "../kernel/debian.lock", WorkLock: filepath.Join(t.TempDir(), "debian.lock"),
+		Cache: "../build/cache/debian", Lock: "../kernel/debian.lock", WorkLock: filepath.Join(t.TempDir(), "debian.lock"), Arch: arch,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

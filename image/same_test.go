@@ -22,12 +22,39 @@ import (
 )
 
 // TestSameFromTwoPlaces builds every medium twice, from copies of the source
-// in two folders, with two umasks, and with files of two dates.
+// in two folders, with two umasks, and with files of two dates: of one board
+// here, of all with their hypervisor and firmware by make test-boot.
 func TestSameFromTwoPlaces(t *testing.T) {
 	if _, err := parts(t).EFI(context.Background()); err != nil {
 		t.Skipf("SKIP build of whole images: %v", err)
 	}
-	board, err := boards.Load("qemu-x86_64")
+	stub := func(context.Context, *kernel.Source) (kernel.Hypervisor, error) {
+		return kernel.Hypervisor{Name: "cloud-hypervisor", Source: "local"}, nil
+	}
+	if os.Getenv("ZOS_BOOT") != "all" {
+		sameFromTwoPlaces(t, "qemu-x86_64", stub)
+		return
+	}
+	all, err := boards.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		t.Run(name, func(t *testing.T) {
+			find := FindHypervisor
+			if b, err := boards.Load(name); err != nil {
+				t.Fatal(err)
+			} else if _, err := FindHypervisor(context.Background(), partsOf(t, b.Arch)); err != nil {
+				t.Logf("SKIP the hypervisor of %s, an empty one instead: %v", b.Arch, err)
+				find = stub
+			}
+			sameFromTwoPlaces(t, name, find)
+		})
+	}
+}
+
+func sameFromTwoPlaces(t *testing.T, name string, hypervisor func(context.Context, *kernel.Source) (kernel.Hypervisor, error)) {
+	board, err := boards.Load(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,17 +67,17 @@ func TestSameFromTwoPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var out string // of the last build
 	build := func(umask int, date time.Time) Result {
 		old := syscall.Umask(umask)
 		defer syscall.Umask(old)
 		dir := filepath.Join(t.TempDir(), fmt.Sprintf("source-%o", umask))
 		copySource(t, dir, date)
+		out = filepath.Join(dir, "out")
 		res, err := Build(context.Background(), Request{
-			Board: board, Source: dir, Parts: parts(t), Root: []byte("root"), Seed: []byte("seed"), Keys: &secureboot.Signer{DB: keys.DB, PCR: keys.PCR, Auth: auth},
-			Out: filepath.Join(dir, "out"), Guest: filepath.Join(dir, "guest"), Log: slog.New(slog.DiscardHandler),
-			Hypervisor: func(context.Context, *kernel.Source) (kernel.Hypervisor, error) {
-				return kernel.Hypervisor{Name: "cloud-hypervisor", Source: "local"}, nil
-			},
+			Board: board, Source: dir, Parts: partsOf(t, board.Arch), Root: []byte("root"), Seed: []byte("seed"), Keys: &secureboot.Signer{DB: keys.DB, PCR: keys.PCR, Auth: auth},
+			Out: out, Guest: filepath.Join(dir, "guest"), Log: slog.New(slog.DiscardHandler),
+			Hypervisor: hypervisor,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -76,6 +103,7 @@ func TestSameFromTwoPlaces(t *testing.T) {
 	if one.Files[MediumUKI] != one.Files[filepath.Join(NetbootDir, NetbootUKI)] {
 		t.Error("netboot hands out another UKI")
 	}
+	judgeBuilt(t, out, one.Version)
 }
 
 // copySource copies what git knows of our module.
