@@ -26,6 +26,9 @@ const (
 	digestLen  = 32
 	// UKIRegister holds what systemd's stub measured of the UKI.
 	UKIRegister = 11
+	// WordsRegister holds what it measured of words that were added to the command
+	// line from outside (SMBIOS); it stays zero when there were none.
+	WordsRegister = 12
 )
 
 // Secure Boot as the firmware says.
@@ -42,7 +45,9 @@ type State struct {
 	TPM        bool
 	// PCR11 is the SHA-256 register with the UKI's measurement, in
 	// hexadecimal; "" when it holds nothing that could vouch for anything.
-	PCR11   string
+	PCR11 string
+	// PCR12 is that of words from outside; "" when there were none.
+	PCR12   string
 	Problem string // why a TPM that exists does not count
 }
 
@@ -53,24 +58,35 @@ func Look(efivars, tpm string) State {
 		return s
 	}
 	s.TPM = true
-	b, err := os.ReadFile(filepath.Join(tpm, fmt.Sprintf("pcr-sha256/%d", UKIRegister)))
-	if err != nil {
-		s.Problem = "no SHA-256 registers: " + err.Error()
-		return s
-	}
-	text := strings.ToLower(strings.TrimSpace(string(b)))
-	raw, err := hex.DecodeString(text)
+	raw, err := register(tpm, UKIRegister)
 	switch {
-	case err != nil || len(raw) != digestLen:
-		s.Problem = fmt.Sprintf("register %d reads %q", UKIRegister, text)
+	case err != nil:
+		s.Problem = err.Error()
 	case all(raw, 0):
 		s.Problem = fmt.Sprintf("register %d is zero: the image was not measured", UKIRegister)
 	case all(raw, 0xff):
 		s.Problem = fmt.Sprintf("register %d is all ones: the TPM does not work", UKIRegister)
 	default:
-		s.PCR11 = text
+		s.PCR11 = hex.EncodeToString(raw)
+	}
+	if words, err := register(tpm, WordsRegister); err == nil && !all(words, 0) && !all(words, 0xff) {
+		s.PCR12 = hex.EncodeToString(words)
 	}
 	return s
+}
+
+// register reads one of the SHA-256 bank.
+func register(tpm string, n int) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(tpm, fmt.Sprintf("pcr-sha256/%d", n)))
+	if err != nil {
+		return nil, fmt.Errorf("no SHA-256 registers: %w", err)
+	}
+	text := strings.ToLower(strings.TrimSpace(string(b)))
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw) != digestLen {
+		return nil, fmt.Errorf("register %d reads %q", n, text)
+	}
+	return raw, nil
 }
 
 func all(b []byte, v byte) bool {

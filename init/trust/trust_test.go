@@ -17,14 +17,14 @@ func TestLook(t *testing.T) {
 		want  State
 		lacks []string
 	}{
-		"all there":   {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x01", "SetupMode": "\x06\x00\x00\x00\x00"}, good + "\n", State{On, true, strings.ToLower(good), ""}, nil},
-		"setup mode":  {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x00", "SetupMode": "\x06\x00\x00\x00\x01"}, good, State{Setup, true, strings.ToLower(good), ""}, []string{"setup mode"}},
-		"off, no TPM": {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x00", "SetupMode": "\x06\x00\x00\x00\x00"}, "", State{Off, false, "", ""}, []string{"is off", "no TPM"}},
-		"nothing":     {nil, "", State{None, false, "", ""}, []string{"no UEFI", "no TPM"}},
-		"short":       {map[string]string{"SecureBoot": "\x06\x00"}, "", State{None, false, "", ""}, []string{"no UEFI", "no TPM"}},
-		"zero":        {nil, strings.Repeat("0", 64), State{None, true, "", "register 11 is zero: the image was not measured"}, []string{"no UEFI", "zero"}},
-		"ones":        {nil, strings.Repeat("F", 64), State{None, true, "", "register 11 is all ones: the TPM does not work"}, []string{"no UEFI", "all ones"}},
-		"nonsense":    {nil, "xyz", State{None, true, "", `register 11 reads "xyz"`}, []string{"no UEFI", "xyz"}},
+		"all there":   {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x01", "SetupMode": "\x06\x00\x00\x00\x00"}, good + "\n", State{On, true, strings.ToLower(good), "", ""}, nil},
+		"setup mode":  {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x00", "SetupMode": "\x06\x00\x00\x00\x01"}, good, State{Setup, true, strings.ToLower(good), "", ""}, []string{"setup mode"}},
+		"off, no TPM": {map[string]string{"SecureBoot": "\x06\x00\x00\x00\x00", "SetupMode": "\x06\x00\x00\x00\x00"}, "", State{Off, false, "", "", ""}, []string{"is off", "no TPM"}},
+		"nothing":     {nil, "", State{None, false, "", "", ""}, []string{"no UEFI", "no TPM"}},
+		"short":       {map[string]string{"SecureBoot": "\x06\x00"}, "", State{None, false, "", "", ""}, []string{"no UEFI", "no TPM"}},
+		"zero":        {nil, strings.Repeat("0", 64), State{None, true, "", "", "register 11 is zero: the image was not measured"}, []string{"no UEFI", "zero"}},
+		"ones":        {nil, strings.Repeat("F", 64), State{None, true, "", "", "register 11 is all ones: the TPM does not work"}, []string{"no UEFI", "all ones"}},
+		"nonsense":    {nil, "xyz", State{None, true, "", "", `register 11 reads "xyz"`}, []string{"no UEFI", "xyz"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vars, tpm := t.TempDir(), filepath.Join(t.TempDir(), "tpm0")
@@ -61,5 +61,27 @@ func TestLook(t *testing.T) {
 	}
 	if s := Look(t.TempDir(), t.TempDir()); !s.TPM || !strings.Contains(s.Problem, "no SHA-256") {
 		t.Errorf("a TPM without registers: %+v", s)
+	}
+}
+
+// TestWordsFromOutside: register 12 is told where it holds something.
+func TestWordsFromOutside(t *testing.T) {
+	good := strings.Repeat("ab", 32)
+	for text, want := range map[string]string{"": "", strings.Repeat("0", 64): "", strings.Repeat("F", 64): "", "xyz": "", strings.ToUpper(good) + "\n": good} {
+		tpm := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(tpm, "pcr-sha256"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for n, b := range map[string]string{"11": good, "12": text} {
+			if b == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(tpm, "pcr-sha256", n), []byte(b), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := Look(t.TempDir(), tpm); got.PCR12 != want || got.PCR11 != good {
+			t.Errorf("register 12 is %q: %+v, want %q", text, got, want)
+		}
 	}
 }

@@ -5,6 +5,8 @@ package media
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,8 +14,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/image/measure"
 	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/qemu"
 )
@@ -92,12 +96,12 @@ func TestSecureBoot(t *testing.T) {
 		o := options(disk)
 		o.UEFI.TPM = startTPM(t)
 		m := start(t, o)
-		said := says(t, m, `msg="boot trust" .*secureBoot=(\S+).* pcr11=(\S+)|ZOS STOPPED`)
+		said := says(t, m, `msg="boot trust" .*secureBoot=(\S+).* pcr11=(\S+) pcr12=(\S+)|ZOS STOPPED`)
 		if said[1] != "on" {
 			t.Errorf("Secure Boot is %q, want on", said[1])
 		}
-		if o.UEFI.TPM != "" && said[2] != res.PCR11 {
-			t.Errorf("register 11 is %s, predicted %s", said[2], res.PCR11)
+		if o.UEFI.TPM != "" && (said[2] != res.PCR11 || said[3] != "none") {
+			t.Errorf("register 11 is %s, predicted %s; register 12 is %s, want none", said[2], res.PCR11, said[3])
 		}
 		if o.UEFI.TPM != "" {
 			if said := says(t, m, `msg="the node's state was made" .*key=(\S+)`); said[1] != "sealed" {
@@ -112,6 +116,27 @@ func TestSecureBoot(t *testing.T) {
 		m := start(t, o)
 		if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|program started|Kernel panic`); said[1] != "CMDLINE" {
 			t.Errorf("refused %q", said[1])
+		}
+	})
+	t.Run("allowed words from outside are measured", func(t *testing.T) {
+		whole(t)
+		const words = "loglevel=5"
+		o := options(disk)
+		o.SMBIOS = []string{"io.systemd.stub.kernel-cmdline-extra=" + words}
+		if o.UEFI.TPM = startTPM(t); o.UEFI.TPM == "" {
+			t.Skip("SKIP words from outside in register 12: no swtpm")
+		}
+		// The stub measures them as the firmware has text: UTF-16, with its end.
+		var want measure.Register
+		text := []byte{}
+		for _, c := range utf16.Encode([]rune(words + "\x00")) {
+			text = binary.LittleEndian.AppendUint16(text, c)
+		}
+		want.Extend(text)
+		m := start(t, o)
+		said := says(t, m, `msg="boot trust" .*pcr11=(\S+) pcr12=(\S+)|ZOS STOPPED`)
+		if said[1] != res.PCR11 || said[2] != hex.EncodeToString(want[:]) {
+			t.Errorf("register 11 is %s, predicted %s; register 12 is %s, want %x", said[1], res.PCR11, said[2], want)
 		}
 	})
 	for name, change := range map[string]func([]byte) []byte{
