@@ -91,9 +91,10 @@ func FindHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hyperviso
 	if err != nil {
 		return kernel.Hypervisor{}, err
 	}
-	h, err := parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
+	h, err := parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv(kernel.Variable(parts.Arch())), Cache: cache})
 	if errors.Is(err, fs.ErrNotExist) && parts.Arch() != "amd64" {
-		return kernel.Hypervisor{}, fmt.Errorf("no hypervisor for %s: expected the release's program by CLOUD_HYPERVISOR=/path or a download; Debian's QEMU is the second driver on amd64 only: %w", parts.Arch(), err)
+		return kernel.Hypervisor{}, fmt.Errorf("no hypervisor for %s: expected a program by %s=/path, in the cache (%s), or a download; Debian's QEMU is the second driver on amd64 only: %w",
+			parts.Arch(), kernel.Variable(parts.Arch()), cache, err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		parts.Log().Warn("falling back to the second driver", "part", "image", "err", err)
