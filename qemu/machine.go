@@ -225,7 +225,7 @@ func (m *Machine) start(o Options, args []string) error {
 	if o.Console != nil {
 		log = io.MultiWriter(log, o.Console)
 	}
-	m.cmd = exec.Command(emulator(o.Arch), args...)
+	m.cmd = exec.Command(Emulator(o.Arch), args...)
 	// The machine gets its own group: a Ctrl-C at the terminal is ours to
 	// handle, and it dies with us whatever happens.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -244,7 +244,7 @@ func (m *Machine) start(o Options, args []string) error {
 		if file != nil {
 			file.Close()
 		}
-		return fmt.Errorf("start %s: %w", emulator(o.Arch), err)
+		return fmt.Errorf("start %s: %w", Emulator(o.Arch), err)
 	}
 	go func() {
 		m.Console.copyFrom(r, log)

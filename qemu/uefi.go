@@ -74,8 +74,8 @@ var ArmTCG = Accel{
 	Args: []string{"-M", "virt,virtualization=on,gic-version=3", "-accel", "tcg,thread=multi", "-cpu", "max,pauth-impdef=on"},
 }
 
-// emulator is the program's name on Debian.
-func emulator(arch string) string {
+// Emulator is the program's name on Debian.
+func Emulator(arch string) string {
 	if arch == "arm64" {
 		return "qemu-system-aarch64"
 	}

@@ -259,6 +259,9 @@ func (l *Life) happened(ctx context.Context, x msg) *failure {
 		case vm.EventPanic:
 			return fail(IncidentPanic, x.vm.Detail, true)
 		case vm.EventReboot:
+			if line := panicLine(m.vm); line != "" { // a kernel without pvpanic, with panic=-1
+				return fail(IncidentPanic, x.vm.Detail+", behind "+line, true)
+			}
 			return fail(IncidentReboot, x.vm.Detail, true)
 		}
 		was := m.gone
@@ -271,6 +274,22 @@ func (l *Life) happened(ctx context.Context, x msg) *failure {
 		return l.heard(ctx, m, *x.guest, fail)
 	}
 	return nil
+}
+
+// panicLine is what the guest's kernel said last of a panic on its console,
+// "" if it said nothing of one.
+func panicLine(v vm.VM) string {
+	c, ok := v.(consoled)
+	if !ok {
+		return ""
+	}
+	console := c.Console()
+	i := strings.LastIndex(console, "Kernel panic - not syncing")
+	if i < 0 {
+		return ""
+	}
+	line, _, _ := strings.Cut(console[i:], "\n")
+	return fmt.Sprintf("%.200q", strings.TrimRight(line, "\r"))
 }
 
 const lateReport = "the guest has not reported"

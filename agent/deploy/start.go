@@ -217,6 +217,9 @@ func (l *Life) Condemned(f content.Finding) (mine bool, err error) {
 
 type word struct{ from, line string }
 
+// consoled is a VM whose guest's kernel has a console.
+type consoled interface{ Console() string }
+
 // lastWords is the end of the process's output and of the guest's console.
 func lastWords(m *machine) []word {
 	const lines = 16 // a kernel's panic with its registers
@@ -232,7 +235,7 @@ func lastWords(m *machine) []word {
 	if m.link != nil {
 		add("process", m.link.Tail())
 	}
-	if c, ok := m.vm.(interface{ Console() string }); ok {
+	if c, ok := m.vm.(consoled); ok {
 		add("console", c.Console())
 	}
 	return out

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zos-node/zos/agent/deploy"
+	"github.com/zos-node/zos/qemu"
+)
+
+// TestArm does the main job on the other architecture: a node on QEMU's arm64
+// machine, whose processor has EL2, is started by its firmware from its disk,
+// claims a signed deployment, and runs it under Cloud Hypervisor; and what its
+// guest reads is checked there as well. Nothing of the host is arm64.
+func TestArm(t *testing.T) {
+	if os.Getenv("ZOS_BOOT") != "all" {
+		t.Skip("SKIP TestArm: part of make test-boot")
+	}
+	if _, err := exec.LookPath(qemu.Emulator("arm64")); err != nil {
+		t.Skipf("SKIP TestArm: %v: install Debian's package qemu-system-arm", err)
+	}
+	if err := haveCloudHypervisor("arm64"); err != nil {
+		t.Skipf("SKIP TestArm: no Cloud Hypervisor for arm64 (CLOUD_HYPERVISOR_ARM64=/path makes it run): %v", err)
+	}
+	w := newWorldOf(t, "qemu-arm64")
+	n := w.boot("cloud-hypervisor", "arm", true, w.mirror())
+	n.follows(t)
+	id := w.register(w.deployment("arm"))
+	g := w.running(deadline(t), id)
+	if body, err := page(n.gateway, "/"); err != nil || !strings.Contains(body, `"host":"app"`) {
+		t.Fatalf("page: %q, %v", body, err)
+	}
+	var phases []string
+	for _, r := range w.client.State().Records(g.Index) {
+		phases = append(phases, r.Record.Phase)
+		t.Logf("%-18s %-7s %6d ms  %s", r.Record.Phase, r.Record.Result, r.Record.DurationMs, r.Record.Detail)
+	}
+	if !slices.Equal(phases, everyPhase) {
+		t.Errorf("phases %v\nwant   %v", phases, everyPhase)
+	}
+	if node := w.client.State().Nodes()[0]; node.Capacity.Arch != "arm64" || node.Capacity.Hypervisor.Name != "cloud-hypervisor" {
+		t.Errorf("the node says it is %+v", node.Capacity)
+	}
+	if n := len(n.guests(t)); n != 1 {
+		t.Errorf("inside run %d hypervisors", n)
+	}
+	mustZos(t, "audit", "--ledger", w.path("ledger"), "--root", w.root, "arm")
+
+	// A byte that the guest has not read yet is changed behind its check. Its
+	// kernel has no pvpanic: that it panicked is told by its console and its reset.
+	n.fault(t, map[string]any{"do": "flip", "file": disks, "pattern": hex.EncodeToString(canaryBytes())}, nil)
+	if body, err := page(n.gateway, "/canary"); err == nil && strings.Contains(body, string(canaryBytes())) {
+		t.Fatal("the guest served the block although it is not what was signed")
+	}
+	w.closed(deadline(t), id, "failed")
+	if found := w.incidents(deploy.IncidentPanic); len(found) != 1 || !strings.Contains(found[0].Incident.Detail, "is not what the hash tree says of it") {
+		t.Errorf("incidents: %+v\n%s", found, w.story())
+	}
+	n.nothingRuns(t)
+
+	// And it goes on: the file is in quarantine, and fetched anew.
+	again := w.register(w.deployment("again"))
+	w.running(deadline(t), again)
+	w.stop(again, "again")
+	w.closed(deadline(t), again, "stopped")
+	m := n.Console.Mark()
+	if err := n.PowerButton(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	n.says(t, m, `the machine ends now`)
+	if err := n.Wait(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+}
