@@ -280,7 +280,7 @@ func (b *builder) uki(u UKI) ([]byte, error) {
 func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EFI, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
 	node := Node{
 		Linux: k, Sets: b.Board.Modules, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
-		Root: b.Root, OSRelease: OSRelease(b.Version, b.Board.Name), Version: b.Version,
+		Root: b.Root, OSRelease: OSRelease(b.Version, b.Board.Name), Version: b.Version, Small: b.Board.Initramfs == "zstd",
 	}
 	var err error
 	if node.Outside, err = outside(k, efi); err != nil {
@@ -308,12 +308,7 @@ func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EF
 	if err != nil {
 		return nil, err
 	}
-	if b.res.Hypervisor.Name == "qemu" {
-		// The second driver is five times as large as the first: what LZ4 takes
-		// more would be beyond what a board's image may have.
-		return Zstd(plain)
-	}
-	return Pack(b.Board.Initramfs, plain)
+	return packed(b.res.Hypervisor.Name, b.Board.Initramfs, plain)
 }
 
 func (b *builder) write(name string, content []byte) error {
