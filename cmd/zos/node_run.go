@@ -105,18 +105,29 @@ func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	// The second signal ends the waiting, and with it the machine.
 	bye, again := signal.NotifyContext(bye, endings()...)
 	defer again()
-	// Again and again: a node that starts hears its button only when the driver
-	// of it is loaded.
 	press := time.NewTicker(pressEvery)
 	defer press.Stop()
+	return pressUntilOff(bye, m, press.C)
+}
+
+// button is what ending a machine in order needs of it.
+type button interface {
+	PowerButton(context.Context) error
+	Done() <-chan struct{}
+	Wait(context.Context) error
+}
+
+// pressUntilOff presses a machine's power button again and again: a node that
+// starts hears it only when the driver of it is loaded.
+func pressUntilOff(ctx context.Context, m button, again <-chan time.Time) error {
 	for {
-		perr := m.PowerButton(bye) // fails, too, while the machine ends
+		err := m.PowerButton(ctx) // fails, too, while the machine ends
 		select {
 		case <-m.Done():
 			return m.Wait(context.WithoutCancel(ctx))
-		case <-bye.Done():
-			return errors.Join(m.Wait(bye), perr)
-		case <-press.C:
+		case <-ctx.Done():
+			return errors.Join(m.Wait(ctx), err)
+		case <-again:
 		}
 	}
 }

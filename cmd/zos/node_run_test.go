@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -74,5 +75,48 @@ func TestNothingStays(t *testing.T) {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// deaf is a machine that hears its button only when it is pressed for the nth
+// time, as one whose driver is not loaded yet.
+type deaf struct {
+	presses, hears int
+	off            chan struct{}
+}
+
+func (d *deaf) PowerButton(context.Context) error {
+	if d.presses++; d.presses == d.hears {
+		close(d.off)
+	}
+	return nil
+}
+
+func (d *deaf) Done() <-chan struct{} { return d.off }
+
+func (d *deaf) Wait(ctx context.Context) error {
+	select {
+	case <-d.off:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestPressedAgain: a press that came too early for the node is no last one.
+func TestPressedAgain(t *testing.T) {
+	again := make(chan time.Time, 9)
+	for range cap(again) {
+		again <- time.Time{}
+	}
+	d := &deaf{hears: 3, off: make(chan struct{})}
+	if err := pressUntilOff(t.Context(), d, again); err != nil || d.presses < 3 {
+		t.Errorf("pressed %d times, %v", d.presses, err)
+	}
+	d = &deaf{hears: -1, off: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := pressUntilOff(ctx, d, nil); !errors.Is(err, context.Canceled) || d.presses != 1 {
+		t.Errorf("a node that does not end: pressed %d times, %v", d.presses, err)
 	}
 }
