@@ -276,22 +276,6 @@ func (l *Life) happened(ctx context.Context, x msg) *failure {
 	return nil
 }
 
-// panicLine is what the guest's kernel said last of a panic on its console,
-// "" if it said nothing of one.
-func panicLine(v vm.VM) string {
-	c, ok := v.(consoled)
-	if !ok {
-		return ""
-	}
-	console := c.Console()
-	i := strings.LastIndex(console, "Kernel panic - not syncing")
-	if i < 0 {
-		return ""
-	}
-	line, _, _ := strings.Cut(console[i:], "\n")
-	return fmt.Sprintf("%.200q", strings.TrimRight(line, "\r"))
-}
-
 const lateReport = "the guest has not reported"
 
 func (l *Life) heard(ctx context.Context, m *machine, e guestlink.Event, fail func(string, string, bool) *failure) *failure {

@@ -15,6 +15,7 @@ import (
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/wait"
 )
 
@@ -239,4 +240,20 @@ func lastWords(m *machine) []word {
 		add("console", c.Console())
 	}
 	return out
+}
+
+// panicLine is what the guest's kernel said last of a panic on its console,
+// "" if it said nothing of one.
+func panicLine(v vm.VM) string {
+	c, ok := v.(consoled)
+	if !ok {
+		return ""
+	}
+	console := c.Console()
+	i := strings.LastIndex(console, "Kernel panic - not syncing")
+	if i < 0 {
+		return ""
+	}
+	line, _, _ := strings.Cut(console[i:], "\n")
+	return fmt.Sprintf("%.200q", strings.TrimRight(line, "\r"))
 }

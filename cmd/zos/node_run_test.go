@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/qemu"
 )
 
@@ -28,6 +29,23 @@ func TestForwardTaken(t *testing.T) {
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	_, errs := zos(t, exitFailed, "node", "run", file(t, "none.img", nil), "--forward", port+":80")
 	contains(t, errs, "127.0.0.1:"+port, "cannot be listened on", "--forward HOSTPORT:PORT")
+}
+
+// TestMachineFor: the image says on which emulator it runs.
+func TestMachineFor(t *testing.T) {
+	for _, arch := range []string{"amd64", "arm64"} {
+		name := filepath.Join(t.TempDir(), "node.img")
+		if err := (image.Disk{ESPMiB: 64, Boot: image.Boot{Arch: arch, Version: "1", Loader: []byte("loader"), UKI: []byte("uki")}}).Write(name); err != nil {
+			t.Fatal(err)
+		}
+		o := machineFor(t.Context(), name)
+		if arm := arch == "arm64"; o.Disk != name || (o.Arch == "arm64") != arm || (o.UEFI != nil) != arm || o.Accel.Name == "" {
+			t.Errorf("%s: %+v", arch, o)
+		}
+	}
+	if o := machineFor(t.Context(), file(t, "none.img", nil)); o.Arch != "" {
+		t.Errorf("no image at all: %+v", o)
+	}
 }
 
 // TestNothingStays: however zos node run is ended, also by its terminal that

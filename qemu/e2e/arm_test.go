@@ -3,16 +3,24 @@
 package e2e
 
 import (
+	"context"
 	"encoding/hex"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zos-node/zos/agent/deploy"
+	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/qemu"
+	"github.com/zos-node/zos/spec"
 )
+
+// armLimit is for a start of a guest whose processor is emulated twice over, on a
+// machine that does other things as well.
+const armLimit = 20 * time.Minute
 
 // TestArm does the main job on the other architecture: a node on QEMU's arm64
 // machine, whose processor has EL2, is started by its firmware from its disk,
@@ -26,13 +34,25 @@ func TestArm(t *testing.T) {
 		t.Skipf("SKIP TestArm: %v: install Debian's package qemu-system-arm", err)
 	}
 	if err := haveCloudHypervisor("arm64"); err != nil {
-		t.Skipf("SKIP TestArm: no Cloud Hypervisor for arm64 (CLOUD_HYPERVISOR_ARM64=/path makes it run): %v", err)
+		t.Skipf("SKIP TestArm: no Cloud Hypervisor for arm64 (%s=/path makes it run): %v", kernel.Variable("arm64"), err)
 	}
 	w := newWorldOf(t, "qemu-arm64")
+	begun := time.Now()
 	n := w.boot("cloud-hypervisor", "arm", true, w.mirror())
+	took := func(what string) {
+		t.Logf("%s after %.0f s, of which the emulator had a processor for %.1f s", what, time.Since(begun).Seconds(), n.CPUTime().Seconds())
+	}
 	n.follows(t)
-	id := w.register(w.deployment("arm"))
-	g := w.running(deadline(t), id)
+	took("the agent follows the ledger")
+	long := func() context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), armLimit)
+		t.Cleanup(cancel)
+		return ctx
+	}
+
+	id := w.register(w.armDeployment("arm"))
+	g := w.running(long(), id)
+	took("the deployment runs")
 	if body, err := page(n.gateway, "/"); err != nil || !strings.Contains(body, `"host":"app"`) {
 		t.Fatalf("page: %q, %v", body, err)
 	}
@@ -58,17 +78,19 @@ func TestArm(t *testing.T) {
 	if body, err := page(n.gateway, "/canary"); err == nil && strings.Contains(body, string(canaryBytes())) {
 		t.Fatal("the guest served the block although it is not what was signed")
 	}
-	w.closed(deadline(t), id, "failed")
+	w.closed(long(), id, "failed")
+	took("the altered block has ended it")
 	if found := w.incidents(deploy.IncidentPanic); len(found) != 1 || !strings.Contains(found[0].Incident.Detail, "is not what the hash tree says of it") {
 		t.Errorf("incidents: %+v\n%s", found, w.story())
 	}
 	n.nothingRuns(t)
 
 	// And it goes on: the file is in quarantine, and fetched anew.
-	again := w.register(w.deployment("again"))
-	w.running(deadline(t), again)
+	again := w.register(w.armDeployment("again"))
+	w.running(long(), again)
 	w.stop(again, "again")
-	w.closed(deadline(t), again, "stopped")
+	w.closed(long(), again, "stopped")
+	n.nothingRuns(t)
 	m := n.Console.Mark()
 	if err := n.PowerButton(deadline(t)); err != nil {
 		t.Fatal(err)
@@ -77,4 +99,13 @@ func TestArm(t *testing.T) {
 	if err := n.Wait(deadline(t)); err != nil {
 		t.Fatal(err)
 	}
+	took("the machine is off")
+}
+
+// armDeployment is deployment with patience.
+func (w *world) armDeployment(name string) *spec.Deployment {
+	d := w.deployment(name)
+	h := &d.Machines[0].Health
+	h.IntervalMs, h.TimeoutMs, h.DeadlineMs, h.Failures = 1000, 10_000, 300_000, 60
+	return d
 }
