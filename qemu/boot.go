@@ -14,9 +14,11 @@ import (
 // a program, or the screen on which it says why it does not.
 var Up = regexp.MustCompile(`msg="program started"|ZOS STOPPED`)
 
-// firstWord is how long an emulated machine may be without a word of its kernel.
-// It takes seconds of a processor's time, of which a busy machine has little.
-const firstWord = 5 * time.Minute
+// patience is how long an emulator may do nothing, or how much of a processor's
+// time it may take, before its kernel's first word. That needs some seconds of a
+// processor, which a busy machine gives it slowly, but gives it; within five times
+// as long in any case.
+const patience = 2 * time.Minute
 
 // spoke matches what a kernel, or the PID 1 that it has started, writes; no
 // firmware does.
@@ -38,7 +40,7 @@ func Boot(ctx context.Context, o Options, up *regexp.Regexp) (*Machine, error) {
 			return nil, err
 		}
 		m.Retries = retries
-		if err = m.comesUp(ctx, o, up); err == nil {
+		if err = m.comesUp(ctx, o, up, m.CPUTime); err == nil {
 			return m, nil
 		}
 		again := retries == 0 && ctx.Err() == nil && (errors.Is(err, ErrHung) || m.EmulatorFault())
@@ -55,25 +57,29 @@ func Boot(ctx context.Context, o Options, up *regexp.Regexp) (*Machine, error) {
 	}
 }
 
-// comesUp waits for the first word, and then for up.
-func (m *Machine) comesUp(ctx context.Context, o Options, up *regexp.Regexp) error {
-	first := ctx
+// comesUp waits for the first word, and then for up; used is what the emulator
+// had of a processor so far.
+func (m *Machine) comesUp(ctx context.Context, o Options, up *regexp.Regexp, used func() time.Duration) error {
+	first, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	if o.Accel.Name == "tcg" {
-		patience := o.FirstWord
-		if patience == 0 {
-			patience = firstWord
+		limit := o.Patience
+		if limit == 0 {
+			limit = patience
 		}
-		var stop func()
-		first, stop = context.WithTimeout(ctx, patience)
-		defer stop()
+		go func() {
+			if hangs(first, limit, used) {
+				stop(ErrHung)
+			}
+		}()
 	}
 	var err error
 	if o.NoSerial {
 		err = m.answers(first)
 	} else {
-		_, _, _, err = m.Console.Expect(first, 0, regexp.MustCompile(up.String()+"|"+spoke))
+		_, _, _, err = m.Console.Expect(first, 0, regexp.MustCompile("(?:"+up.String()+")|"+spoke))
 	}
-	if err != nil && first.Err() != nil && ctx.Err() == nil {
+	if err != nil && errors.Is(context.Cause(first), ErrHung) {
 		return fmt.Errorf("%w: %w", ErrHung, err)
 	}
 	if err != nil || o.NoSerial {
@@ -81,6 +87,26 @@ func (m *Machine) comesUp(ctx context.Context, o Options, up *regexp.Regexp) err
 	}
 	_, _, _, err = m.Console.Expect(ctx, 0, up)
 	return err
+}
+
+// hangs waits until an emulator has stood still, or worked in vain, for too long,
+// and says so; it returns false when ctx ends first.
+func hangs(ctx context.Context, limit time.Duration, used func() time.Duration) bool {
+	const looks, still, whole = 10, 1000, 5 // it stands still below a thousandth of a processor
+	var seen [looks]time.Duration
+	for i := range whole * looks {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(limit / looks):
+		}
+		now := used()
+		if now >= limit || i >= looks && now-seen[i%looks] < limit/still {
+			return true
+		}
+		seen[i%looks] = now
+	}
+	return true
 }
 
 // answers waits for the fault program.

@@ -45,9 +45,9 @@ type Options struct {
 	Restart  bool     // a reset starts the machine again; without it, a reset ends it
 	Args     []string // of QEMU, behind all others
 
-	// FirstWord is how long Boot waits for a word of an emulated machine's kernel;
-	// 5 minutes when 0.
-	FirstWord time.Duration
+	// Patience is what Boot has for an emulator that hangs before its kernel's
+	// first word; 2 minutes when 0.
+	Patience time.Duration
 
 	Forward map[int]int // port on 127.0.0.1 to port of the machine
 	Faults  bool        // give the machine the port "zos.fault" (test images only)

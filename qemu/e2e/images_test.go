@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/zos-node/zos/image"
@@ -139,6 +141,9 @@ func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
 			return findCloudHypervisor(ctx, s)
 		},
 	})
+	if w.board.Arch != runtime.GOARCH && errors.Is(err, exec.ErrNotFound) { // the emulator that its version is asked in
+		w.t.Skipf("SKIP %s for %s: %v", driver, w.board.Arch, err)
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -205,7 +205,9 @@ func (w *world) start(t *testing.T, o qemu.Options) *node {
 	}
 	o.Faults = true
 	o.Log = consoleLog(t)
-	m, err := qemu.Boot(deadline(t), o, qemu.Up)
+	ctx, stop := context.WithTimeout(context.Background(), 2*limit) // for each of two boots
+	defer stop()
+	m, err := qemu.Boot(ctx, o, qemu.Up)
 	if errors.Is(err, qemu.ErrFirmware) || errors.Is(err, exec.ErrNotFound) {
 		t.Skipf("SKIP %v", err)
 	}
