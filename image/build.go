@@ -91,9 +91,10 @@ func FindHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hyperviso
 	if err != nil {
 		return kernel.Hypervisor{}, err
 	}
-	h, err := parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
+	h, err := parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv(kernel.Variable(parts.Arch())), Cache: cache})
 	if errors.Is(err, fs.ErrNotExist) && parts.Arch() != "amd64" {
-		return kernel.Hypervisor{}, fmt.Errorf("no hypervisor for %s: expected the release's program by CLOUD_HYPERVISOR=/path or a download; Debian's QEMU is the second driver on amd64 only: %w", parts.Arch(), err)
+		return kernel.Hypervisor{}, fmt.Errorf("no hypervisor for %s: expected a program by %s=/path, in the cache (%s), or a download; Debian's QEMU is the second driver on amd64 only: %w",
+			parts.Arch(), kernel.Variable(parts.Arch()), cache, err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		parts.Log().Warn("falling back to the second driver", "part", "image", "err", err)
@@ -279,7 +280,7 @@ func (b *builder) uki(u UKI) ([]byte, error) {
 func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EFI, hv kernel.Hypervisor, programs map[string][]byte) ([]byte, error) {
 	node := Node{
 		Linux: k, Sets: b.Board.Modules, Drivers: b.Board.Drivers, Hypervisor: hv, Init: programs[pkgInit], Agent: programs[pkgAgent], Fault: programs[pkgFault],
-		Root: b.Root, OSRelease: OSRelease(b.Version, b.Board.Name), Version: b.Version,
+		Root: b.Root, OSRelease: OSRelease(b.Version, b.Board.Name), Version: b.Version, Small: b.Board.Initramfs == "zstd",
 	}
 	var err error
 	if node.Outside, err = outside(k, efi); err != nil {
@@ -307,12 +308,7 @@ func (b *builder) initramfs(ctx context.Context, k *kernel.Linux, efi *kernel.EF
 	if err != nil {
 		return nil, err
 	}
-	if b.res.Hypervisor.Name == "qemu" {
-		// The second driver is five times as large as the first: what LZ4 takes
-		// more would be beyond what a board's image may have.
-		return Zstd(plain)
-	}
-	return Pack(b.Board.Initramfs, plain)
+	return packed(b.res.Hypervisor.Name, b.Board.Initramfs, plain)
 }
 
 func (b *builder) write(name string, content []byte) error {

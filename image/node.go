@@ -26,6 +26,7 @@ type Node struct {
 	Seed       []byte // nil: comes from elsewhere
 	OSRelease  []byte
 	Version    string
+	Small      bool   // packed as small as it gets, whatever time that takes
 	Outside    []Part // what the image has beside the initramfs
 }
 
@@ -136,7 +137,11 @@ func (n Node) hypervisor() ([]byte, []Part, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("hypervisor: %w", err)
 	}
-	archive, err := Zstd(plain)
+	pack := Zstd
+	if n.Small {
+		pack = zstdBest
+	}
+	archive, err := pack(plain)
 	return archive, t.parts, err
 }
 

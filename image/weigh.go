@@ -4,6 +4,7 @@ package image
 
 import (
 	"debug/elf"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,7 +46,13 @@ func Weigh(uki []byte) (all []Share, programs []string, err error) {
 		}
 		return nil
 	}
+	var hv kernel.Hypervisor
 	err = eachFile(u.Initrd, func(r cpio.Record, b []byte) error {
+		if r.Name == kernel.HypervisorPath[1:] {
+			if err := json.Unmarshal(b, &hv); err != nil {
+				return fmt.Errorf("%s: %w", r.Name, err)
+			}
+		}
 		i := slices.IndexFunc(shares, func(s struct{ what, prefix string }) bool { return strings.HasPrefix(r.Name, s.prefix) })
 		s := &all[i]
 		s.Files++
@@ -68,11 +75,11 @@ func Weigh(uki []byte) (all []Share, programs []string, err error) {
 		if len(b) == 0 {
 			continue
 		}
-		packed, err := Pack(packing(u.Initrd), b)
+		alone, err := packed(hv.Name, packing(u.Initrd), b)
 		if err != nil {
 			return nil, nil, err
 		}
-		all[i].Packed = int64(len(packed))
+		all[i].Packed = int64(len(alone))
 	}
 	all = append(all, Share{"kernel", 1, int64(len(u.Linux)), int64(len(u.Linux))},
 		Share{"systemd's stub, sections", 1, int64(len(uki) - len(u.Linux) - len(u.Initrd)), int64(len(uki) - len(u.Linux) - len(u.Initrd))})

@@ -22,9 +22,12 @@ func openIndex() (*kmod.Index, error) {
 	return kmod.Open("/lib/modules/" + unix.ByteSliceToString(u.Release[:]))
 }
 
-func (n *node) drivers(index *kmod.Index, stage devices.Stage) error {
+func modaliases() ([]string, error) { return kmod.Modaliases("/sys") }
+
+// drivers loads a stage and says what came of it.
+func (n *node) drivers(load func() (devices.Result, error)) error {
 	start := time.Now()
-	r, err := devices.Load(index, stage, func() ([]string, error) { return kmod.Modaliases("/sys") }, n.log)
+	r, err := load()
 	if err == nil {
 		r.Report(n.log, time.Since(start))
 	}

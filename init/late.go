@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"runtime"
 	"time"
@@ -26,19 +25,11 @@ func (n *node) myTurn() {
 	}
 }
 
-// buttonDrivers are first of what is loaded late.
-var buttonDrivers = []string{"button", "evdev"}
-
 // late is what does not have to be there before the agent starts.
 func (n *node) late(index *kmod.Index) {
-	// Whoever presses the button means it, however young the boot is.
-	for _, m := range buttonDrivers {
-		if err := index.Load(m); err != nil && !errors.Is(err, kmod.ErrUnknown) && !errors.Is(err, kmod.ErrNoDevice) {
-			n.log.Warn("the power button's driver", "module", m, "err", err)
-		}
-	}
-	n.buttons()
-	if err := n.drivers(index, devices.Late(index.Late())); err != nil {
+	if err := n.drivers(func() (devices.Result, error) {
+		return devices.LoadLate(index, index.Late(), modaliases, n.buttons, n.log)
+	}); err != nil {
 		n.fail(fault("DRIVERS", "the drivers that guests need", "lib/modules of the running kernel in the image", "Report this: the image and the kernel do not fit.", err))
 	}
 	switch unclaimed, err := devices.Unclaimed(devices.PCI); {

@@ -139,7 +139,9 @@ func (n *node) boot(mounted error) error {
 	}
 	index, err := openIndex()
 	if err == nil {
-		err = n.drivers(index, devices.Early(index.Boot(), slices.Concat(index.Late(), index.Waiting())))
+		err = n.drivers(func() (devices.Result, error) {
+			return devices.Load(index, devices.Early(index.Boot(), slices.Concat(index.Late(), index.Waiting())), modaliases, n.log)
+		})
 	}
 	if err := fault("DRIVERS", "the drivers", "lib/modules of the running kernel in the image", report, err); err != nil {
 		return err

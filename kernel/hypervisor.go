@@ -69,9 +69,18 @@ type File struct {
 // in the cache or could be downloaded.
 const NoCloudHypervisor = "none"
 
+// Variable is the environment's that names a program for an architecture: a
+// build for several boards needs one for each.
+func Variable(arch string) string {
+	if arch == "arm64" {
+		return "CLOUD_HYPERVISOR_ARM64"
+	}
+	return "CLOUD_HYPERVISOR"
+}
+
 // HypervisorOptions say where to look, in this order: Local, Cache, URL.
 type HypervisorOptions struct {
-	Local   string        // CLOUD_HYPERVISOR; "" when not given, or NoCloudHypervisor
+	Local   string        // what Variable names; "" when not given, or NoCloudHypervisor
 	Cache   string        // file in the user's cache
 	URL     string        // "" takes the project's, for the source's architecture
 	SHA256  string        // "" takes the release's, for the source's architecture
@@ -87,8 +96,11 @@ func CacheFileFor(arch string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("user's cache: %w", err)
 	}
-	return filepath.Join(dir, "zos", "cloud-hypervisor-"+CloudHypervisorVersion+"-"+map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[arch]), nil
+	return filepath.Join(dir, "zos", "cloud-hypervisor-"+CloudHypervisorVersion+"-"+machineNames[arch]), nil
 }
+
+// machineNames are the architectures as uname -m, and so QEMU, names them.
+var machineNames = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
 
 // CloudHypervisor finds the binary. The error is fs.ErrNotExist when there is
 // none to be had and a fallback is right; every other error must stop the
@@ -110,13 +122,13 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 		o.Connect = 5 * time.Second
 	}
 	if o.Local == NoCloudHypervisor {
-		return Hypervisor{}, fmt.Errorf("CLOUD_HYPERVISOR=%s: %w", NoCloudHypervisor, fs.ErrNotExist)
+		return Hypervisor{}, fmt.Errorf("%s=%s: %w", Variable(s.opt.Arch), NoCloudHypervisor, fs.ErrNotExist)
 	}
 	if o.Local != "" {
 		b, err := os.ReadFile(o.Local)
 		if err != nil {
 			// Not wrapped: a file that the user named and that is absent is no reason to fall back.
-			return Hypervisor{}, fmt.Errorf("CLOUD_HYPERVISOR: %v", err)
+			return Hypervisor{}, fmt.Errorf("%s: %v", Variable(s.opt.Arch), err)
 		}
 		// Only what can be used is kept: the next build takes it from the cache.
 		h, err := s.cloudHypervisor(ctx, b, o)
@@ -155,11 +167,8 @@ func (s *Source) cloudHypervisor(ctx context.Context, b []byte, o HypervisorOpti
 	source, version := "release", CloudHypervisorVersion
 	if digest != o.SHA256 {
 		source = "local"
-		if s.opt.Arch != runtime.GOARCH {
-			return Hypervisor{}, fmt.Errorf("hypervisor %s: neither the project's release for %s nor a program that this machine can ask for its version", from, s.opt.Arch)
-		}
 		var err error
-		if version, err = askVersion(ctx, from); err != nil {
+		if version, err = askVersion(ctx, s.opt.Arch, from); err != nil {
 			return Hypervisor{}, fmt.Errorf("hypervisor %s: %w", from, err)
 		}
 		s.opt.Log.Warn("THE HYPERVISOR IS NOT THE PROJECT'S RELEASE: recorded as a local file", "part", "kernel", "path", from, "version", version, "digest", "sha256:"+digest)
@@ -171,15 +180,24 @@ func (s *Source) cloudHypervisor(ctx context.Context, b []byte, o HypervisorOpti
 	return h, nil
 }
 
-// askVersion asks a program which Cloud Hypervisor it is.
-func askVersion(ctx context.Context, path string) (string, error) {
+// askVersion asks a program which Cloud Hypervisor it is. One for another
+// architecture answers in an emulator of its processor.
+func askVersion(ctx context.Context, arch, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
 	path, err := filepath.Abs(path) // a bare name would be looked up in PATH
 	if err != nil {
 		return "", fmt.Errorf("ask for its version: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, path, "--version")
+	words := []string{path, "--version"}
+	if arch != runtime.GOARCH {
+		emulator, err := exec.LookPath("qemu-" + machineNames[arch])
+		if err != nil {
+			return "", fmt.Errorf("ask for its version: it is not the project's release for %s, and this machine runs no such programs: %w; install Debian's package qemu-user", arch, err)
+		}
+		words = append([]string{emulator}, words...)
+	}
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.WaitDelay = time.Second // a child may hold the output open
 	out, err := cmd.Output()
 	if err != nil {
@@ -235,7 +253,7 @@ func (s *Source) download(ctx context.Context, o HypervisorOptions) ([]byte, err
 	}
 	sum := sha256.Sum256(b)
 	if got := hex.EncodeToString(sum[:]); got != o.SHA256 {
-		return nil, fmt.Errorf("hypervisor: Cloud Hypervisor %s as downloaded: %w: sha256 %s, want %s; not used. Check what stands between this machine and the release, or give a file by CLOUD_HYPERVISOR=/path", CloudHypervisorVersion, ErrDigest, got, o.SHA256)
+		return nil, fmt.Errorf("hypervisor: Cloud Hypervisor %s as downloaded: %w: sha256 %s, want %s; not used. Check what stands between this machine and the release, or give a file by %s=/path", CloudHypervisorVersion, ErrDigest, got, o.SHA256, Variable(s.opt.Arch))
 	}
 	return b, nil
 }

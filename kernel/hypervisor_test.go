@@ -173,6 +173,38 @@ func TestCloudHypervisorSources(t *testing.T) {
 	}
 }
 
+// A program for another processor is asked in that processor's emulator, which
+// a script stands in for here.
+func TestCloudHypervisorOfAnotherArch(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	local := filepath.Join(dir, "mine")
+	theirs := program(answers, "")
+	binary.LittleEndian.PutUint16(theirs[18:], 183)
+	if err := os.WriteFile(local, theirs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(Options{Cache: dir, Lock: filepath.Join(dir, "none"), WorkLock: filepath.Join(dir, "work"), Arch: "arm64", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := HypervisorOptions{Local: local, Cache: filepath.Join(dir, "cache")}
+	if _, err := s.CloudHypervisor(context.Background(), o); err == nil || !strings.Contains(err.Error(), "qemu-user") {
+		t.Errorf("without an emulator: %v", err)
+	}
+	script := "#!/bin/sh\n[ \"$1 $2\" = '" + local + " --version' ] && echo '" + answers + "'\n"
+	if err := os.WriteFile(filepath.Join(dir, "qemu-aarch64"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := s.CloudHypervisor(context.Background(), o); err != nil || h.Version != "v99.1-test" || h.Source != "local" {
+		t.Errorf("%+v, %v", h, err)
+	}
+	o.Local = filepath.Join(dir, "absent")
+	if _, err := s.CloudHypervisor(context.Background(), o); err == nil || !strings.Contains(err.Error(), "CLOUD_HYPERVISOR_ARM64") {
+		t.Errorf("the error does not name the variable: %v", err)
+	}
+}
+
 func TestDepends(t *testing.T) {
 	got := Depends("libc6 (>= 2.38), zlib1g:amd64, a | b (= 1),  ")
 	want := [][]string{{"libc6"}, {"zlib1g"}, {"a", "b"}}

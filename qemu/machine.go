@@ -45,6 +45,10 @@ type Options struct {
 	Restart  bool     // a reset starts the machine again; without it, a reset ends it
 	Args     []string // of QEMU, behind all others
 
+	// Patience is what Boot has for an emulator that hangs before its kernel's
+	// first word; 2 minutes when 0.
+	Patience time.Duration
+
 	Forward map[int]int // port on 127.0.0.1 to port of the machine
 	Faults  bool        // give the machine the port "zos.fault" (test images only)
 	SMBIOS  []string    // OEM strings (type 11)
@@ -225,7 +229,7 @@ func (m *Machine) start(o Options, args []string) error {
 	if o.Console != nil {
 		log = io.MultiWriter(log, o.Console)
 	}
-	m.cmd = exec.Command(emulator(o.Arch), args...)
+	m.cmd = exec.Command(Emulator(o.Arch), args...)
 	// The machine gets its own group: a Ctrl-C at the terminal is ours to
 	// handle, and it dies with us whatever happens.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -244,7 +248,7 @@ func (m *Machine) start(o Options, args []string) error {
 		if file != nil {
 			file.Close()
 		}
-		return fmt.Errorf("start %s: %w", emulator(o.Arch), err)
+		return fmt.Errorf("start %s: %w", Emulator(o.Arch), err)
 	}
 	go func() {
 		m.Console.copyFrom(r, log)

@@ -217,6 +217,68 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestHung: a machine whose processors stand still is started once more, and
+// then it is told what was not heard. One that is slow behind its kernel's first
+// word is waited for.
+func TestHung(t *testing.T) {
+	still := Options{
+		Accel: Accel{Name: "tcg", Args: tcgArgs}, MemoryMiB: 64, CPUs: 1, Patience: 500 * time.Millisecond,
+		Disk: filepath.Join(t.TempDir(), "disk"), Args: []string{"-S"}, // processors that do not run
+	}
+	if err := os.WriteFile(still.Disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("twice", func(t *testing.T) {
+		_, none := exec.LookPath(Binary)
+		if _, _, err := Firmware("amd64", false); errors.Join(none, err) != nil {
+			t.Skipf("SKIP rig: %v", errors.Join(none, err))
+		}
+		if _, err := Boot(soon(t), still, Up); !errors.Is(err, ErrHung) {
+			t.Errorf("Boot: %v", err)
+		}
+	})
+	idle := func() time.Duration { return time.Second / 10 }
+	vain := func() time.Duration { return time.Hour }
+	over := func() context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	long := func() context.Context { return soon(t) }
+	for _, c := range []struct {
+		said string
+		used func() time.Duration
+		ctx  func() context.Context
+		want error
+	}{
+		{"BdsDxe: starting Boot0001\n", idle, long, ErrHung},
+		{"BdsDxe: starting Boot0001\n", vain, long, ErrHung},
+		{"[    0.1] Booting\n", idle, over, context.DeadlineExceeded},
+		{"time=x level=INFO msg=drivers\n", vain, over, context.DeadlineExceeded},
+		{"x msg=\"program started\"\n", idle, long, nil},
+	} {
+		m := &Machine{Console: newConsole(), accel: "tcg"}
+		m.Console.add([]byte(c.said))
+		o := still
+		o.Patience = 900 * time.Millisecond
+		if err := m.comesUp(c.ctx(), o, Up, c.used); !errors.Is(err, c.want) || errors.Is(err, ErrHung) != (c.want == ErrHung) {
+			t.Errorf("%q: %v, want %v", c.said, err, c.want)
+		}
+	}
+}
+
+// TestHangs: an emulator that has little of a processor, since others work here,
+// is waited for longer than one that stands still or works in vain.
+func TestHangs(t *testing.T) {
+	const limit = time.Millisecond
+	for each, want := range map[time.Duration]int{0: 11, limit / 2: 2, limit / 25: 25, limit / 500: 50} {
+		looks := 0
+		if !hangs(soon(t), limit, func() time.Duration { looks++; return time.Duration(looks) * each }) || looks != want {
+			t.Errorf("%s by each look: given up after %d, want %d", each, looks, want)
+		}
+	}
+}
+
 func TestEventLine(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}`: "rig: QEMU says SHUTDOWN, reason guest-reset",

@@ -58,11 +58,13 @@ func CompareVM(want vm.Config, have vm.Running) error {
 
 const sectorsPerBlock = 8
 
-// CompareGuest holds what the guest's own kernel says against the plan.
-func CompareGuest(want *plan.Machine, have *wire.Report) error {
+// CompareGuest holds what the guest's own kernel says against the plan; added is
+// what its hypervisor puts behind each command line.
+func CompareGuest(want *plan.Machine, added string, have *wire.Report) error {
 	var errs []error
-	if got := strings.TrimSpace(have.Cmdline); got != want.VM.Cmdline {
-		errs = append(errs, fmt.Errorf("guest's command line is %q, planned %q", got, want.VM.Cmdline))
+	cmdline := strings.TrimSpace(want.VM.Cmdline + " " + added)
+	if got := strings.TrimSpace(have.Cmdline); got != cmdline {
+		errs = append(errs, fmt.Errorf("guest's command line is %q, planned %q", got, cmdline))
 	}
 	return errors.Join(append(errs, compareVerity(want.Verity, have.Verity), compareMounts(want.Guest.Mounts, have.Mounts),
 		compareAddrs(want.Guest.Interfaces, have.Addrs), compareFiles(want.Guest.Files, have.Files))...)

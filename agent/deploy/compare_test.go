@@ -28,8 +28,19 @@ func reported() *wire.Report {
 }
 
 func TestCompareGuest(t *testing.T) {
-	if err := CompareGuest(planned(), reported()); err != nil {
+	if err := CompareGuest(planned(), "", reported()); err != nil {
 		t.Fatal(err)
+	}
+	const own = "earlycon=x" // of a hypervisor that adds it to each
+	r := reported()
+	r.Cmdline = planned().VM.Cmdline + " " + own + "\n"
+	if err := CompareGuest(planned(), own, r); err != nil {
+		t.Error(err)
+	}
+	for _, words := range []string{"", own + " " + own, own + " init=/bin/sh"} {
+		if r.Cmdline = planned().VM.Cmdline + " " + words; CompareGuest(planned(), own, r) == nil {
+			t.Errorf("%q is as good as %q", words, own)
+		}
 	}
 	for want, change := range map[string]func(*wire.Report){
 		"command line":       func(r *wire.Report) { r.Cmdline += " init=/bin/sh" },
@@ -52,7 +63,7 @@ func TestCompareGuest(t *testing.T) {
 	} {
 		r := reported()
 		change(r)
-		if err := CompareGuest(planned(), r); err == nil || !strings.Contains(err.Error(), want) {
+		if err := CompareGuest(planned(), "", r); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}

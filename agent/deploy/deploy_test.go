@@ -260,27 +260,43 @@ func TestNotClaimed(t *testing.T) {
 	b.clean()
 }
 
+// TestPanicWhileRunning: also where a kernel has nothing to tell of a panic but
+// its console and the reset behind it. A reset alone is no panic.
 func TestPanicWhileRunning(t *testing.T) {
-	b := newBench(t)
-	d := b.register(pair)
-	end := run(New(b.world, d, -1, 0))
-	g := b.untilRunning(d)
-	b.driver.Find("app").Emit(vm.EventPanic)
-	if err := b.wait(end); err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct {
+		says       string
+		event      vm.EventKind
+		kind       string
+		quarantine int
+	}{
+		"pvpanic":               {"", vm.EventPanic, IncidentPanic, 1},
+		"a reset after a panic": {"[ 9.1] Kernel panic - not syncing: dm-verity\r\n[ 9.2] CPU: 0\r\n", vm.EventReboot, IncidentPanic, 1},
+		"a reset":               {"[ 9.1] reboot: Restarting system\r\n", vm.EventReboot, IncidentReboot, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			d := b.register(pair)
+			end := run(New(b.world, d, -1, 0))
+			g := b.untilRunning(d)
+			b.driver.Find("app").Print(c.says)
+			b.driver.Find("app").Emit(c.event)
+			if err := b.wait(end); err != nil {
+				t.Fatal(err)
+			}
+			b.drained()
+			b.equal("incidents", b.incidents(), []string{c.kind + " app"})
+			if did := b.driver.Did(); did[2] != "kill app" {
+				t.Errorf("the VM was not killed at once: %v", did)
+			}
+			if kept, err := filepath.Glob(b.dir + "/store/quarantine/*"); err != nil || len(kept) != c.quarantine {
+				t.Errorf("quarantine %v %v", kept, err)
+			}
+			if g := b.ledger.State().Claim(g.Index); g.CloseResult != "failed" || !strings.Contains(g.CloseReason, c.kind) {
+				t.Errorf("claim %+v", g)
+			}
+			b.clean()
+		})
 	}
-	b.drained()
-	b.equal("incidents", b.incidents(), []string{IncidentPanic + " app"})
-	if did := b.driver.Did(); did[2] != "kill app" {
-		t.Errorf("the VM was not killed at once: %v", did)
-	}
-	if kept, err := filepath.Glob(b.dir + "/store/quarantine/*"); err != nil || len(kept) != 1 {
-		t.Errorf("quarantine %v %v", kept, err)
-	}
-	if g := b.ledger.State().Claim(g.Index); g.CloseResult != "failed" || !strings.Contains(g.CloseReason, "guest-panic") {
-		t.Errorf("claim %+v", g)
-	}
-	b.clean()
 }
 
 func TestProcessEndsWhileRunning(t *testing.T) {

@@ -259,6 +259,9 @@ func (l *Life) happened(ctx context.Context, x msg) *failure {
 		case vm.EventPanic:
 			return fail(IncidentPanic, x.vm.Detail, true)
 		case vm.EventReboot:
+			if line := panicLine(m.vm); line != "" { // a kernel without pvpanic, with panic=-1
+				return fail(IncidentPanic, x.vm.Detail+", behind "+line, true)
+			}
 			return fail(IncidentReboot, x.vm.Detail, true)
 		}
 		was := m.gone

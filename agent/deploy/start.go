@@ -15,6 +15,7 @@ import (
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/wait"
 )
 
@@ -217,6 +218,9 @@ func (l *Life) Condemned(f content.Finding) (mine bool, err error) {
 
 type word struct{ from, line string }
 
+// consoled is a VM whose guest's kernel has a console.
+type consoled interface{ Console() string }
+
 // lastWords is the end of the process's output and of the guest's console.
 func lastWords(m *machine) []word {
 	const lines = 16 // a kernel's panic with its registers
@@ -232,8 +236,24 @@ func lastWords(m *machine) []word {
 	if m.link != nil {
 		add("process", m.link.Tail())
 	}
-	if c, ok := m.vm.(interface{ Console() string }); ok {
+	if c, ok := m.vm.(consoled); ok {
 		add("console", c.Console())
 	}
 	return out
+}
+
+// panicLine is what the guest's kernel said last of a panic on its console,
+// "" if it said nothing of one.
+func panicLine(v vm.VM) string {
+	c, ok := v.(consoled)
+	if !ok {
+		return ""
+	}
+	console := c.Console()
+	i := strings.LastIndex(console, "Kernel panic - not syncing")
+	if i < 0 {
+		return ""
+	}
+	line, _, _ := strings.Cut(console[i:], "\n")
+	return fmt.Sprintf("%.200q", strings.TrimRight(line, "\r"))
 }

@@ -29,7 +29,7 @@ func (l *Life) verify(ctx context.Context, m *machine) error {
 	if a.err != nil {
 		return fmt.Errorf("ask the hypervisor: %w", a.err)
 	}
-	if err := errors.Join(CompareVM(m.plan.VM, a.have), CompareGuest(m.plan, m.report)); err != nil {
+	if err := errors.Join(CompareVM(m.plan.VM, a.have), CompareGuest(m.plan, a.have.CmdlineAdded, m.report)); err != nil {
 		return err
 	}
 	m.hardening, m.verified = a.have.Hardening, true

@@ -63,8 +63,9 @@ type World struct {
 
 const (
 	// bootTimeout is from the start of a VMM to the guest's report. It is
-	// generous: nodes under emulation are slow, and failure shows otherwise.
-	bootTimeout = 5 * time.Minute
+	// generous: nodes under emulation are slow, the more so where their guests'
+	// processor is emulated twice over, and failure shows otherwise.
+	bootTimeout = 10 * time.Minute
 	// checkSlack is added to a guest's own deadline for its first health.
 	checkSlack = 30 * time.Second
 	// fetchTimeout bounds fetching; mirrors are asked again until then.

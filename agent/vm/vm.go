@@ -53,10 +53,13 @@ type Running struct {
 	Kernel    string
 	Initramfs string
 	Cmdline   string
-	Disks     []Disk
-	NICs      []NIC
-	CID       uint32
-	Hardening map[string]string // what can be seen of the VMM process: seccomp, landlock, uid, cgroup
+	// CmdlineAdded is what the hypervisor puts behind the command line by itself,
+	// so that a guest's kernel says more than was configured; "" is nothing.
+	CmdlineAdded string
+	Disks        []Disk
+	NICs         []NIC
+	CID          uint32
+	Hardening    map[string]string // what can be seen of the VMM process: seccomp, landlock, uid, cgroup
 }
 
 // EventKind is a stable word.

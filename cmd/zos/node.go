@@ -61,7 +61,7 @@ func (a *app) nodeBuild() *cobra.Command {
 		Use:   "build",
 		Short: "build a node image: UKI, disk image, and the guests' kernel",
 		Long: "Build a node image for a kind of machine.\n\nCloud Hypervisor is taken from CLOUD_HYPERVISOR=/path, the user's cache, or its\n" +
-			"project's release by digest; where none can be had, or with CLOUD_HYPERVISOR=none,\nthe image carries Debian's QEMU.",
+			"project's release by digest; where none can be had, or with CLOUD_HYPERVISOR=none,\nthe image carries Debian's QEMU. For arm64 the variable is CLOUD_HYPERVISOR_ARM64,\nand there is no second one.",
 		Example: "  zos node build --board qemu-x86_64 --root ledger/root.json --seed seed.json -o build/images/qemu-x86_64",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

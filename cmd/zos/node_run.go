@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/qemu"
 )
@@ -36,7 +37,7 @@ func (a *app) nodeRun() *cobra.Command {
 		Use:   "run IMG",
 		Short: "boot a node image in QEMU, with its console on this terminal",
 		Long: "Boot a node image in QEMU. The image itself is not changed.\n\nInside, 10.0.2.2 is this machine's loopback. Ctrl-C presses the power button; a second\n" +
-			"Ctrl-C, or a minute, ends the machine.",
+			"Ctrl-C, or a minute, ends the machine. An image for arm64 runs in Debian's qemu-system-arm.",
 		Example: "  zos node run build/images/qemu-x86_64/node.img --forward 8080:80 --memory 2048",
 		Args:    exactly(1, "the node image to boot"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +53,8 @@ func (a *app) nodeRun() *cobra.Command {
 			if err != nil {
 				return coded(exitUsage, err)
 			}
-			o := qemu.Options{MemoryMiB: memory, CPUs: cpus, Disk: args[0], Forward: ports, Log: log, Console: a.err}
+			o := machineFor(cmd.Context(), args[0])
+			o.MemoryMiB, o.CPUs, o.Forward, o.Log, o.Console = memory, cpus, ports, log, a.err
 			if !a.json {
 				o.Console = a.out
 			}
@@ -63,7 +65,6 @@ func (a *app) nodeRun() *cobra.Command {
 				}
 				o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(b)}
 			}
-			o.Accel = qemu.Probe(cmd.Context(), qemu.Binary)
 			fmt.Fprintf(a.err, "accelerator: %s (%s)\n", o.Accel.Name, o.Accel.Why)
 			return a.runMachine(cmd.Context(), o)
 		},
@@ -75,6 +76,15 @@ func (a *app) nodeRun() *cobra.Command {
 	f.StringVar(&seedFile, "seed", "", "seed to hand over by SMBIOS")
 	f.StringVar(&log, "log", "", "file for a copy of the console")
 	return cmd
+}
+
+// machineFor is the machine that an image is for: its loader's architecture
+// tells. What cannot be read is left to the firmware to complain of.
+func machineFor(ctx context.Context, file string) qemu.Options {
+	if all, err := image.OpenAll(file); err == nil && all[0].Arch == "arm64" {
+		return qemu.Options{Disk: file, Arch: "arm64", Accel: qemu.ArmTCG, UEFI: &qemu.UEFI{Bus: "virtio"}}
+	}
+	return qemu.Options{Disk: file, Accel: qemu.Probe(ctx, qemu.Binary)}
 }
 
 // runMachine boots and stays until the machine is off or Ctrl-C.
@@ -105,18 +115,29 @@ func (a *app) runMachine(ctx context.Context, o qemu.Options) (err error) {
 	// The second signal ends the waiting, and with it the machine.
 	bye, again := signal.NotifyContext(bye, endings()...)
 	defer again()
-	// Again and again: a node that starts hears its button only when the driver
-	// of it is loaded.
 	press := time.NewTicker(pressEvery)
 	defer press.Stop()
+	return pressUntilOff(bye, m, press.C)
+}
+
+// button is what ending a machine in order needs of it.
+type button interface {
+	PowerButton(context.Context) error
+	Done() <-chan struct{}
+	Wait(context.Context) error
+}
+
+// pressUntilOff presses a machine's power button again and again: a node that
+// starts hears it only when the driver of it is loaded.
+func pressUntilOff(ctx context.Context, m button, again <-chan time.Time) error {
 	for {
-		perr := m.PowerButton(bye) // fails, too, while the machine ends
+		err := m.PowerButton(ctx) // fails, too, while the machine ends
 		select {
 		case <-m.Done():
 			return m.Wait(context.WithoutCancel(ctx))
-		case <-bye.Done():
-			return errors.Join(m.Wait(bye), perr)
-		case <-press.C:
+		case <-ctx.Done():
+			return errors.Join(m.Wait(ctx), err)
+		case <-again:
 		}
 	}
 }

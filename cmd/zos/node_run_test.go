@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/qemu"
 )
 
@@ -27,6 +29,23 @@ func TestForwardTaken(t *testing.T) {
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	_, errs := zos(t, exitFailed, "node", "run", file(t, "none.img", nil), "--forward", port+":80")
 	contains(t, errs, "127.0.0.1:"+port, "cannot be listened on", "--forward HOSTPORT:PORT")
+}
+
+// TestMachineFor: the image says on which emulator it runs.
+func TestMachineFor(t *testing.T) {
+	for _, arch := range []string{"amd64", "arm64"} {
+		name := filepath.Join(t.TempDir(), "node.img")
+		if err := (image.Disk{ESPMiB: 64, Boot: image.Boot{Arch: arch, Version: "1", Loader: []byte("loader"), UKI: []byte("uki")}}).Write(name); err != nil {
+			t.Fatal(err)
+		}
+		o := machineFor(t.Context(), name)
+		if arm := arch == "arm64"; o.Disk != name || (o.Arch == "arm64") != arm || (o.UEFI != nil) != arm || o.Accel.Name == "" {
+			t.Errorf("%s: %+v", arch, o)
+		}
+	}
+	if o := machineFor(t.Context(), file(t, "none.img", nil)); o.Arch != "" {
+		t.Errorf("no image at all: %+v", o)
+	}
 }
 
 // TestNothingStays: however zos node run is ended, also by its terminal that
@@ -74,5 +93,48 @@ func TestNothingStays(t *testing.T) {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// deaf is a machine that hears its button only when it is pressed for the nth
+// time, as one whose driver is not loaded yet.
+type deaf struct {
+	presses, hears int
+	off            chan struct{}
+}
+
+func (d *deaf) PowerButton(context.Context) error {
+	if d.presses++; d.presses == d.hears {
+		close(d.off)
+	}
+	return nil
+}
+
+func (d *deaf) Done() <-chan struct{} { return d.off }
+
+func (d *deaf) Wait(ctx context.Context) error {
+	select {
+	case <-d.off:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestPressedAgain: a press that came too early for the node is no last one.
+func TestPressedAgain(t *testing.T) {
+	again := make(chan time.Time, 9)
+	for range cap(again) {
+		again <- time.Time{}
+	}
+	d := &deaf{hears: 3, off: make(chan struct{})}
+	if err := pressUntilOff(t.Context(), d, again); err != nil || d.presses < 3 {
+		t.Errorf("pressed %d times, %v", d.presses, err)
+	}
+	d = &deaf{hears: -1, off: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := pressUntilOff(ctx, d, nil); !errors.Is(err, context.Canceled) || d.presses != 1 {
+		t.Errorf("a node that does not end: pressed %d times, %v", d.presses, err)
 	}
 }

@@ -44,6 +44,22 @@ func Early(modules, wait []string) Stage {
 // Late skips nothing.
 func Late(modules []string) Stage { return Stage{Name: "late", Modules: modules} }
 
+// buttons are the power button's drivers.
+var buttons = []string{"button", "evdev"}
+
+// LoadLate loads the late stage. Before all of it come the power button's drivers,
+// and then listen is called: whoever presses the button means it, however young
+// the boot is.
+func LoadLate(l Loader, modules []string, modaliases func() ([]string, error), listen func(), log *slog.Logger) (Result, error) {
+	for _, m := range buttons {
+		if err := l.Load(m); err != nil && !errors.Is(err, kmod.ErrUnknown) && !errors.Is(err, kmod.ErrNoDevice) {
+			log.Warn("the power button's driver", "module", m, "err", err)
+		}
+	}
+	listen()
+	return Load(l, Late(modules), modaliases, log)
+}
+
 // slow is when a driver is worth a line of its own.
 const slow = 200 * time.Millisecond
 

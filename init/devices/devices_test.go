@@ -57,3 +57,17 @@ func TestLateSkipsNothing(t *testing.T) {
 		t.Errorf("loaded %v", f.loaded)
 	}
 }
+
+// TestButtonsFirst: a node that loads its drivers hears its power button before
+// it has loaded any other, of a device or by name.
+func TestButtonsFirst(t *testing.T) {
+	f := &fake{}
+	listen := func() { f.loaded = append(f.loaded, "listen") }
+	r, err := LoadLate(f, []string{"tun", "button", "evdev"}, func() ([]string, error) { return []string{"cpu:x", "virtio:4"}, nil }, listen, slog.New(slog.DiscardHandler))
+	if err != nil || len(r.Failed) > 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if want := []string{"button", "evdev", "listen", "aesni", "virtio_rng", "tun", "button", "evdev"}; !slices.Equal(f.loaded, want) { // the index knows what is loaded
+		t.Errorf("loaded %v, want %v", f.loaded, want)
+	}
+}

@@ -206,7 +206,7 @@ func (b *bootBench) peerBoot(ctx context.Context, s peers.System) (timing, error
 		if err != nil {
 			return 0, err
 		}
-		b.lastCPU = cpuMs(m.PID())
+		b.lastCPU = m.CPUTime().Milliseconds()
 		if s.Login != "" {
 			if err := m.Type(s.Login); err != nil {
 				return 0, err
@@ -244,7 +244,7 @@ func (b *bootBench) measured(ctx context.Context, o qemu.Options, until func(con
 		b.lastCPU = 0
 		t.ms, err = until(ctx, m)
 		if t.cpu = b.lastCPU; t.cpu == 0 {
-			t.cpu = cpuMs(m.PID())
+			t.cpu = m.CPUTime().Milliseconds()
 		}
 		again := err != nil && tries == 0 && m.EmulatorFault()
 		err = errors.Join(err, m.Close())
@@ -266,26 +266,6 @@ func uptimeMs(text string) (int64, error) {
 		return 0, fmt.Errorf("uptime %q: %w", text, err)
 	}
 	return d.Milliseconds(), nil
-}
-
-// cpuMs is how long a process was on a processor, 0 when it is gone.
-func cpuMs(pid int) int64 {
-	const perTick = 10 // USER_HZ is 100 on every architecture of Linux that counts
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	f := strings.Fields(rest)
-	if len(f) < 13 {
-		return 0
-	}
-	user, uerr := strconv.ParseInt(f[11], 10, 64)
-	system, serr := strconv.ParseInt(f[12], 10, 64)
-	if uerr != nil || serr != nil {
-		return 0
-	}
-	return (user + system) * perTick
 }
 
 func loadAverage() string {

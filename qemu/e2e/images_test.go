@@ -8,10 +8,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
-	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/zimage"
@@ -35,7 +36,7 @@ func (w *world) convert(layout string) (zimage.Manifest, string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	m, id, err := zimage.Convert(context.Background(), src, "linux/amd64", w.store, nil)
+	m, id, err := zimage.Convert(context.Background(), src, "linux/"+w.board.Arch, w.store, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -75,44 +76,44 @@ var drivers = []string{"cloud-hypervisor", "qemu"}
 
 // anyDriver is Cloud Hypervisor where there is a binary, else QEMU.
 func anyDriver(t *testing.T) string {
-	if _, err := findCloudHypervisor(context.Background(), nil); err != nil {
+	if err := haveCloudHypervisor("amd64"); err != nil {
 		return "qemu"
 	}
 	return "cloud-hypervisor"
 }
 
+// haveCloudHypervisor says why there is no binary, given or kept.
+func haveCloudHypervisor(arch string) error {
+	file := os.Getenv(kernel.Variable(arch))
+	if file == kernel.NoCloudHypervisor {
+		return fs.ErrNotExist
+	}
+	if file == "" {
+		var err error
+		if file, err = kernel.CacheFileFor(arch); err != nil {
+			return err
+		}
+	}
+	_, err := os.Stat(file)
+	return err
+}
+
 // findCloudHypervisor takes a given or kept binary; tests download nothing.
 func findCloudHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hypervisor, error) {
-	cache, err := kernel.CacheFile()
+	cache, err := kernel.CacheFileFor(parts.Arch())
 	if err != nil {
 		return kernel.Hypervisor{}, err
 	}
-	if parts == nil {
-		file := cache
-		switch local := os.Getenv("CLOUD_HYPERVISOR"); local {
-		case "":
-		case kernel.NoCloudHypervisor:
-			return kernel.Hypervisor{}, fs.ErrNotExist
-		default:
-			file = local
-		}
-		_, err := os.Stat(file)
-		return kernel.Hypervisor{}, err
-	}
-	return parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
+	return parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv(kernel.Variable(parts.Arch())), Cache: cache})
 }
 
 // buildNode builds a test image with one driver. It returns the folder.
 func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
 	w.t.Helper()
 	if driver == "cloud-hypervisor" {
-		if _, err := findCloudHypervisor(context.Background(), nil); errors.Is(err, fs.ErrNotExist) {
-			w.t.Skip("SKIP cloud-hypervisor: no binary here; CLOUD_HYPERVISOR=/path makes this case run")
+		if err := haveCloudHypervisor(w.board.Arch); errors.Is(err, fs.ErrNotExist) {
+			w.t.Skipf("SKIP cloud-hypervisor: no binary for %s here; %s=/path makes this case run", w.board.Arch, kernel.Variable(w.board.Arch))
 		}
-	}
-	board, err := boards.Load("qemu-x86_64")
-	if err != nil {
-		w.t.Fatal(err)
 	}
 	root, err := os.ReadFile(w.root)
 	if err != nil {
@@ -121,7 +122,7 @@ func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	parts, err := kernel.Open(kernel.Options{
 		Cache: filepath.Join(repo, "build/cache/debian"), Lock: filepath.Join(repo, "kernel/debian.lock"),
-		WorkLock: filepath.Join(repo, "build/debian.lock"), Arch: board.Arch, Log: log,
+		WorkLock: filepath.Join(repo, "build/debian.lock"), Arch: w.board.Arch, Log: log,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -131,7 +132,7 @@ func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
 		w.t.Fatal(err)
 	}
 	res, err := image.Build(context.Background(), image.Request{
-		Board: board, Source: repo, Parts: parts, Root: root, Seed: seed, Faults: true, Out: out, Guest: filepath.Join(out, "guest"),
+		Board: w.board, Source: repo, Parts: parts, Root: root, Seed: seed, Faults: true, Out: out, Guest: filepath.Join(out, "guest"),
 		Log: log,
 		Hypervisor: func(ctx context.Context, s *kernel.Source) (kernel.Hypervisor, error) {
 			if driver == "qemu" {
@@ -140,6 +141,9 @@ func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
 			return findCloudHypervisor(ctx, s)
 		},
 	})
+	if w.board.Arch != runtime.GOARCH && errors.Is(err, exec.ErrNotFound) { // the emulator that its version is asked in
+		w.t.Skipf("SKIP %s for %s: %v", driver, w.board.Arch, err)
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

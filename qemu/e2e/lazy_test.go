@@ -143,7 +143,7 @@ func (w *world) ballast(size int) (zimage.Manifest, string) {
 	fail(out.Close())
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text.Bytes())), nil })
 	fail(err)
-	p, err := layout.FromPath(filepath.Join(build(w.t), "oci", "app"))
+	p, err := layout.FromPath(filepath.Join(build(w.t, w.board.Arch), "app"))
 	fail(err)
 	index, err := p.ImageIndex()
 	fail(err)

@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -41,6 +43,9 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 		Accel: qemu.Probe(context.Background(), qemu.Binary), MemoryMiB: 2048, Faults: true,
 		Forward: map[int]int{n.gateway: 8000}, Log: filepath.Join(shared.dir, "console-"+name+".log"),
 	}
+	if w.board.Arch == "arm64" {
+		o.Arch, o.Accel, o.UEFI = w.board.Arch, qemu.ArmTCG, &qemu.UEFI{Bus: "virtio"}
+	}
 	if disk {
 		o.Disk = filepath.Join(out, "node.img")
 	} else {
@@ -58,7 +63,9 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 		o.Kernel, o.Initrd, o.Cmdline = filepath.Join(out, "vmlinuz"), w.path(name+".initrd"), res.Cmdline
 	}
 	var err error
-	if n.Machine, err = qemu.Boot(deadline(w.t), o, qemu.Up); err != nil {
+	if n.Machine, err = qemu.Boot(deadline(w.t), o, qemu.Up); errors.Is(err, qemu.ErrFirmware) || errors.Is(err, exec.ErrNotFound) {
+		w.t.Skipf("SKIP %v", err)
+	} else if err != nil {
 		w.t.Fatal(err)
 	}
 	if n.Retries > 0 {

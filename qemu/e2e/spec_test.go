@@ -14,7 +14,7 @@ func (w *world) machine(name, address string) spec.Machine {
 	return spec.Machine{
 		Name: name, Hypervisor: "any", VCPUs: 1, MemoryMiB: 192,
 		Kernel: w.blobs["vmlinuz"], Initramfs: w.blobs["initramfs.cpio"],
-		Cmdline: "console=ttyS0 quiet loglevel=4 panic=0 reboot=t random.trust_cpu=on",
+		Cmdline: cmdlines[w.board.Arch],
 		Image:   spec.Image{OCI: w.app.OCI.Manifest, Platform: w.app.OCI.Platform, ID: w.appID, VerityRoot: w.app.Verity.Root},
 		Process: spec.Process{
 			Args: append(append([]string{}, w.app.Config.Entrypoint...), w.app.Config.Cmd...), Env: map[string]string{"PATH": "/"},
@@ -29,12 +29,18 @@ func (w *world) machine(name, address string) spec.Machine {
 	}
 }
 
+// cmdlines are spec/render's defaults.
+var cmdlines = map[string]string{
+	"amd64": "console=ttyS0 quiet loglevel=4 panic=0 reboot=t random.trust_cpu=on",
+	"arm64": "console=ttyAMA0 quiet loglevel=4 panic=-1 random.trust_cpu=on",
+}
+
 // deployment has one machine behind a gateway.
 func (w *world) deployment(name string) *spec.Deployment {
 	return &spec.Deployment{
 		APIVersion: spec.APIVersion, Kind: spec.Kind,
 		Metadata:  spec.Metadata{Name: name, Version: 1, Labels: map[string]string{}},
-		Placement: spec.Placement{Replicas: 1, Arch: "amd64", Labels: map[string]string{"site": "e2e"}, OnPartition: "keep"},
+		Placement: spec.Placement{Replicas: 1, Arch: w.board.Arch, Labels: map[string]string{"site": "e2e"}, OnPartition: "keep"},
 		Networks:  []spec.Network{{Name: "net", Subnet: "10.77.0.0/24", Isolation: "isolated"}},
 		Gateways:  []spec.Gateway{{Name: "web", Protocol: "tcp", Port: 8000, Machine: "app", Network: "net", TargetPort: 8080}},
 		Volumes:   []spec.Volume{},

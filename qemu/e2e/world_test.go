@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/qemu/ledgerproc"
 	"github.com/zos-node/zos/sign"
@@ -22,6 +23,7 @@ import (
 // process), the gate before it, a store of images, and mirrors.
 type world struct {
 	t      *testing.T
+	board  boards.Board // of its nodes
 	dir    string
 	keys   map[string]sign.Signer
 	root   string // file
@@ -41,40 +43,50 @@ const repo = "../.."
 
 // shared is what all tests of a run build once.
 var shared struct {
-	once sync.Once
-	zos  string
-	err  error
-	dir  string
+	once   sync.Once
+	zos    string
+	err    error
+	dir    string
+	images map[string]string // by architecture: folder of the example's OCI images
 }
 
-// build returns the folder with what every world needs: the zos command and
-// the example's OCI images.
-func build(t *testing.T) string {
+// build makes what every world needs: the zos command, and the example's OCI
+// images for an architecture, whose folder it returns.
+func build(t *testing.T, arch string) string {
 	t.Helper()
 	shared.once.Do(func() {
+		shared.images = map[string]string{}
 		if shared.dir, shared.err = filepath.Abs(filepath.Join(repo, "build/test/e2e")); shared.err != nil {
 			return
 		}
-		shared.err = os.MkdirAll(shared.dir, 0o755)
-		for _, args := range [][]string{
-			{"build", "-o", shared.dir + "/", "./cmd/zos"},
-			{"run", "./examples/shop/mkimages", "-o", filepath.Join(shared.dir, "oci")},
-		} {
-			if shared.err != nil {
-				return
-			}
-			cmd := exec.Command("go", args...)
-			cmd.Dir = repo
-			if out, err := cmd.CombinedOutput(); err != nil {
-				shared.err = fmt.Errorf("go %v: %w\n%s", args, err, out)
-			}
+		if shared.err = os.MkdirAll(shared.dir, 0o755); shared.err == nil {
+			shared.err = goTool("build", "-o", shared.dir+"/", "./cmd/zos")
 		}
 		shared.zos = filepath.Join(shared.dir, "zos")
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
-	return shared.dir
+	if shared.images[arch] == "" {
+		layouts, cache := filepath.Join(shared.dir, "oci"), "build/cache/debian"
+		if arch != "amd64" {
+			layouts, cache = layouts+"-"+arch, cache+"-"+arch
+		}
+		if err := goTool("run", "./examples/shop/mkimages", "-arch", arch, "-cache", cache, "-o", layouts); err != nil {
+			t.Fatal(err)
+		}
+		shared.images[arch] = layouts
+	}
+	return shared.images[arch]
+}
+
+func goTool(args ...string) error {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = repo
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %v: %w\n%s", args, err, out)
+	}
+	return nil
 }
 
 // zos runs the operator's tool.
@@ -104,8 +116,18 @@ func mustZos(t *testing.T, args ...string) string {
 // newWorld makes keys, a ledger and a store with the app image.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	base := build(t)
-	w := &world{t: t, dir: t.TempDir(), keys: map[string]sign.Signer{}, blobs: map[string]string{}}
+	return newWorldOf(t, "qemu-x86_64")
+}
+
+// newWorldOf is newWorld with nodes of another board.
+func newWorldOf(t *testing.T, board string) *world {
+	t.Helper()
+	b, err := boards.Load(board)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layouts := build(t, b.Arch)
+	w := &world{t: t, board: b, dir: t.TempDir(), keys: map[string]sign.Signer{}, blobs: map[string]string{}}
 	for _, name := range []string{"root", "author", "security1", "security2", "operator"} {
 		s, pem, err := sign.GenerateSigner()
 		if err != nil {
@@ -126,7 +148,7 @@ func newWorld(t *testing.T) *world {
 	w.ledger = ledgerproc.Serve(t, shared.zos, dir)
 	w.gate = newGate(t, w.ledger)
 	w.openClient()
-	w.fillStore(filepath.Join(base, "oci"))
+	w.fillStore(layouts)
 	return w
 }
 

@@ -57,18 +57,10 @@ func clockAhead(t *testing.T, w *world, name string) {
 	w.incident(t, name, "clock-ahead")
 }
 
-// quickest boots without firmware until the node follows the ledger. A kernel that
-// died of the emulator is started once more.
+// quickest boots without firmware until the node follows the ledger.
 func (w *world) quickest(t *testing.T, name string, o qemu.Options, more ...string) *node {
 	t.Helper()
 	n := w.direct(t, name, nil, o, more...)
-	if _, _, _, err := n.Console.Expect(deadline(t), 0, qemu.Up); err != nil && n.EmulatorFault() {
-		t.Logf("the emulator's fault, once more: %v", err)
-		if err := n.Close(); err != nil {
-			t.Fatal(err)
-		}
-		n = w.start(t, n.o)
-	}
 	n.says(0, following)
 	return n
 }

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/qemu"
@@ -71,7 +70,7 @@ func agentHangsForEver(t *testing.T, w *world, name string) {
 	}
 	n := w.disk(t, name, files{"bin/agent": standin, "etc/zos/standin": []byte("hang"), "etc/zos/patience": []byte("75s")}, qemu.Options{Screen: true})
 	m := n.says(0, `standin: started`)
-	font := n.fontWhenUp()
+	font := n.font()
 	m = n.says(m, `msg="program is ended".*no heartbeat for`)
 	m = n.says(m, `standin: started`) // again, and it hangs again
 	m = n.says(m, `ZOS STOPPED  \[AGENT\]`)
@@ -137,25 +136,11 @@ func (n *node) worksOn() {
 	n.says(m, following)
 }
 
-// fontWhenUp waits for the fault program of a machine that need not have a
-// serial port, or an agent, to say that it is there.
-func (n *node) fontWhenUp() letters {
-	n.t.Helper()
-	ctx := deadline(n.t)
-	for n.Fault(ctx, map[string]any{"do": "list", "file": "/init"}, nil) != nil {
-		if ctx.Err() != nil {
-			n.t.Fatal("the node does not come up")
-		}
-		time.Sleep(time.Second)
-	}
-	return n.font()
-}
-
 // noSerialPort: nothing is written there, nothing waits for it; the screen has
 // it all.
 func noSerialPort(t *testing.T, w *world, name string) {
 	n := w.direct(t, name, nil, qemu.Options{NoSerial: true, Screen: true})
-	font := n.fontWhenUp()
+	font := n.font()
 	n.shows(font, "zos  "+name, "10.0.2.15/24", "entries, ledger time", "Press Enter for the menu")
 	// The kernel writes to a port of that name all the same: there is no chip.
 	for _, port := range strings.Split(n.file("/proc/tty/driver/serial"), "\n") {

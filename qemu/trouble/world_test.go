@@ -7,9 +7,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -191,6 +193,8 @@ func (w *world) disk(t *testing.T, name string, add files, o qemu.Options) *node
 	return w.start(t, o)
 }
 
+// start boots a machine until its init has started a program. Every row's boots
+// come through here: one that the emulator broke is started once more, and said.
 func (w *world) start(t *testing.T, o qemu.Options) *node {
 	t.Helper()
 	if o.Accel.Name == "" {
@@ -201,9 +205,17 @@ func (w *world) start(t *testing.T, o qemu.Options) *node {
 	}
 	o.Faults = true
 	o.Log = consoleLog(t)
-	m, err := qemu.Start(o)
+	ctx, stop := context.WithTimeout(context.Background(), 2*limit) // for each of two boots
+	defer stop()
+	m, err := qemu.Boot(ctx, o, qemu.Up)
+	if errors.Is(err, qemu.ErrFirmware) || errors.Is(err, exec.ErrNotFound) {
+		t.Skipf("SKIP %v", err)
+	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	if m.Retries > 0 {
+		t.Logf("EMULATOR FAULT in %s: the first boot died or hung of the emulator, this is the second", t.Name())
 	}
 	n := &node{m, t, w, o}
 	t.Cleanup(func() {

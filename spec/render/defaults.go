@@ -12,8 +12,8 @@ import (
 type Default struct {
 	Path string // of the field; [] stands for every entry of the list
 	// When limits the row: "kind=http" to objects whose field kind is "http",
-	// "volume" to objects that have a field volume, "" to all. The first row
-	// that fits counts.
+	// "volume" to objects that have a field volume, "placement.arch=arm64" to
+	// documents that say so there, "" to all. The first row that fits counts.
 	When  string
 	Value string // as JSON; "" where it depends on more than one field
 	Note  string // how it comes about
@@ -43,6 +43,8 @@ func Defaults() []Default {
 		{"machines[].hypervisor", "", `"any"`, ""},
 		{"machines[].vcpus", "", `1`, ""},
 		{"machines[].memoryMiB", "", `256`, ""},
+		{"machines[].cmdline", "placement.arch=arm64", `"console=ttyAMA0 quiet loglevel=4 panic=-1 random.trust_cpu=on"`,
+			"Debian's arm64 kernel has no pvpanic: a panic is told by the reset that follows, which ends the machine"},
 		{"machines[].cmdline", "", `"console=ttyS0 quiet loglevel=4 panic=0 reboot=t random.trust_cpu=on"`, ""},
 		{"machines[].process", "", `{}`, "and then its fields"},
 		{"machines[].process.args", "", "", "the image's entrypoint and command"},
@@ -104,9 +106,9 @@ func Defaults() []Default {
 const dockerPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // apply sets the row's value in every object that has not got the field.
-func (row Default) apply(tree any) error {
-	return each(tree, strings.Split(row.Path, "."), func(parent map[string]any, name string) error {
-		if _, given := parent[name]; given || row.Value == "" || !row.fits(parent) {
+func (row Default) apply(top map[string]any) error {
+	return each(top, strings.Split(row.Path, "."), func(parent map[string]any, name string) error {
+		if _, given := parent[name]; given || row.Value == "" || !row.fits(top, parent) {
 			return nil
 		}
 		// A new value each time: two objects must not share one list.
@@ -121,8 +123,12 @@ func (row Default) apply(tree any) error {
 	})
 }
 
-func (row Default) fits(parent map[string]any) bool {
+func (row Default) fits(top, parent map[string]any) bool {
 	name, want, compare := strings.Cut(row.When, "=")
+	if object, field, path := strings.Cut(name, "."); path {
+		parent, _ = top[object].(map[string]any)
+		name = field
+	}
 	value, there := parent[name]
 	return row.When == "" || there && (!compare || value == want)
 }

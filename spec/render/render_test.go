@@ -245,6 +245,25 @@ func TestDefaultsAreAll(t *testing.T) {
 	}
 }
 
+// The guest's console has another name on arm64, and a panic there is told by
+// a reset.
+func TestCmdlineOfArch(t *testing.T) {
+	for arch, want := range map[string]string{"": "console=ttyS0 quiet loglevel=4 panic=0 ", "arm64": "console=ttyAMA0 quiet loglevel=4 panic=-1 "} {
+		top := map[string]any{"machines": []any{map[string]any{}}}
+		if arch != "" {
+			top["placement"] = map[string]any{"arch": arch}
+		}
+		for _, row := range Defaults() {
+			if err := row.apply(top); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := top["machines"].([]any)[0].(map[string]any)["cmdline"].(string); !strings.HasPrefix(got, want) {
+			t.Errorf("arch %q: %s", arch, got)
+		}
+	}
+}
+
 func TestFullSubnet(t *testing.T) {
 	in := "metadata: {name: a}\nnetworks: [{name: n, subnet: 10.9.0.0/29}]\nmachines:\n"
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {

@@ -38,8 +38,9 @@ type VM struct {
 	healthy bool
 	exited  bool
 	told    *wire.Health // the last
-	mute    bool         // hung: it says nothing any more
-	key     string       // overrides the guest's key when set
+	console string
+	mute    bool   // hung: it says nothing any more
+	key     string // overrides the guest's key when set
 }
 
 func (v *VM) alive() bool {
@@ -68,6 +69,20 @@ func (v *VM) Emit(k vm.EventKind) {
 	if v.alive() {
 		v.events <- vm.Event{Kind: k, Detail: "by the test"}
 	}
+}
+
+// Print is what the guest's kernel says on its console.
+func (v *VM) Print(text string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.console += text
+}
+
+// Console is all of it.
+func (v *VM) Console() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.console
 }
 
 // PID implements vm.VM.

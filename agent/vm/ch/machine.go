@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -21,6 +22,11 @@ type Machine struct {
 }
 
 var _ vm.VM = (*Machine)(nil)
+
+// ownWords are what v53 puts behind a guest's command line, by architecture,
+// where the machine has a serial port: on arm64 where its registers are, for
+// what a kernel says before it has drivers.
+var ownWords = map[string]string{"arm64": "earlycon=pl011,mmio,0x09000000"}
 
 func (d *Driver) machine(p *proc.Process, cfg vm.Config) *Machine {
 	return &Machine{process: p, api: newAPI(filepath.Join(cfg.Dir, apiSocket))}
@@ -65,7 +71,7 @@ func (m *Machine) Info(ctx context.Context) (vm.Running, error) {
 		return vm.Running{}, fmt.Errorf("cloud-hypervisor: the VM is %s", info.State)
 	}
 	r := vm.Running{VCPUs: c.CPUs.Boot, MemoryMiB: int(info.MemorySize >> 20),
-		Kernel: c.Payload.Kernel, Initramfs: c.Payload.Initramfs, Cmdline: c.Payload.Cmdline}
+		Kernel: c.Payload.Kernel, Initramfs: c.Payload.Initramfs, Cmdline: c.Payload.Cmdline, CmdlineAdded: ownWords[runtime.GOARCH]}
 	if c.Vsock != nil {
 		r.CID = c.Vsock.CID
 	}
