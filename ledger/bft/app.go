@@ -42,9 +42,8 @@ type app struct {
 	now    func() time.Time
 	live   atomic.Bool // no block is being replayed any more
 	fail   func(error)
-	admit  func(peer string) error    // who may connect on the mesh
-	tell   func()                     // that there is a new statement of ours
-	more   func(limit int64) [][]byte // what comes in soon, if anything does
+	admit  func(peer string) error // who may connect on the mesh
+	tell   func()                  // that there is a new statement of ours
 	log    *slog.Logger
 	double atomic.Int64 // proofs that a validator voted for two blocks at once
 

@@ -17,6 +17,7 @@ import (
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/cometbft/cometbft/config"
+	"github.com/cometbft/cometbft/consensus"
 	"github.com/cometbft/cometbft/mempool"
 	"github.com/cometbft/cometbft/node"
 	"github.com/cometbft/cometbft/p2p"
@@ -39,7 +40,8 @@ type Engine struct {
 	failure chan error    // holds the reason, at most one
 	loops   sync.WaitGroup
 	mesh    *reactor
-	poke    chan struct{} // there may be something to publish or to tell
+	poke    chan struct{} // there is something to tell
+	heard   chan struct{} // there may be something to publish
 	came    chan struct{} // there may be something in the mempool
 	dir     string
 	peers   atomic.Pointer[Mesh]
@@ -51,7 +53,7 @@ type Engine struct {
 	archives []string
 	reserve  int64
 	wait     time.Duration // of a block that has no entries yet
-	wish     int64         // of together alone: the size of the snapshot that was wanted
+	wish     int64         // of snapshots alone: the size of the snapshot that was wanted
 }
 
 // presence is which validators of the present root are there.
@@ -127,13 +129,13 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		log: o.Log, dir: dir, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), poke: make(chan struct{}, 1),
-		came: make(chan struct{}, 1),
+		came: make(chan struct{}, 1), heard: make(chan struct{}, 1),
 	}
 	e.peers.Store(&mesh)
 	cache := ledger.NewCache()
 	state.UseCache(cache)
 	e.app = &app{
-		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, more: e.arrivals, log: o.Log, state: state, durable: durable,
+		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, log: o.Log, state: state, durable: durable,
 		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
 	}
 	e.keep, e.archives, e.reserve = o.Keep, o.Archives, o.Reserve
@@ -187,10 +189,13 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	if err != nil {
 		return fmt.Errorf("start consensus: %w", err)
 	}
-	consensus, ok := env.ConsensusState.(interface{ Wait() })
+	core, ok := env.ConsensusState.(*consensus.State)
 	if !ok {
-		return fmt.Errorf("start consensus: its state is a %T, which cannot be waited for", env.ConsensusState)
+		return fmt.Errorf("start consensus: its state is a %T", env.ConsensusState)
 	}
+	pace := newPacer(consensus.NewTimeoutTicker(), e.arrivals)
+	pace.SetLogger(logger{to: e.log})
+	core.SetTimeoutTicker(pace)
 	e.blocks, e.states = env.BlockStore, env.StateStore
 	last, err := e.states.Load()
 	if err != nil {
@@ -205,7 +210,7 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	e.app.live.Store(true)
 	go func() {
 		// CometBFT answers a panic in consensus by standing still. We end.
-		consensus.Wait()
+		core.Wait()
 		select {
 		case <-e.stop:
 		default:
@@ -214,6 +219,7 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	}()
 	e.loops.Go(e.tick)
 	e.loops.Go(e.together)
+	e.loops.Go(e.snapshots)
 	return nil
 }
 
@@ -245,8 +251,8 @@ func settings(dir string, mesh Mesh) *config.Config {
 	cfg.Consensus.PeerQueryMaj23SleepDuration = peerQuery
 	cfg.Consensus.PeerGossipSleepDuration = 10 * time.Millisecond
 	cfg.Consensus.CreateEmptyBlocks = false
-	cfg.Consensus.TimeoutCommit = 0
-	cfg.Consensus.SkipTimeoutCommit = true
+	// A height begins when the pacer says so.
+	cfg.Consensus.TimeoutCommit, cfg.Consensus.SkipTimeoutCommit = 0, false
 	// A validator that was stopped between its proposal and its vote cannot
 	// sign another proposal for that round and has to sit it out.
 	cfg.Consensus.TimeoutPropose = 500 * time.Millisecond

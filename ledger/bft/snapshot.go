@@ -28,6 +28,23 @@ func snapshotSize(log tiles.Dir) int64 {
 	return s.Size()
 }
 
+// snapshots is the loop of what may take long: it holds up neither the ordering
+// of entries nor their publication.
+func (e *Engine) snapshots() {
+	again := time.NewTicker(repeat)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+			e.wanted()
+			e.writeSnapshot()
+			e.app.due()
+		case <-e.stop:
+			return
+		}
+	}
+}
+
 // wantFile is made by who wants a snapshot of now, such as Backup. It goes
 // when the snapshot is there.
 func wantFile(dir string) string { return filepath.Join(dir, "want-snapshot") }

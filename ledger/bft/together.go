@@ -28,6 +28,7 @@ func (e *Engine) together() {
 	for n := 1; ; {
 		e.app.retry()
 		select {
+		case <-e.heard:
 		case <-e.poke:
 			e.mesh.broadcast(e.statement())
 		case <-again.C:
@@ -37,9 +38,6 @@ func (e *Engine) together() {
 				e.call()
 			}
 			e.look()
-			e.wanted()
-			e.writeSnapshot()
-			e.app.due()
 		case <-e.stop:
 			return
 		}
@@ -54,13 +52,17 @@ func (e *Engine) wake() {
 	}
 }
 
-// hear takes a peer's statement.
+// hear takes a peer's statement. It does not wait for anything: CometBFT's
+// messages are behind it on the same connection.
 func (e *Engine) hear(from string, b []byte) {
 	if err := e.app.cosign.hear(from, b, time.Now()); err != nil {
 		e.log.Warn("a validator says what is no statement", "part", "ledger", "err", err)
 		return
 	}
-	e.app.retry()
+	select {
+	case e.heard <- struct{}{}:
+	default:
+	}
 }
 
 // statement is what we tell the others now.
