@@ -227,9 +227,9 @@ func validatorUpdates(from, to *ledger.Root) ([]abci.ValidatorUpdate, error) {
 	return all, nil
 }
 
-// Commit writes the block's leaves: tiles first, then new roots of trust, then
-// our signature of the tree. The checkpoint follows when enough validators
-// signed the same; only then are receipts given.
+// Commit writes the block's leaves: new roots of trust first, then tiles, then
+// comes our signature of the tree. The checkpoint follows when enough validators
+// signed the same, at once if we are enough; only then are receipts given.
 func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -253,32 +253,45 @@ func (a *app) write() error {
 	if len(a.block.leaves) == 0 {
 		return nil
 	}
-	if err := a.writer.Append(a.block.leaves); err != nil {
-		return err
-	}
 	for version, envelope := range a.block.roots {
 		if err := a.writer.WriteRoot(version, envelope); err != nil {
 			return err
 		}
 	}
-	tree := a.writer.Head()
-	if tree.N != a.state.Size() || hex.EncodeToString(tree.Hash[:]) != a.state.RootHash() {
-		return fmt.Errorf("the tiles have root %s at size %d, the state has %s at %d", tree.Hash, tree.N, a.state.RootHash(), a.state.Size())
-	}
-	if err := a.cosign.sign(tree, a.now()); err != nil {
+	under := a.state.Root().Checkpoints()
+	var ours statement
+	alone, err := a.writer.AppendSigned(a.block.leaves, func(tree tlog.Tree) (checkpoint []byte, err error) {
+		if tree.N != a.state.Size() || hex.EncodeToString(tree.Hash[:]) != a.state.RootHash() {
+			return nil, fmt.Errorf("the tiles have root %s at size %d, the state has %s at %d", tree.Hash, tree.N, a.state.RootHash(), a.state.Size())
+		}
+		ours, err = a.cosign.sign(tree)
+		if err != nil {
+			return nil, err
+		}
+		return ours.checkpoint(under), nil
+	})
+	if err != nil {
 		return err
 	}
-	if len(a.pending) == 0 {
+	// Nobody hears of our signature before the tree is on the disk.
+	a.cosign.say(ours, a.now())
+	switch tree := a.writer.Head(); {
+	case alone:
+		a.published(tree.N)
+	case len(a.pending) == 0:
 		a.waitingMs = a.now().UnixMilli()
-	} else if len(a.pending) == keepPending {
-		a.pending = slices.Clone(a.pending[1:])
+		fallthrough
+	default:
+		if len(a.pending) == keepPending {
+			a.pending = slices.Clone(a.pending[1:])
+		}
+		a.pending = append(a.pending, pending{tree, under})
 	}
-	a.pending = append(a.pending, pending{tree, a.state.Root().Checkpoints()})
-	if a.snap == nil && tree.N-a.snapped >= a.every {
-		a.snap, a.snapped = a.state.Clone(), tree.N
+	if size := a.state.Size(); a.snap == nil && size-a.snapped >= a.every {
+		a.snap, a.snapped = a.state.Clone(), size
 	}
 	a.tell()
-	return a.publish()
+	return nil
 }
 
 // snapshot gives the state whose checkpoint is there, once.
@@ -313,38 +326,38 @@ func (a *app) later(s *ledger.State) {
 	}
 }
 
-// publish writes the checkpoint of the newest tree that enough validators
-// signed, if there is one that is not published yet.
-func (a *app) publish() error {
-	for i := len(a.pending) - 1; i >= 0; i-- {
-		p := a.pending[i]
+// publish shows the checkpoint of the newest tree that enough validators signed,
+// if there is one that is not published yet. Entries are ordered meanwhile.
+func (a *app) publish() {
+	a.mu.RLock()
+	waiting := a.pending
+	a.mu.RUnlock()
+	for _, p := range slices.Backward(waiting) {
 		signed, err := a.cosign.checkpoint(p.under, p.tree)
 		if err != nil {
 			continue // not yet
 		}
-		if err := a.writer.Publish(p.tree.N, signed); err != nil {
-			return err
+		if err := a.writer.Show(p.tree.N, signed); err != nil {
+			a.fail(fmt.Errorf("publish a checkpoint: %w", err))
+			return
 		}
-		a.durable = p.tree.N
-		a.pending, a.waitingMs = slices.Clone(a.pending[i+1:]), a.now().UnixMilli()
-		return nil
-	}
-	return nil
-}
-
-// retry publishes what has become possible since.
-func (a *app) retry() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	before := a.durable
-	if err := a.publish(); err != nil {
-		a.fail(fmt.Errorf("publish a checkpoint: %w", err))
-		return
-	}
-	if a.durable != before {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.published(p.tree.N)
 		close(a.news)
 		a.news = make(chan struct{})
+		return
 	}
+}
+
+// published notes that readers see a checkpoint.
+func (a *app) published(size int64) {
+	a.durable = max(a.durable, size)
+	later := slices.IndexFunc(a.pending, func(p pending) bool { return p.tree.N > size })
+	if later < 0 {
+		later = len(a.pending)
+	}
+	a.pending, a.waitingMs = slices.Clone(a.pending[later:]), a.now().UnixMilli()
 }
 
 // Query answers CometBFT's question whether a peer may connect; there are no

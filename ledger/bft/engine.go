@@ -33,6 +33,7 @@ import (
 // Engine is a running ledger server's heart. It implements ledger.Submitter.
 type Engine struct {
 	app     *app
+	writer  *tiles.Writer
 	node    *node.Node
 	log     *slog.Logger
 	stop    chan struct{} // closed by Close
@@ -128,7 +129,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 		writer.Step = o.step
 	}
 	e := &Engine{
-		log: o.Log, dir: dir, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), poke: make(chan struct{}, 1),
+		log: o.Log, dir: dir, writer: writer, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), poke: make(chan struct{}, 1),
 		came: make(chan struct{}, 1), heard: make(chan struct{}, 1),
 	}
 	e.peers.Store(&mesh)
@@ -148,9 +149,11 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	if durable == 0 { // nothing is published yet: this tree wants a checkpoint
 		e.app.pending, e.app.waitingMs = []pending{{writer.Head(), state.Root().Checkpoints()}}, o.now().UnixMilli()
 	}
-	if err := e.app.cosign.sign(writer.Head(), o.now()); err != nil {
+	ours, err := e.app.cosign.sign(writer.Head())
+	if err != nil {
 		return nil, err
 	}
+	e.app.cosign.say(ours, o.now())
 	e.mesh = newReactor(e.hear, e.statement)
 	e.mesh.mute = o.mute
 	e.look()
@@ -470,5 +473,5 @@ func (e *Engine) Close() error {
 		return fmt.Errorf("stop consensus: %w", err)
 	}
 	e.node.Wait()
-	return nil
+	return e.writer.Settle()
 }

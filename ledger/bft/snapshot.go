@@ -87,6 +87,11 @@ func (e *Engine) writeSnapshot() {
 		return
 	}
 	start := time.Now()
+	// No snapshot on the disk is of more than the checkpoint there.
+	if err := e.writer.Settle(); err != nil {
+		e.fail(fmt.Errorf("publish a checkpoint: %w", err))
+		return
+	}
 	consensus, err := readBase(e.blocks, e.states, s.Height())
 	if errors.Is(err, errNotYet) {
 		e.app.later(s)

@@ -26,7 +26,7 @@ func (e *Engine) together() {
 	again := time.NewTicker(repeat)
 	defer again.Stop()
 	for n := 1; ; {
-		e.app.retry()
+		e.app.publish()
 		select {
 		case <-e.heard:
 		case <-e.poke:
@@ -38,6 +38,9 @@ func (e *Engine) together() {
 				e.call()
 			}
 			e.look()
+			if err := e.writer.Settle(); err != nil {
+				e.fail(fmt.Errorf("publish a checkpoint: %w", err))
+			}
 		case <-e.stop:
 			return
 		}
