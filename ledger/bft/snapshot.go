@@ -163,3 +163,35 @@ func heightAt(dir tiles.Dir, index, size int64) (int64, error) {
 	}
 	return b.Height, nil
 }
+
+// snapshot gives the state whose checkpoint is there, once.
+func (a *app) snapshot() *ledger.State {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.snap
+	if s == nil || s.Size() > a.durable {
+		return nil
+	}
+	a.snap = nil
+	return s
+}
+
+// due takes a snapshot of a state that has grown while the one before was being
+// written: after a burst of entries there may be no block for long that would.
+func (a *app) due() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if size := a.state.Size(); a.snap == nil && size-a.snapped >= a.every {
+		a.snap, a.snapped = a.state.Clone(), size
+	}
+}
+
+// later puts a snapshot back that cannot be written yet, unless a newer one has
+// come meanwhile.
+func (a *app) later(s *ledger.State) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.snap == nil {
+		a.snap = s
+	}
+}
