@@ -255,6 +255,9 @@ func (a *app) rotate(ctx context.Context, o rotateOptions, change func(*ledger.L
 		if try == rotateTries || !errors.As(err, &refused) || !strings.HasPrefix(refused.Error(), "payload.version:") {
 			return err
 		}
+		if try == 1 {
+			fmt.Fprintf(a.err, "the server orders by a newer trust root than it has published (%s); waiting for it, for at most %s\n", harmlessLines(refused.Error()), rotateTries*rotateAgain)
+		}
 		select {
 		case <-ctx.Done():
 			return err

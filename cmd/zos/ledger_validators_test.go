@@ -5,11 +5,18 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/zos-node/zos/image/imagetest"
+	"github.com/zos-node/zos/ledger/bft"
 )
 
 // TestMain is also the zos that the demo and tests start as processes of their
@@ -113,4 +120,52 @@ func TestValidatorCommands(t *testing.T) {
 	contains(t, o, "zos ledger invite")
 	o, _ = zos(t, exitOK, "ledger", "peer", filepath.Join(dir, "validator-4"), fifth+"b/validator.json")
 	contains(t, o, "@127.0.0.1:1")
+}
+
+// TestInviteWaits: a server that orders by a new trust root and still publishes
+// the old one. The change is made to the new one, and it is said what is waited
+// for.
+func TestInviteWaits(t *testing.T) {
+	t.Setenv("ZOS_LEDGER", "")
+	t.Setenv("ZOS_ROOT", "")
+	dir := t.TempDir()
+	key, led := keyFile(t, dir, "root"), filepath.Join(dir, "ledger")
+	zos(t, exitOK, "ledger", "init", led, "--origin", "zos.example/late", "--role", "author="+key+".pub:1", "--role", "operator="+key+".pub:1", "--require", "deployment=author", "--root-key", key)
+	server, err := url.Parse(serve(t, led))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := []byte(fetched(t, server.String()+"/checkpoint"))
+	var left atomic.Int64 // how often the old checkpoint is still given
+	proxy := httputil.NewSingleHostReverseProxy(server)
+	late := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/checkpoint" && left.Add(-1) >= 0 {
+			_, _ = w.Write(old)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer late.Close()
+	moved, err := bft.ReadDescription(filepath.Join(led, "validator.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved.Validator.Mirror = "https://mirror.example"
+	b, err := json.Marshal(moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	invite := func(description string) (string, string) {
+		return zos(t, exitOK, "ledger", "invite", description, "--key", key, "--ledger", late.URL, "--root", filepath.Join(led, "root.json"))
+	}
+	if o, e := invite(file(t, "moved.json", b)); !strings.Contains(o, "trust root version 2") || e != "" {
+		t.Errorf("%s%s", o, e)
+	}
+	left.Store(1)
+	o, e := invite(filepath.Join(led, "validator.json"))
+	contains(t, o, "trust root version 3")
+	contains(t, e, "newer trust root than it has published", "is 2, want 3")
+	if left.Load() >= 0 {
+		t.Error("the old checkpoint was not asked for")
+	}
 }

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	abci "github.com/cometbft/cometbft/abci/types"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/tiles"
@@ -42,9 +41,8 @@ type app struct {
 	now    func() time.Time
 	live   atomic.Bool // no block is being replayed any more
 	fail   func(error)
-	admit  func(peer string) error    // who may connect on the mesh
-	tell   func()                     // that there is a new statement of ours
-	more   func(limit int64) [][]byte // what comes in soon, if anything does
+	admit  func(peer string) error // who may connect on the mesh
+	tell   func()                  // that there is a new statement of ours
 	log    *slog.Logger
 	double atomic.Int64 // proofs that a validator voted for two blocks at once
 
@@ -64,23 +62,6 @@ type app struct {
 	snapped int64         // size of the newest snapshot
 	snap    *ledger.State // one that waits for its checkpoint
 	retain  atomic.Int64  // first block that CometBFT has to keep, 0 for all
-}
-
-// pending is a tree that wants a checkpoint, under the root that its log ends
-// with.
-type pending struct {
-	tree  tlog.Tree
-	under tiles.Policy
-}
-
-// keepPending bounds what waits: only the newest tree matters in the end.
-const keepPending = keepStatements
-
-// finalized is the block between FinalizeBlock and Commit.
-type finalized struct {
-	leaves  [][]byte
-	roots   map[int64][]byte // new roots of trust
-	results map[txID]result
 }
 
 // appHash covers the log and everything that the state says of it.
@@ -226,126 +207,6 @@ func validatorUpdates(from, to *ledger.Root) ([]abci.ValidatorUpdate, error) {
 		all = append(all, abci.UpdateValidator(key, power[text], ""))
 	}
 	return all, nil
-}
-
-// Commit writes the block's leaves: tiles first, then new roots of trust, then
-// our signature of the tree. The checkpoint follows when enough validators
-// signed the same; only then are receipts given.
-func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.write(); err != nil {
-		a.fail(fmt.Errorf("write the log: %w", err))
-		return nil, err
-	}
-	for id, res := range a.block.results {
-		for _, w := range a.waiting[id] {
-			w <- res
-		}
-		delete(a.waiting, id)
-	}
-	a.block = finalized{}
-	close(a.news)
-	a.news = make(chan struct{})
-	return &abci.ResponseCommit{RetainHeight: a.retain.Swap(0)}, nil
-}
-
-func (a *app) write() error {
-	if len(a.block.leaves) == 0 {
-		return nil
-	}
-	if err := a.writer.Append(a.block.leaves); err != nil {
-		return err
-	}
-	for version, envelope := range a.block.roots {
-		if err := a.writer.WriteRoot(version, envelope); err != nil {
-			return err
-		}
-	}
-	tree := a.writer.Head()
-	if tree.N != a.state.Size() || hex.EncodeToString(tree.Hash[:]) != a.state.RootHash() {
-		return fmt.Errorf("the tiles have root %s at size %d, the state has %s at %d", tree.Hash, tree.N, a.state.RootHash(), a.state.Size())
-	}
-	if err := a.cosign.sign(tree, a.now()); err != nil {
-		return err
-	}
-	if len(a.pending) == 0 {
-		a.waitingMs = a.now().UnixMilli()
-	} else if len(a.pending) == keepPending {
-		a.pending = slices.Clone(a.pending[1:])
-	}
-	a.pending = append(a.pending, pending{tree, a.state.Root().Checkpoints()})
-	if a.snap == nil && tree.N-a.snapped >= a.every {
-		a.snap, a.snapped = a.state.Clone(), tree.N
-	}
-	a.tell()
-	return a.publish()
-}
-
-// snapshot gives the state whose checkpoint is there, once.
-func (a *app) snapshot() *ledger.State {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := a.snap
-	if s == nil || s.Size() > a.durable {
-		return nil
-	}
-	a.snap = nil
-	return s
-}
-
-// due takes a snapshot of a state that has grown while the one before was being
-// written: after a burst of entries there may be no block for long that would.
-func (a *app) due() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if size := a.state.Size(); a.snap == nil && size-a.snapped >= a.every {
-		a.snap, a.snapped = a.state.Clone(), size
-	}
-}
-
-// later puts a snapshot back that cannot be written yet, unless a newer one has
-// come meanwhile.
-func (a *app) later(s *ledger.State) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.snap == nil {
-		a.snap = s
-	}
-}
-
-// publish writes the checkpoint of the newest tree that enough validators
-// signed, if there is one that is not published yet.
-func (a *app) publish() error {
-	for i := len(a.pending) - 1; i >= 0; i-- {
-		p := a.pending[i]
-		signed, err := a.cosign.checkpoint(p.under, p.tree)
-		if err != nil {
-			continue // not yet
-		}
-		if err := a.writer.Publish(p.tree.N, signed); err != nil {
-			return err
-		}
-		a.durable = p.tree.N
-		a.pending, a.waitingMs = slices.Clone(a.pending[i+1:]), a.now().UnixMilli()
-		return nil
-	}
-	return nil
-}
-
-// retry publishes what has become possible since.
-func (a *app) retry() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	before := a.durable
-	if err := a.publish(); err != nil {
-		a.fail(fmt.Errorf("publish a checkpoint: %w", err))
-		return
-	}
-	if a.durable != before {
-		close(a.news)
-		a.news = make(chan struct{})
-	}
 }
 
 // Query answers CometBFT's question whether a peer may connect; there are no

@@ -39,6 +39,19 @@ func (s statement) tree() (tlog.Tree, error) {
 	return tlog.Tree{N: s.Size, Hash: tlog.Hash(b)}, nil
 }
 
+// checkpoint is that of its tree, if its own signatures are enough, else nil.
+func (s statement) checkpoint(p tiles.Policy) []byte {
+	t, err := s.tree()
+	if err != nil {
+		return nil
+	}
+	signed, err := checkpoint(p, t, s.Own)
+	if err != nil {
+		return nil
+	}
+	return signed
+}
+
 // collector keeps what validators said of trees. It believes nothing:
 // signatures are checked when a checkpoint is made of them, under the root of
 // trust of then, for whoever joins speaks before the root names it. What one
@@ -60,20 +73,17 @@ func newCollector(s tiles.Signers, origin string) *collector {
 	return &collector{signers: s, origin: origin, said: map[string]*voice{}}
 }
 
-// sign states a tree of our own. The same tree is signed once.
-func (c *collector) sign(t tlog.Tree, now time.Time) error {
+// sign makes the statement of a tree of our own, and tells nobody.
+func (c *collector) sign(t tlog.Tree) (statement, error) {
+	lines, err := c.signers.Lines(c.origin, t)
+	return statement{t.N, hex.EncodeToString(t.Hash[:]), lines, []string{}}, err
+}
+
+// say makes a statement of ours the newest.
+func (c *collector) say(s statement, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	root := hex.EncodeToString(t.Hash[:])
-	if v := c.said[""]; v != nil && v.last[len(v.last)-1].Size == t.N && v.last[len(v.last)-1].Root == root {
-		return nil
-	}
-	lines, err := c.signers.Lines(c.origin, t)
-	if err != nil {
-		return err
-	}
-	c.keep("", statement{t.N, root, lines, []string{}}, now)
-	return nil
+	c.keep("", s, now)
 }
 
 // hear takes what a peer said.
@@ -159,7 +169,11 @@ func (c *collector) lines(t tlog.Tree) []string {
 
 // checkpoint makes the checkpoint of a tree, if enough validators signed it.
 func (c *collector) checkpoint(p tiles.Policy, t tlog.Tree) ([]byte, error) {
-	signed, _, err := p.Merge(t, c.lines(t))
+	return checkpoint(p, t, c.lines(t))
+}
+
+func checkpoint(p tiles.Policy, t tlog.Tree, lines []string) ([]byte, error) {
+	signed, _, err := p.Merge(t, lines)
 	if err != nil {
 		return nil, err
 	}

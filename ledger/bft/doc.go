@@ -29,9 +29,11 @@
 // and leaves the app hash as it is. CometBFT makes one more block whenever the
 // app hash changed, to have the change signed; were that one to change it
 // again, an idle ledger would never be silent. Nobody's receipt waits for that
-// block. So its proposer waits a little for entries before it proposes it
-// (PrepareProposal): whoever submits one after the other gets a block for each,
-// not two.
+// block. So a height begins when there are entries for it, or after a little while
+// without (pacer): whoever submits one after the other gets a block for each, not
+// two. A validator that waits so hears the others, and goes along with one that
+// has entries. It must not wait inside of the app: CometBFT calls that under the
+// lock that it needs for each message of a peer.
 //
 // # Checkpoints of several validators
 //
@@ -64,6 +66,8 @@
 // # Receipts
 //
 // Submit returns when a cosigned checkpoint covers the entry: the block is in
-// CometBFT's store, the tiles and the checkpoint are on the disk, fsynced with
-// their folders.
+// CometBFT's store, and the tiles are on the disk, fsynced with their folders.
+// So are the bytes of the checkpoint; its name follows within a second. A power
+// cut in that second brings back the checkpoint before. Then CometBFT's blocks
+// make the same tree again, and its checkpoint, before anybody is served.
 package bft

@@ -5,24 +5,16 @@ package bft
 import (
 	"context"
 	"errors"
-	"time"
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	cmttypes "github.com/cometbft/cometbft/types"
 )
 
-// PrepareProposal puts this validator's clock in front of the entries. A block
-// that has none, which CometBFT asks for after each that changed the app hash,
-// waits a little for some: else whoever submits one entry after the other
-// waits each time for a block that has nothing in it.
+// PrepareProposal puts this validator's clock in front of the entries.
 func (a *app) PrepareProposal(_ context.Context, r *abci.RequestPrepareProposal) (*abci.ResponsePrepareProposal, error) {
-	entries := r.Txs
-	if len(entries) == 0 {
-		entries = a.more(r.MaxTxBytes)
-	}
 	txs := cmttypes.Txs{timeTx(max(a.now().UnixMilli(), a.ledgerTime()))}
 	size := cmttypes.ComputeProtoSizeForTxs(txs)
-	for _, tx := range entries {
+	for _, tx := range r.Txs {
 		size += cmttypes.ComputeProtoSizeForTxs(cmttypes.Txs{tx})
 		if size > r.MaxTxBytes {
 			break
@@ -70,27 +62,4 @@ func (a *app) stuck(height int64) bool {
 		a.asked.height, a.asked.first = height, now
 	}
 	return now.Sub(a.asked.first) > maxBehind
-}
-
-// proposeWait is how long a block without entries waits for some. The other
-// validators wait for a proposal for TimeoutPropose, five times as long.
-const proposeWait = 100 * time.Millisecond
-
-// arrivals waits a while until the mempool has something, and gives what it has.
-func (e *Engine) arrivals(limit int64) [][]byte {
-	end := time.NewTimer(e.wait)
-	defer end.Stop()
-	look := time.NewTicker(2 * time.Millisecond) // for what peers send
-	defer look.Stop()
-	for e.node.Mempool().Size() == 0 {
-		select {
-		case <-e.came:
-		case <-look.C:
-		case <-end.C:
-			return nil
-		case <-e.stop:
-			return nil
-		}
-	}
-	return e.node.Mempool().ReapMaxBytesMaxGas(limit, -1).ToSliceOfBytes()
 }

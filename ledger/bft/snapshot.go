@@ -28,6 +28,23 @@ func snapshotSize(log tiles.Dir) int64 {
 	return s.Size()
 }
 
+// snapshots is the loop of what may take long: it holds up neither the ordering
+// of entries nor their publication.
+func (e *Engine) snapshots() {
+	again := time.NewTicker(repeat)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+			e.wanted()
+			e.writeSnapshot()
+			e.app.due()
+		case <-e.stop:
+			return
+		}
+	}
+}
+
 // wantFile is made by who wants a snapshot of now, such as Backup. It goes
 // when the snapshot is there.
 func wantFile(dir string) string { return filepath.Join(dir, "want-snapshot") }
@@ -70,6 +87,11 @@ func (e *Engine) writeSnapshot() {
 		return
 	}
 	start := time.Now()
+	// No snapshot on the disk is of more than the checkpoint there.
+	if err := e.writer.Settle(); err != nil {
+		e.fail(fmt.Errorf("publish a checkpoint: %w", err))
+		return
+	}
 	consensus, err := readBase(e.blocks, e.states, s.Height())
 	if errors.Is(err, errNotYet) {
 		e.app.later(s)
@@ -140,4 +162,36 @@ func heightAt(dir tiles.Dir, index, size int64) (int64, error) {
 		return 0, fmt.Errorf("block of entry %d: %w", index, err)
 	}
 	return b.Height, nil
+}
+
+// snapshot gives the state whose checkpoint is there, once.
+func (a *app) snapshot() *ledger.State {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.snap
+	if s == nil || s.Size() > a.durable {
+		return nil
+	}
+	a.snap = nil
+	return s
+}
+
+// due takes a snapshot of a state that has grown while the one before was being
+// written: after a burst of entries there may be no block for long that would.
+func (a *app) due() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if size := a.state.Size(); a.snap == nil && size-a.snapped >= a.every {
+		a.snap, a.snapped = a.state.Clone(), size
+	}
+}
+
+// later puts a snapshot back that cannot be written yet, unless a newer one has
+// come meanwhile.
+func (a *app) later(s *ledger.State) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.snap == nil {
+		a.snap = s
+	}
 }

@@ -26,8 +26,9 @@ func (e *Engine) together() {
 	again := time.NewTicker(repeat)
 	defer again.Stop()
 	for n := 1; ; {
-		e.app.retry()
+		e.app.publish()
 		select {
+		case <-e.heard:
 		case <-e.poke:
 			e.mesh.broadcast(e.statement())
 		case <-again.C:
@@ -37,9 +38,9 @@ func (e *Engine) together() {
 				e.call()
 			}
 			e.look()
-			e.wanted()
-			e.writeSnapshot()
-			e.app.due()
+			if err := e.writer.Settle(); err != nil {
+				e.fail(fmt.Errorf("publish a checkpoint: %w", err))
+			}
 		case <-e.stop:
 			return
 		}
@@ -54,13 +55,17 @@ func (e *Engine) wake() {
 	}
 }
 
-// hear takes a peer's statement.
+// hear takes a peer's statement. It does not wait for anything: CometBFT's
+// messages are behind it on the same connection.
 func (e *Engine) hear(from string, b []byte) {
 	if err := e.app.cosign.hear(from, b, time.Now()); err != nil {
 		e.log.Warn("a validator says what is no statement", "part", "ledger", "err", err)
 		return
 	}
-	e.app.retry()
+	select {
+	case e.heard <- struct{}{}:
+	default:
+	}
 }
 
 // statement is what we tell the others now.

@@ -62,7 +62,8 @@ func (w *Writer) Resume(t Tree) error {
 		}
 		bundle = b
 	}
-	w.tree, w.levels, w.bundle, w.written = t, levels, bundle, size
+	w.tree, w.levels, w.bundle = t, levels, bundle
+	w.shown.from(size)
 	return nil
 }
 

@@ -375,3 +375,47 @@ func TestWriteFails(t *testing.T) {
 		t.Errorf("%d files, %v", files, err)
 	}
 }
+
+// TestSettle: what older checkpoints need stays until the newest one's name is on
+// the disk, over however many tiles; a checkpoint never goes back.
+func TestSettle(t *testing.T) {
+	dir := Dir(t.TempDir())
+	w := NewWriter(dir)
+	count := func(folder string) int {
+		list, err := os.ReadDir(filepath.Join(string(dir), folder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	for i := range Width + 10 {
+		shown, err := w.AppendSigned([][]byte{{byte(i), byte(i >> 8)}}, func(tree tlog.Tree) ([]byte, error) {
+			return fmt.Append(nil, tree.N), nil
+		})
+		if err != nil || !shown {
+			t.Fatalf("entry %d: %v, %v", i, shown, err)
+		}
+	}
+	for _, folder := range []string{"tile/0/000.p", "tile/entries/000.p"} {
+		if n := count(folder); n != Width-1 {
+			t.Errorf("%s has %d files before the checkpoint is settled", folder, n)
+		}
+	}
+	if err := w.Show(5, []byte("5")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := dir.Read("checkpoint"); err != nil || string(b) != "266" {
+		t.Errorf("the checkpoint is %s, %v", b, err)
+	}
+	if err := w.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	for folder, want := range map[string]int{"tile/0/000.p": 1, "tile/0/001.p": 2, "tile/entries/000.p": 1, "tile/entries/001.p": 2, "tile/1/000.p": 1} {
+		if n := count(folder); n != want {
+			t.Errorf("%s has %d files, want %d", folder, n, want)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(string(dir), ".new-*")); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}

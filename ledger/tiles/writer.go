@@ -5,7 +5,6 @@ package tiles
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,14 +16,15 @@ import (
 )
 
 // Writer appends to a log's folder. Its files are on the disk, fsynced with
-// their folders, before Publish replaces the checkpoint; so whatever a
-// checkpoint covers can be read, whenever the power goes.
+// their folders, before a checkpoint is replaced; so whatever a checkpoint
+// covers can be read, whenever the power goes. One goroutine may append while
+// another one shows checkpoints and settles them.
 type Writer struct {
-	dir     Dir
-	tree    Tree
-	levels  [][]tlog.Hash // hashes of the tile at the right edge, per level
-	bundle  []byte        // entries of the bundle at the right edge
-	written int64         // size of which all files are on the disk
+	dir    Dir
+	tree   Tree
+	levels [][]tlog.Hash // hashes of the tile at the right edge, per level
+	bundle []byte        // entries of the bundle at the right edge
+	shown  *shown
 	// Step is called before each kind of write; tests stop the process there.
 	Step func(step string)
 }
@@ -32,7 +32,7 @@ type Writer struct {
 // NewWriter makes a writer for an empty log. Feed it the entries that the
 // folder has already with Restore.
 func NewWriter(dir Dir) *Writer {
-	return &Writer{dir: dir, Step: func(string) {}}
+	return &Writer{dir: dir, shown: &shown{}, Step: func(string) {}}
 }
 
 // Tree is the tree of all entries so far.
@@ -44,7 +44,7 @@ func (w *Writer) Head() tlog.Tree { return tlog.Tree{N: w.tree.Size(), Hash: w.t
 // Restore takes an entry that is on the disk already.
 func (w *Writer) Restore(entry []byte) {
 	w.push(entry)
-	w.written = w.tree.Size()
+	w.shown.from(w.tree.Size())
 }
 
 // push adds an entry in memory and returns what it completed.
@@ -102,34 +102,109 @@ func (w *Writer) edge(from int64) []file {
 }
 
 // Append writes entries to the disk and returns when they are there. Readers
-// do not see them until Publish. After an error the writer is of no use.
+// do not see them until a checkpoint is shown. After an error the writer is of
+// no use.
 func (w *Writer) Append(entries [][]byte) error {
+	_, err := w.AppendSigned(entries, func(tlog.Tree) ([]byte, error) { return nil, nil })
+	return err
+}
+
+// AppendSigned is Append, and Show where sign has a signed checkpoint of the tree
+// that the entries make; its bytes are fsynced along with theirs. sign returns
+// nil where it has none; after its error nothing was written.
+func (w *Writer) AppendSigned(entries [][]byte, sign func(tlog.Tree) ([]byte, error)) (shown bool, err error) {
 	from := w.tree.Size()
 	var files []file
 	for _, e := range entries {
 		files = append(files, w.push(e)...)
 	}
-	w.Step("tiles")
-	if err := w.write(append(files, w.edge(from)...)); err != nil {
-		return fmt.Errorf("write tiles: %w", err)
+	signed, err := sign(w.Head())
+	if err != nil {
+		return false, err
 	}
-	w.written = w.tree.Size()
-	return nil
+	w.Step("tiles")
+	checkpoint, err := w.add(append(files, w.edge(from)...), signed)
+	if err != nil {
+		return false, fmt.Errorf("write tiles: %w", err)
+	}
+	w.shown.wrote(w.tree.Size())
+	if checkpoint == "" {
+		return false, nil
+	}
+	return true, w.show(w.tree.Size(), checkpoint)
 }
 
-// Publish writes a signed checkpoint of the first size entries. Entries after
-// those may be on the disk already; a checkpoint is for those that enough
-// validators agreed to.
-func (w *Writer) Publish(size int64, signed []byte) error {
-	if w.written < size {
-		return fmt.Errorf("publish %d entries: only %d are on the disk", size, w.written)
+// add puts files in place that no checkpoint covers yet, and returns when they
+// are on the disk. They get their names before their bytes are fsynced, so that
+// one round of fsyncs does for bytes and names: after a power cut in the middle
+// of it there may be names with half of the bytes, but beyond the checkpoint,
+// where whoever goes on writes them again. The checkpoint gets no name yet.
+func (w *Writer) add(files []file, signed []byte) (checkpoint string, err error) {
+	syncs := []func() error{}
+	defer func() {
+		if err != nil {
+			for _, sync := range syncs { // nobody does so any more; it closes the files
+				_ = sync()
+			}
+			if checkpoint != "" {
+				err = errors.Join(err, os.Remove(checkpoint))
+			}
+		}
+	}()
+	if signed != nil {
+		t, err := temporary(string(w.dir), signed, 0o644)
+		if err != nil {
+			return "", err
+		}
+		checkpoint = t.Name()
+		syncs = append(syncs, func() error { return errors.Join(t.Sync(), t.Close()) })
 	}
-	w.Step("checkpoint")
-	if err := w.write([]file{{"checkpoint", signed}}); err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
+	folders := map[string]bool{}
+	for some := range slices.Chunk(files, together) {
+		for _, f := range some {
+			t, err := w.named(f, folders)
+			if err != nil {
+				return "", err
+			}
+			syncs = append(syncs, func() error { return errors.Join(t.Sync(), t.Close()) })
+		}
+		if len(syncs) < together {
+			break
+		}
+		now := syncs
+		syncs = nil
+		if err := sideBySide(now, func(sync func() error) error { return sync() }); err != nil {
+			return "", err
+		}
 	}
-	w.Step("published")
-	return w.sweep(size)
+	for folder := range folders {
+		syncs = append(syncs, func() error { return syncFolder(folder) })
+	}
+	now := syncs
+	syncs = nil
+	return checkpoint, sideBySide(now, func(sync func() error) error { return sync() })
+}
+
+// named puts one file in place, not fsynced, and notes the folders that have to
+// be.
+func (w *Writer) named(f file, folders map[string]bool) (*os.File, error) {
+	folder := filepath.Dir(w.path(f))
+	made, err := makeFolders(folder)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range append(made, folder) {
+		folders[m] = true
+	}
+	t, err := temporary(folder, f.data, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", f.path, err)
+	}
+	w.Step("file")
+	if err := os.Rename(t.Name(), w.path(f)); err != nil {
+		return nil, errors.Join(err, t.Close(), os.Remove(t.Name()))
+	}
+	return t, nil
 }
 
 // WriteRoot publishes the envelope of a root of trust.
@@ -207,117 +282,4 @@ func sideBySide[T any](all []T, do func(T) error) error {
 	}
 	wait.Wait()
 	return errors.Join(errs...)
-}
-
-// sweep removes the partial files that a wider one has replaced, but for the
-// last: a reader with the checkpoint before may be about to ask for it. Those
-// of entries after the published size stay.
-func (w *Writer) sweep(size int64) error {
-	for level := 0; size>>(Height*level) > 0; level++ {
-		hashes := size >> (Height * level)
-		edge := hashes >> Height
-		for n := max(edge-1, 0); n <= edge; n++ {
-			width := int(min(hashes-n*Width, Width))
-			folders := []string{Path(tlog.Tile{H: Height, L: level, N: n, W: Width})}
-			if level == 0 {
-				folders = append(folders, BundlePath(n, Width))
-			}
-			for _, f := range folders {
-				if err := w.sweepFolder(f+".p", width); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func (w *Writer) sweepFolder(folder string, width int) error {
-	path := filepath.Join(string(w.dir), filepath.FromSlash(folder))
-	list, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("list old tiles: %w", err)
-	}
-	var older []int
-	for _, f := range list {
-		if n, err := strconv.Atoi(f.Name()); err == nil && n < width {
-			older = append(older, n)
-		}
-	}
-	slices.Sort(older)
-	for _, n := range older[:max(len(older)-1, 0)] {
-		if err := os.Remove(filepath.Join(path, strconv.Itoa(n))); err != nil {
-			return fmt.Errorf("remove old tile: %w", err)
-		}
-	}
-	return nil
-}
-
-// WriteFile writes a whole file or leaves the old one: temporary file in the
-// same folder, fsync, rename. The folder itself is the caller's to fsync.
-func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	temp, err := temporary(filepath.Dir(path), data, mode)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := errors.Join(temp.Sync(), temp.Close()); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return errors.Join(err, os.Remove(temp.Name()))
-	}
-	return nil
-}
-
-// temporary makes a file in a folder that has the data, but no fsync yet.
-func temporary(folder string, data []byte, mode fs.FileMode) (*os.File, error) {
-	temp, err := os.CreateTemp(folder, ".new-*")
-	if err != nil {
-		return nil, fmt.Errorf("temporary file: %w", err)
-	}
-	_, err = temp.Write(data)
-	if err == nil {
-		err = temp.Chmod(mode)
-	}
-	if err != nil {
-		return nil, errors.Join(err, temp.Close(), os.Remove(temp.Name()))
-	}
-	return temp, nil
-}
-
-// WriteFileSync is WriteFile and the fsync of the folder.
-func WriteFileSync(path string, data []byte, mode fs.FileMode) error {
-	if err := WriteFile(path, data, mode); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-// makeFolders is MkdirAll that tells which folders got a new member.
-func makeFolders(path string) (changed []string, err error) {
-	for p := path; ; p = filepath.Dir(p) {
-		if _, err := os.Stat(p); err == nil {
-			break
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		changed = append(changed, filepath.Dir(p))
-	}
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, fmt.Errorf("make folder: %w", err)
-	}
-	return changed, nil
-}
-
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("fsync folder %s: %w", path, err)
-	}
-	return nil
 }
