@@ -50,6 +50,7 @@ type Engine struct {
 	keep     int64
 	archives []string
 	reserve  int64
+	quotas   *ledger.Quotas
 	wait     time.Duration // of a block that has no entries yet
 	wish     int64         // of together alone: the size of the snapshot that was wanted
 }
@@ -74,6 +75,8 @@ type Options struct {
 	// Reserve is how many bytes of the disk stay free: with less, entries are
 	// refused (ledger.Busy). 0 is 256 MiB, -1 none.
 	Reserve int64
+	// Quota is what each key may have ordered; the zero Quota is no limit.
+	Quota ledger.Quota
 
 	step func(step string) // tests: called before each kind of write
 	now  func() time.Time
@@ -127,7 +130,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		log: o.Log, dir: dir, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), poke: make(chan struct{}, 1),
-		came: make(chan struct{}, 1),
+		came: make(chan struct{}, 1), quotas: ledger.NewQuotas(o.Quota),
 	}
 	e.peers.Store(&mesh)
 	cache := ledger.NewCache()
@@ -300,7 +303,7 @@ const orderWait = 30 * time.Second
 // checkpoint that enough validators cosigned. What was said before gets its
 // old place.
 func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error) {
-	entry, _, err := e.app.cache.Open(raw)
+	entry, keys, err := e.app.cache.Open(raw)
 	if err != nil {
 		return ledger.Receipt{}, err
 	}
@@ -332,6 +335,9 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 		return ledger.Receipt{}, err
 	}
 	if err := e.canServe(ctx, entry); err != nil {
+		return ledger.Receipt{}, err
+	}
+	if err := e.quotas.Take(keys, time.Now()); err != nil {
 		return ledger.Receipt{}, err
 	}
 	if err := e.push(raw); err != nil {
