@@ -2,6 +2,11 @@
 
 package ledger
 
+import (
+	"maps"
+	"slices"
+)
+
 // releaseRoles is what a root of trust has to name roles for before it lets
 // anybody say what nodes run. Roots that are older than these entries do not.
 const releaseRoles = "release"
@@ -53,8 +58,22 @@ func (s *State) applyRollout(a at, p *Rollout) (func(), error) {
 	case p.Floor != "" && floor != "" && CompareVersions(p.Floor, floor) < 0:
 		return nil, refuse("payload.floor", "is %s, but the floor is %s already and never goes down", p.Floor, floor)
 	}
+	for _, old := range s.rollouts.vals {
+		if old.Rollout.says(p) {
+			return nil, refuse("payload", "is what entry %d rolls out already: another signature does not begin it anew; sign one with another pace, say", old.ID)
+		}
+	}
 	out := Rolled{ID: a.index, SinceMs: a.timeMs, Rollout: *p}
 	return func() { s.rollouts.put(a.index, out) }, nil
+}
+
+// says whether two rollouts are the same but for who signed them. Who has one
+// from the log and adds a signature of any key, or leaves one out that is not
+// needed, has another entry; were it taken, everybody could put an old rollout in
+// the place of the newest, and begin one again that its failures had stopped.
+func (p *Rollout) says(q *Rollout) bool {
+	return p.Release == q.Release && p.Version == q.Version && maps.Equal(p.Labels, q.Labels) && slices.Equal(p.Waves, q.Waves) &&
+		p.PaceMs == q.PaceMs && p.Floor == q.Floor && p.MaxFailed == q.MaxFailed
 }
 
 // applyUpdate notes how a node fares. Its last word counts: a node that came

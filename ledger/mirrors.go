@@ -241,6 +241,8 @@ func (e *Entry) ActedOn() (Acted, bool) {
 		return p.Acted, true
 	case *Close:
 		return p.Acted, true
+	case *Update:
+		return p.Acted, true
 	}
 	return Acted{}, false
 }

@@ -3,8 +3,11 @@
 package ledger
 
 import (
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/zos-node/zos/sign"
 )
 
 // Quota is how much one key may submit, as a bucket that fills by Rate entries
@@ -18,8 +21,11 @@ type Quota struct {
 // the full buckets are forgotten first, which changes nothing.
 const maxBuckets = 100_000
 
-// quotas keeps the bucket of each key.
-type quotas struct {
+// Quotas hold each key to a Quota. What they count is what is about to be
+// ordered: an entry that is on the log already, or that the rules refuse, costs
+// its signers nothing. Everybody can read a key's entries and submit them again,
+// whole or with a signature more, and is not to use up that key's share by it.
+type Quotas struct {
 	q   Quota
 	mu  sync.Mutex
 	all map[string]bucket
@@ -30,35 +36,55 @@ type bucket struct {
 	at   time.Time
 }
 
-func newQuotas(q Quota) *quotas { return &quotas{q: q, all: map[string]bucket{}} }
+// NewQuotas makes the buckets, all of them full.
+func NewQuotas(q Quota) *Quotas { return &Quotas{q: q, all: map[string]bucket{}} }
 
-// take takes one entry out of a key's bucket, or says after which time there
-// is one.
-func (s *quotas) take(key string, now time.Time) (wait time.Duration) {
+// Take takes one entry out of the bucket of each of its signers, or none and
+// says in a *Busy whose is empty and after which time it is not.
+func (s *Quotas) Take(keys []string, now time.Time) error {
 	if s.q.Rate <= 0 {
-		return 0
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, key := range keys {
+		if b := s.filled(key, now); b.left < 1 {
+			wait := time.Duration((1 - b.left) / s.q.Rate * float64(time.Second))
+			return &Busy{Quota: true, After: wait, Reason: fmt.Sprintf("key %s has submitted more than its share of %g entries a second; nothing is lost, submit again in %s",
+				named(key), s.q.Rate, wait.Round(time.Millisecond))}
+		}
+	}
+	for _, key := range keys {
+		b := s.filled(key, now)
+		b.left--
+		s.all[key] = b
+	}
+	return nil
+}
+
+// filled is the bucket of a key as it is by now.
+func (s *Quotas) filled(key string, now time.Time) bucket {
 	b, ok := s.all[key]
 	if !ok {
-		b = bucket{s.q.Burst, now}
 		if len(s.all) >= maxBuckets {
 			s.forget(now)
 		}
+		return bucket{s.q.Burst, now}
 	}
 	b.left = min(b.left+s.q.Rate*max(now.Sub(b.at), 0).Seconds(), s.q.Burst)
 	b.at = now
-	if b.left < 1 {
-		s.all[key] = b
-		return time.Duration((1 - b.left) / s.q.Rate * float64(time.Second))
-	}
-	b.left--
-	s.all[key] = b
-	return 0
+	return b
 }
 
-func (s *quotas) forget(now time.Time) {
+// named is how people know a key: its fingerprint.
+func named(key string) string {
+	if id, err := sign.Fingerprint(key); err == nil {
+		return id
+	}
+	return key
+}
+
+func (s *Quotas) forget(now time.Time) {
 	for key, b := range s.all {
 		if b.left+s.q.Rate*now.Sub(b.at).Seconds() >= s.q.Burst {
 			delete(s.all, key)

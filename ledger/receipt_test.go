@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -19,7 +17,6 @@ import (
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
-	"github.com/zos-node/zos/ledger/tiles"
 )
 
 // foreign is the root's policy in torchwood, another implementation of the
@@ -147,41 +144,5 @@ func TestReceiptsAreChecked(t *testing.T) {
 	r, err := l.Client("", l.Serve()).Submit(t.Context(), b)
 	if err != nil || r.Index != 2 || r.Entry != string(first) {
 		t.Errorf("the same in other bytes: %+v, %v", r.Index, err)
-	}
-}
-
-// Who submits too much is told to wait; others are served.
-func TestQuotas(t *testing.T) {
-	l := ledgertest.New(t)
-	s := httptest.NewServer(ledger.QuotaHandler(tiles.Dir(l.Dir), l, slog.New(slog.DiscardHandler), ledger.Quota{Rate: 0.001, Burst: 3}))
-	defer s.Close()
-	post := func(b []byte) *http.Response {
-		t.Helper()
-		resp, err := http.Post(s.URL+"/submit", "application/json", strings.NewReader(string(b)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		return resp
-	}
-	for i := range 5 {
-		resp := post(l.Register(fmt.Sprintf("d%d", i), 1, nil))
-		if want := map[bool]int{true: 200, false: 429}[i < 3]; resp.StatusCode != want {
-			t.Errorf("entry %d: %s, want %d", i, resp.Status, want)
-		}
-		if i >= 3 && resp.Header.Get("Retry-After") == "" {
-			t.Error("says not when to try again")
-		}
-	}
-	n := l.NewNode("n") // a key of its own, with the voucher's
-	if resp := post(n.EnrolEntry(l.Voucher("v", 1, nil))); resp.StatusCode != 200 {
-		t.Errorf("somebody else: %s", resp.Status)
-	}
-	_, err := l.Client("", s.URL).Submit(t.Context(), l.Register("late", 1, nil))
-	if !errors.Is(err, ledger.ErrUnreachable) || !strings.Contains(err.Error(), "more than its share") {
-		t.Errorf("the client says %v", err)
-	}
-	if resp := post([]byte("{}")); resp.StatusCode != 400 {
-		t.Errorf("no entry: %s", resp.Status)
 	}
 }

@@ -30,7 +30,7 @@ type Submitter interface {
 type Busy struct {
 	Reason string
 	After  time.Duration
-	Quota  bool // the submitter has used up what it may; others are served
+	Quota  bool // a signer has used up its Quota; others are served
 }
 
 func (b *Busy) Error() string { return b.Reason }
@@ -42,12 +42,7 @@ func (b *Busy) Error() string { return b.Reason }
 //	                                     429 or 503 with {"error"} and Retry-After
 //	GET  /healthz                        200 or 503
 func Handler(dir tiles.Dir, s Submitter, log *slog.Logger) http.Handler {
-	return QuotaHandler(dir, s, log, Quota{})
-}
-
-// QuotaHandler is Handler with a limit on what each key submits.
-func QuotaHandler(dir tiles.Dir, s Submitter, log *slog.Logger, q Quota) http.Handler {
-	h := &handler{dir: dir, s: s, log: log, quotas: newQuotas(q)}
+	h := &handler{dir: dir, s: s, log: log}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", h.file)
 	mux.HandleFunc("POST /submit", h.submit)
@@ -64,11 +59,10 @@ func NewServer(h http.Handler) *http.Server {
 }
 
 type handler struct {
-	dir    tiles.Dir
-	s      Submitter
-	log    *slog.Logger
-	quotas *quotas
-	hot    hot
+	dir tiles.Dir
+	s   Submitter
+	log *slog.Logger
+	hot hot
 }
 
 func (h *handler) file(w http.ResponseWriter, r *http.Request) {
@@ -138,23 +132,8 @@ func (h *handler) submit(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// order checks the quota, has an entry ordered, and proves its place.
+// order has an entry ordered, and proves its place.
 func (h *handler) order(ctx context.Context, body []byte) (Receipt, error) {
-	if h.quotas.q.Rate > 0 {
-		e, err := Decode(body)
-		if err != nil {
-			return Receipt{}, err
-		}
-		keys, err := e.Envelope.Keys()
-		if err != nil {
-			return Receipt{}, refusal("signatures", err)
-		}
-		for _, key := range keys {
-			if wait := h.quotas.take(key, time.Now()); wait > 0 {
-				return Receipt{}, &Busy{Quota: true, After: wait, Reason: "this key has submitted more than its share; try again after a while"}
-			}
-		}
-	}
 	r, err := h.s.Submit(ctx, body)
 	if err != nil {
 		return r, err

@@ -79,7 +79,7 @@ type httpSource struct {
 func (h *httpSource) String() string { return h.base }
 
 func (h *httpSource) get(ctx context.Context, path string, limit int) ([]byte, error) {
-	status, b, err := h.do(ctx, http.MethodGet, path, nil, limit)
+	status, _, b, err := h.do(ctx, http.MethodGet, path, nil, limit)
 	switch {
 	case err != nil:
 		return nil, err
@@ -91,26 +91,26 @@ func (h *httpSource) get(ctx context.Context, path string, limit int) ([]byte, e
 	return b, nil
 }
 
-func (h *httpSource) do(ctx context.Context, method, path string, body []byte, limit int) (status int, b []byte, err error) {
+func (h *httpSource) do(ctx context.Context, method, path string, body []byte, limit int) (status int, header http.Header, b []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, h.base+"/"+path, bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return 0, nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	resp, err := h.client.Do(req)
 	if err != nil {
-		return 0, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return 0, nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	b, err = io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	switch {
 	case err != nil:
-		return 0, nil, fmt.Errorf("%w: read %s: %w", ErrUnreachable, req.URL, err)
+		return 0, nil, nil, fmt.Errorf("%w: read %s: %w", ErrUnreachable, req.URL, err)
 	case len(b) > limit:
-		return 0, nil, fmt.Errorf("%w: %s: has more than the %d bytes that are allowed", ErrForged, req.URL, limit)
+		return 0, nil, nil, fmt.Errorf("%w: %s: has more than the %d bytes that are allowed", ErrForged, req.URL, limit)
 	}
-	return resp.StatusCode, b, nil
+	return resp.StatusCode, resp.Header, b, nil
 }
 
 // reply is what the server answers to a submit.
@@ -125,7 +125,7 @@ type reply struct {
 }
 
 func (h *httpSource) submit(ctx context.Context, entry []byte) (Receipt, error) {
-	status, b, err := h.do(ctx, http.MethodPost, "submit", entry, 256<<10)
+	status, header, b, err := h.do(ctx, http.MethodPost, "submit", entry, 256<<10)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -138,6 +138,13 @@ func (h *httpSource) submit(ctx context.Context, entry []byte) (Receipt, error) 
 		return Receipt{Index: *r.Index, Size: r.Size, TimeMs: r.TimeMs, Proof: r.Proof, Entry: r.Entry}, nil
 	case status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusRequestEntityTooLarge:
 		return Receipt{}, &Refused{Field: r.Field, Reason: r.Error, Index: -1}
+	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && r.Error != "":
+		// It was reached, and says itself what it waits for.
+		busy := &Busy{Reason: r.Error, Quota: status == http.StatusTooManyRequests}
+		if s, err := strconv.ParseInt(header.Get("Retry-After"), 10, 32); err == nil && s > 0 {
+			busy.After = time.Duration(s) * time.Second
+		}
+		return Receipt{}, fmt.Errorf("%w: %s takes no entry now: %w", ErrUnreachable, h, busy)
 	}
 	return Receipt{}, fmt.Errorf("%w: %s/submit: HTTP status %d: %s", ErrUnreachable, h, status, r.Error)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/sign"
 )
 
 // TestVersions: an order in which each version has one place.
@@ -98,6 +99,37 @@ func TestSoftwareRules(t *testing.T) {
 	old.Version, old.Require = 2, map[string][]string{"root": {"root"}, "deployment": {"author"}, "stop": {"author"}, "voucher": {"operator"}}
 	l.Must(l.Sign(ledger.TypeRoot, old, "root"))
 	wants(t, l.Refuse(l.NodeRelease("1.3", "a")), "payloadType", "require.release")
+}
+
+// TestRolloutIsNotBegunAnew: a stranger who takes a rollout from the log and adds
+// a signature to it changes nothing.
+func TestRolloutIsNotBegunAnew(t *testing.T) {
+	l := ledgertest.New(t)
+	old, now := l.Must(l.NodeRelease("1.1", "b")), l.Must(l.NodeRelease("1.2", "b"))
+	first := l.Sign(ledger.TypeRollout, l.Rollout(old, "1.1"), "release")
+	l.Must(first)
+	l.Must(l.Sign(ledger.TypeRollout, l.Rollout(now, "1.2"), "release"))
+	env, err := sign.DecodeEnvelope(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := env.Add(ledgertest.Key(t)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := env.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, l.Refuse(again), "payload", "rolls out already", "another signature")
+	if got, why := l.State().NextUpdate(ledger.NodeFacts{Name: "n", Board: "b", Version: "1.0"}, l.NowMs()); got == nil || got.Version != "1.2" {
+		t.Errorf("a node with 1.0 is to take %+v, %q", got, why)
+	}
+	slower := l.Rollout(old, "1.1")
+	slower.PaceMs = 1
+	l.Must(l.Sign(ledger.TypeRollout, slower, "release")) // those who may can go back
+	if got, why := l.State().NextUpdate(ledger.NodeFacts{Name: "n", Board: "b", Version: "1.0"}, l.NowMs()); got == nil || got.Version != "1.1" {
+		t.Errorf("a node with 1.0 is to take %+v, %q", got, why)
+	}
 }
 
 // TestChunkedRelease: a release may bind lists of chunks, which a node is told

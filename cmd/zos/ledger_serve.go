@@ -81,7 +81,7 @@ Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 	cmd.Flags().Int64Var(&o.keep, "keep", 0, "prune: keep the bundles of that many newest entries and what the snapshot needs; 0 keeps all")
 	cmd.Flags().StringSliceVar(&o.archives, "archive", nil, "URL of a mirror that has what is pruned; readers who need it are told")
 	cmd.Flags().Int64Var(&o.reserve, "reserve", 256, "MiB of the disk that stay free: with less, entries are refused; 0 is none")
-	cmd.Flags().Float64Var(&o.quota.Rate, "quota", 0, "entries a second that one key may submit, ten times as many at once; 0 is no limit")
+	cmd.Flags().Float64Var(&o.quota.Rate, "quota", 0, "entries a second that one key may have ordered, ten times as many at once; 0 is no limit")
 	return cmd
 }
 
@@ -142,7 +142,7 @@ func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err 
 	if err != nil {
 		return err
 	}
-	engine, err := bft.Open(ctx, dir, bft.Options{Log: log, SnapshotEvery: o.snapshots, Keep: o.keep, Archives: o.archives, Reserve: cmp.Or(o.reserve<<20, -1)})
+	engine, err := bft.Open(ctx, dir, bft.Options{Log: log, SnapshotEvery: o.snapshots, Keep: o.keep, Archives: o.archives, Reserve: cmp.Or(o.reserve<<20, -1), Quota: o.quota})
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -150,7 +150,7 @@ func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err 
 	set := metrics.New(engine.Values())
 	return a.serve(ctx, o, l, serving{
 		what: "ledger", size: engine.State().Size(), log: log, set: set, failed: engine.Failed(), why: engine.Health,
-		handler: ledger.QuotaHandler(bft.LogDir(dir), set.Submitter(engine), log, o.quota),
+		handler: ledger.Handler(bft.LogDir(dir), set.Submitter(engine), log),
 	})
 }
 

@@ -42,6 +42,7 @@ type Engine struct {
 	keep     int64
 	archives []string
 	reserve  int64
+	quotas   *ledger.Quotas
 	wait     time.Duration // of a block that has no entries yet
 	wish     int64         // of snapshots alone: the size of the snapshot that was wanted
 }
@@ -66,6 +67,8 @@ type Options struct {
 	// Reserve is how many bytes of the disk stay free: with less, entries are
 	// refused (ledger.Busy). 0 is 256 MiB, -1 none.
 	Reserve int64
+	// Quota is what each key may have ordered; the zero Quota is no limit.
+	Quota ledger.Quota
 
 	step func(step string) // tests: called before each kind of write
 	now  func() time.Time
@@ -119,7 +122,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		log: o.Log, dir: dir, writer: writer, stop: make(chan struct{}), failed: make(chan struct{}), failure: make(chan error, 1), poke: make(chan struct{}, 1),
-		came: make(chan struct{}, 1), heard: make(chan struct{}, 1),
+		came: make(chan struct{}, 1), heard: make(chan struct{}, 1), quotas: ledger.NewQuotas(o.Quota),
 	}
 	e.peers.Store(&mesh)
 	cache := ledger.NewCache()

@@ -23,7 +23,7 @@ const orderWait = 30 * time.Second
 // checkpoint that enough validators cosigned. What was said before gets its
 // old place.
 func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error) {
-	entry, _, err := e.app.cache.Open(raw)
+	entry, keys, err := e.app.cache.Open(raw)
 	if err != nil {
 		return ledger.Receipt{}, err
 	}
@@ -55,6 +55,9 @@ func (e *Engine) Submit(ctx context.Context, raw []byte) (ledger.Receipt, error)
 		return ledger.Receipt{}, err
 	}
 	if err := e.canServe(ctx, entry); err != nil {
+		return ledger.Receipt{}, err
+	}
+	if err := e.quotas.Take(keys, time.Now()); err != nil {
 		return ledger.Receipt{}, err
 	}
 	if err := e.push(raw); err != nil {
