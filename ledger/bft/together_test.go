@@ -147,8 +147,13 @@ func TestOneToFourAndBack(t *testing.T) {
 
 	// A root that names one who is not there would end the log.
 	var refused *ledger.Refused
-	if _, err := engines[0].Submit(t.Context(), g.rotation(engines[0].State(), 0, 4)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "1 of 2 cosignatures") {
+	if _, err := engines[0].Submit(t.Context(), g.rotation(engines[0].State(), 0, 4)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "v5 has not signed") {
 		t.Errorf("a root with an absent validator: %v", err)
+	}
+	// Also where the four would go on without the fifth: none more could fail.
+	absent := g.rotation(engines[0].State(), 0, 1, 2, 3, 4)
+	if _, err := engines[0].Submit(t.Context(), absent); !errors.As(err, &refused) || !strings.Contains(err.Error(), "v5 has not signed the log's tree of size") {
+		t.Errorf("a root with one of five absent: %v", err)
 	}
 	must(t, engines[0], g.rotation(engines[0].State(), 0, 1, 2, 3))
 	for i, e := range engines {
