@@ -2,9 +2,6 @@
 
 package ledger
 
-// PhaseRunning is the phase whose record says that a deployment serves.
-const PhaseRunning = "running"
-
 // applyRecord appends to the story of a claim: the next number, chained to
 // the record before. A claim whose lease ended may still tell its end.
 func (s *State) applyRecord(a at, p *Record, node *Node, raw []byte) (func(), error) {

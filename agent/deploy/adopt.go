@@ -49,6 +49,12 @@ func (l *Life) undoHalf(ctx context.Context) error {
 	if e == nil {
 		e = &Ending{Result: resultFailed, Reason: fmt.Sprintf("the agent ended during phase %s", begun), Release: true}
 		l.log.Warn("half a deployment is left, it is undone", "phase", begun)
+		if l.world.Records.LastPhase(l.claimed()) == "" {
+			// What was found before the claim died with the agent.
+			if err := l.world.Records.Incident(l.claimed(), IncidentLost, "", e.Reason+"; what it had found before is not recorded"); err != nil {
+				return err
+			}
+		}
 		now := l.world.Clock.Now()
 		if err := l.sink(phase.Report{Phase: begun, Result: phase.Failed, Started: now, Err: errors.New(e.Reason)}); err != nil {
 			return err

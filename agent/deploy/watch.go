@@ -60,7 +60,7 @@ func (l *Life) watch(ctx context.Context) {
 			if sent.IsZero() {
 				sent = now
 			}
-			err := l.renew(ctx, claim)
+			err := l.renew(ctx, claim, s.Acted())
 			if err == nil {
 				renewAt = now.Add(max(lease/renewPart/renewPart, renewRetry))
 			} else if text := err.Error(); text != last {
@@ -91,8 +91,10 @@ func refusedEnding(why error) *Ending {
 	return &Ending{Result: resultFailed, Reason: why.Error(), Release: true}
 }
 
-func (l *Life) renew(ctx context.Context, claim int64) error {
-	raw, err := ledger.NewEntry(ledger.TypeRenew, ledger.Renew{Claim: claim, Acted: l.world.Ledger.Acted()}, l.world.Signer)
+// renew prolongs the lease, by the state in which the deployment was seen to go
+// on: a renewal by one in which it had ended would be defiance.
+func (l *Life) renew(ctx context.Context, claim int64, seen ledger.Acted) error {
+	raw, err := ledger.NewEntry(ledger.TypeRenew, ledger.Renew{Claim: claim, Acted: seen}, l.world.Signer)
 	if err != nil {
 		return err
 	}

@@ -62,14 +62,11 @@ type World struct {
 }
 
 const (
-	// bootTimeout is from the start of a VMM to the guest's report. It is
-	// generous: nodes under emulation are slow, the more so where their guests'
-	// processor is emulated twice over, and failure shows otherwise.
-	bootTimeout = 10 * time.Minute
-	// checkSlack is added to a guest's own deadline for its first health.
-	checkSlack = 30 * time.Second
+	// What auditors know of as well: who is silent for longer did not try.
+	bootTimeout = ledger.BootLimit
+	checkSlack  = ledger.HealthSlack
 	// fetchTimeout bounds fetching; mirrors are asked again until then.
-	fetchTimeout = 10 * time.Minute
+	fetchTimeout = ledger.FetchLimit
 	undoTimeout  = 2 * time.Minute
 	killTimeout  = 20 * time.Second
 	infoTimeout  = 20 * time.Second
@@ -100,6 +97,7 @@ const (
 	IncidentSilent      = "guest-silent"
 	IncidentRestart     = "machine-restart"
 	IncidentLease       = "lease-lost"
+	IncidentLost        = "story-lost"        // what the node knew of a claim is gone, with what was not recorded yet
 	IncidentContent     = "content-mismatch"  // a file of the store was changed behind its check
 	IncidentServer      = "image-server-died" // its disk was still arriving, and the process that showed it is gone
 	IncidentUnavailable = "image-unavailable" // a part of its disk did not come in time

@@ -60,6 +60,15 @@ func (f *Follower) abandon(g *ledger.Grant, e *deploy.Ending) error {
 	if err := q.Resume(g.Index, g.Records, g.LastRecord); err != nil {
 		return err
 	}
+	why := "the node has nothing left of the deployment"
+	if e != nil {
+		why += ": " + e.Reason
+	}
+	if g.Incidents == 0 { // else it was said before, or what happened was
+		if err := q.Incident(g.Index, deploy.IncidentLost, "", why); err != nil {
+			return err
+		}
+	}
 	if e == nil {
 		e = &deploy.Ending{Result: "failed", Reason: "the node lost what it knew of the deployment", Release: true}
 		if err := q.Release(g.Index, e.Reason); err != nil {

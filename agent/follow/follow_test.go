@@ -218,6 +218,8 @@ func TestFromEnrolmentToStop(t *testing.T) {
 	if h.driver.Running() != 0 || h.kernel.Left() != 0 {
 		t.Errorf("%d VMs, %d bridges are left", h.driver.Running(), h.kernel.Left())
 	}
+	h.fits("shop")
+	h.fits("large")
 }
 
 // TestBarred: a node that must not take work says why and takes none; what it
@@ -399,6 +401,7 @@ func TestClaimOfAnAgentThatDiedBehindIt(t *testing.T) {
 	if n := len(h.log.State().Claims(id)); n != 1 {
 		t.Errorf("%d claims", n)
 	}
+	h.fits("shop")
 }
 
 func TestStateWasLost(t *testing.T) {
@@ -418,4 +421,5 @@ func TestStateWasLost(t *testing.T) {
 	if g := h.log.State().Claims(id)[0]; g.State != ledger.GrantReleased {
 		t.Errorf("claim %+v", g)
 	}
+	h.fits("shop")
 }

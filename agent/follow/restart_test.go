@@ -59,4 +59,5 @@ func TestRestartOfTheMachine(t *testing.T) {
 	if after := claims[len(claims)-1]; len(claims) != 2 || after.Node != before.Node || after.Index <= before.Index || h.driver.Starts["web"] != 2 {
 		t.Errorf("%d starts, %d claims: %+v, then %+v", h.driver.Starts["web"], len(claims), before, after)
 	}
+	h.fits("shop")
 }

@@ -3,7 +3,8 @@
 // Package phase is the table of what a deployment goes through on a node, in
 // order, and the runner that goes through it.
 //
-// Each phase is timed and reported. The first failure ends the run: what was
+// Each phase is timed and reported, also the one that was not begun any more
+// because the run was ended. The first failure ends the run: what was
 // begun, the failed phase included, is undone in reverse, and each undoing is
 // reported too. A phase's Undo therefore copes with a half-done Do, and with
 // having been called before (a restarted agent undoes from a state file).
@@ -149,8 +150,14 @@ func (r *Runner) Run(ctx context.Context, steps []Step) error {
 }
 
 func (r *Runner) one(ctx context.Context, s Step) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if over := ctx.Err(); over != nil {
+		// Said too: else nobody could tell a node that ended here from one that
+		// keeps silent.
+		err := fmt.Errorf("not begun: %w", over)
+		if cause := context.Cause(ctx); cause != over {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+		return r.report(Report{Phase: s.Phase, Result: Failed, Started: r.Now(), Err: err})
 	}
 	if r.Begin != nil {
 		if err := r.Begin(s.Phase); err != nil {
@@ -165,12 +172,17 @@ func (r *Runner) one(ctx context.Context, s Step) error {
 	if err != nil {
 		rep.Result = Failed
 	}
-	// What cannot be reported has not happened: a phase without a record
-	// would be a check that nobody can see.
+	return r.report(rep)
+}
+
+// report tells how a phase went and returns its error. What cannot be reported
+// has not happened: a phase without a record would be a check that nobody can
+// see.
+func (r *Runner) report(rep Report) error {
 	if serr := r.Sink(rep); serr != nil {
-		return errors.Join(err, fmt.Errorf("report %s: %w", s.Phase, serr))
+		return errors.Join(rep.Err, fmt.Errorf("report %s: %w", rep.Phase, serr))
 	}
-	return err
+	return rep.Err
 }
 
 // Undo undoes steps from the last to the first, all of them whatever fails,

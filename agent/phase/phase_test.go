@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/zos-node/zos/ledger"
 )
 
 // script makes steps for all phases that note what they do; fail is the phase
@@ -108,6 +110,35 @@ func TestUndoRunsThoughContextIsOver(t *testing.T) {
 		if r.Result == Undone && r.Err != nil {
 			t.Errorf("%s undone with %v", r.Phase, r.Err)
 		}
+	}
+}
+
+// TestOneTable: auditors go by the ledger's table of phases.
+func TestOneTable(t *testing.T) {
+	var here []string
+	for _, n := range Order() {
+		here = append(here, string(n))
+	}
+	if there := ledger.Phases(); !slices.Equal(here, there) {
+		t.Errorf("here %v\non the ledger %v", here, there)
+	}
+}
+
+// TestEndBetweenPhases: a run that is ended between two phases says at which.
+func TestEndBetweenPhases(t *testing.T) {
+	var log []string
+	var reports []Report
+	why := errors.New("stopped by entry 7")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	steps := script("", "", &log)
+	steps[Index(Plan)].Do = func(context.Context, *Out) error { cancel(why); return nil }
+	err := runner(&reports).Run(ctx, steps)
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+		t.Errorf("error %v", err)
+	}
+	i := slices.IndexFunc(reports, func(r Report) bool { return r.Result == Failed })
+	if i < 0 || reports[i].Phase != Network || !errors.Is(reports[i].Err, why) || reports[i-1].Phase != Plan || reports[i-1].Result != OK || slices.Contains(log, "do network") {
+		t.Errorf("reports %+v", reports)
 	}
 }
 

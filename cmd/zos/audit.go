@@ -30,6 +30,11 @@ and number of its records, their order, and that the digests which the nodes
 recorded are those of the signed spec. Works on a copy of the log without any
 network.
 
+Silence is found as well: a claim that was closed although no record says that it
+ran or what failed, one that was renewed for longer than its next phase may take
+without a record, one that was renewed after the deployment was stopped or
+replaced, and a lease that ran out without a close.
+
 --export writes the story as in-toto statements in DSSE envelopes, signed by the
 Ed25519 key of --export-key, with a proof for each entry; the tools of in-toto
 and sigstore verify them with auditor.pem.

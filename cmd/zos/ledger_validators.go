@@ -24,7 +24,7 @@ func ledgerJoinCommand(a *app) *cobra.Command {
 	var f ledgerFlags
 	var name, mirror, mesh string
 	var peers []string
-	var snapshot bool
+	var snapshot, replace bool
 	cmd := &cobra.Command{
 		Use:   "join DIR --name NAME --mesh HOST:PORT --peer PEER --ledger URL --root ROOT",
 		Short: "make the folder of a server that follows a ledger and can become a validator of it",
@@ -42,7 +42,10 @@ pruned the past, or that takes too long, --from-snapshot starts from the newest 
 of a validator: its state is proven by the cosigned log, the rest by the votes for the
 block after it. --ledger has to name a validator then; a mirror knows no votes.
 
-Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reached.`,
+A name that a validator has already is refused; --replace takes it, for a server
+that is to come in that one's place with keys of its own.
+
+Exit codes: 0 made, 2 wrong arguments, 3 refused, or the ledger is not believed, 5 not reached.`,
 		Example: `  zos ledger join ./ledger --name validator-2 --mesh 10.9.0.2:8471 --peer validator-1.json \
       --ledger https://ledger-1.example --root root.json --mirror https://ledger-2.example`,
 		Args: exactly(1, "the folder to make"),
@@ -58,6 +61,9 @@ Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reach
 			f.snapshot = snapshot
 			c, err := a.sync(cmd.Context(), f)
 			if err != nil {
+				return err
+			}
+			if err := nameIsFree(c.State().Root().Log, ledger.Validator{Name: name}, replace); err != nil {
 				return err
 			}
 			d, err := bft.Join(cmd.Context(), args[0], c, ledger.Validator{Name: name, Mirror: mirror}, m, snapshot)
@@ -83,8 +89,19 @@ Exit codes: 0 made, 2 wrong arguments, 3 the ledger is not believed, 5 not reach
 	cmd.Flags().StringVar(&mesh, "mesh", "", "HOST:PORT on the private network of the validators")
 	cmd.Flags().StringArrayVar(&peers, "peer", nil, "validator.json of another server, or ID@HOST:PORT; repeat for each")
 	cmd.Flags().BoolVar(&snapshot, "from-snapshot", false, "start from a validator's newest snapshot instead of from the first block")
+	cmd.Flags().BoolVar(&replace, "replace", false, "take the name of a validator that this server is to replace")
 	given(cmd, "name", "mesh", "peer")
 	return cmd
+}
+
+// nameIsFree refuses a name that a validator with another consensus key has.
+func nameIsFree(l ledger.LogPolicy, v ledger.Validator, replace bool) error {
+	for _, old := range l.Validators {
+		if old.Name == v.Name && old.Consensus != v.Consensus && !replace {
+			return coded(exitRefused, fmt.Errorf("the ledger has a validator %s with another key already: choose another --name for the new server, or say --replace if it is to come in that one's place", v.Name))
+		}
+	}
+	return nil
 }
 
 // description reads the public description of a server.
@@ -174,15 +191,22 @@ func (o *rotateOptions) add(cmd *cobra.Command) {
 
 func ledgerInviteCommand(a *app) *cobra.Command {
 	var o rotateOptions
+	var replace bool
 	cmd := &cobra.Command{
 		Use:   "invite VALIDATOR.json … --key ROOTKEY",
 		Short: "make servers that joined validators: sign the next trust root and submit it",
 		Long: `Sign a trust root in which the named servers are validators too, and submit it.
 From its block on, more than two thirds of all of them order entries and cosign
-checkpoints. The servers have to run and be up to date, else it is refused.
-Nodes and readers follow by themselves; old images and proofs stay valid.
+checkpoints. Each of the servers has to run, be up to date and be known to the
+server that it is submitted to (zos ledger peer), else it is refused: one that is
+not there takes away a failure that the ledger could bear. Nodes and readers
+follow by themselves; old images and proofs stay valid.
 
-Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
+A description of a validator that is there already updates it. One with the name
+of another is refused; with --replace it comes in that one's place. Where nothing
+would change, no trust root is made.
+
+Exit codes: 0 on the ledger, or nothing changes, 3 refused, 4 no such file, 5 not reached.`,
 		Example: `  zos ledger invite validator-2.json validator-3.json validator-4.json --key ~/.ssh/root --root root.json
   zos ledger invite validator-2.json --key a.key --root root.json -o next.json && zos sign --role root --key b.key next.json -o next.json && zos submit next.json`,
 		Args: cobra.MinimumNArgs(1),
@@ -197,14 +221,21 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such file, 5 not reached.`,
 			}
 			return a.rotate(cmd.Context(), o, func(l *ledger.LogPolicy) error {
 				for _, v := range more {
-					l.Validators = slices.DeleteFunc(l.Validators, func(old ledger.Validator) bool { return old.Name == v.Name })
-					l.Validators = append(l.Validators, v)
+					if err := nameIsFree(*l, v, replace); err != nil {
+						return err
+					}
+					if i := slices.IndexFunc(l.Validators, func(old ledger.Validator) bool { return old.Name == v.Name }); i >= 0 {
+						l.Validators[i] = v
+					} else {
+						l.Validators = append(l.Validators, v)
+					}
 				}
 				return nil
 			})
 		},
 	}
 	o.add(cmd)
+	cmd.Flags().BoolVar(&replace, "replace", false, "let a server take the place of the validator whose name it has")
 	return cmd
 }
 
@@ -277,6 +308,9 @@ func (a *app) rotateOnce(ctx context.Context, o rotateOptions, change func(*ledg
 	if err := change(&root.Log); err != nil {
 		return err
 	}
+	if slices.Equal(root.Log.Validators, c.State().Root().Log.Validators) {
+		return a.nothingChanges(o, root.Version-1, len(root.Log.Validators))
+	}
 	root.Log.Quorum = ledger.QuorumOf(len(root.Log.Validators))
 	if err := root.Validate(); err != nil {
 		return coded(exitRefused, err)
@@ -300,5 +334,18 @@ func (a *app) rotateOnce(ctx context.Context, o rotateOptions, change func(*ledg
 		Version int64  `json:"version"`
 	}{o.out, root.Version}, func(w io.Writer) {
 		fmt.Fprintf(w, "trust root version %d is in %s; zos sign --role root adds signatures, zos submit puts it on the ledger\n", root.Version, o.out)
+	})
+}
+
+// nothingChanges answers a change that the present trust root has already.
+func (a *app) nothingChanges(o rotateOptions, version int64, n int) error {
+	if o.out != "" {
+		return coded(exitRefused, fmt.Errorf("nothing changes: trust root version %d has exactly these %d validators, so %s is not written; there is nothing to sign", version, n, o.out))
+	}
+	return a.print(struct {
+		Version int64 `json:"version"`
+		Changed bool  `json:"changed"`
+	}{version, false}, func(w io.Writer) {
+		fmt.Fprintf(w, "nothing changes: trust root version %d has exactly these %d validators\n", version, n)
 	})
 }

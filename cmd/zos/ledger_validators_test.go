@@ -101,6 +101,26 @@ func TestValidatorCommands(t *testing.T) {
 		t.Error(err)
 	}
 
+	// Nobody's place is taken by accident, and nobody is invited who is not there.
+	first := filepath.Join(dir, "validator-1", "validator.json")
+	o, _ = zos(t, exitOK, append([]string{"ledger", "invite", first, "--key", key}, at(0)...)...)
+	contains(t, o, "nothing changes: trust root version 2 has exactly these 4 validators")
+	_, e = zos(t, exitRefused, append([]string{"ledger", "invite", first, "--key", key, "-o", filepath.Join(dir, "none.json")}, at(0)...)...)
+	contains(t, e, "nothing changes", "nothing to sign")
+	join := append([]string{"ledger", "join", filepath.Join(dir, "second"), "--name", "validator-1", "--mesh", "127.0.0.1:1", "--peer", first}, at(0)...)
+	_, e = zos(t, exitRefused, join...)
+	contains(t, e, "the ledger has a validator validator-1 with another key already", "--replace")
+	if _, err := os.Stat(filepath.Join(dir, "second")); err == nil {
+		t.Error("a refused join left a folder")
+	}
+	zos(t, exitOK, append(join, "--replace")...)
+	second := append([]string{"ledger", "invite", filepath.Join(dir, "second", "validator.json"), "--key", key}, at(0)...)
+	_, e = zos(t, exitRefused, second...)
+	contains(t, e, "the ledger has a validator validator-1 with another key already", "--replace")
+	_, e = zos(t, exitRefused, append(second, "--replace")...)
+	contains(t, e, "validator-1 has not signed the log's tree of size", "zos ledger serve", "zos ledger peer")
+	contains(t, verify(0), "trust root  version 2")
+
 	_, e = zos(t, exitNotFound, append([]string{"ledger", "leave", "validator-9", "--key", key}, at(0)...)...)
 	contains(t, e, `no validator "validator-9"`)
 	o, _ = zos(t, exitOK, append([]string{"ledger", "leave", "validator-4", "--key", key}, at(0)...)...)

@@ -52,7 +52,8 @@ type ClaimSum struct {
 	Records int    `json:"records"`
 	Plan    string `json:"plan"` // digest, "" if it did not get there
 	Result  string `json:"result"`
-	// Missing are phases of which no record says how they went.
+	// Missing are phases of which no record says how they went, although it
+	// should (see silence.go).
 	Missing []string `json:"missing"`
 }
 
@@ -174,6 +175,7 @@ func (r *Report) version(s *ledger.State, d *ledger.Deployment) {
 		node := s.Node(g.Node)
 		r.claimed[index] = d.Digest
 		sum := r.claim(d, g)
+		r.silence(s, d, g, &sum)
 		sum.Name = node.Name
 		if sum.Plan != "" && node.Capacity != nil {
 			h := node.Capacity.Hypervisor.Name

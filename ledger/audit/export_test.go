@@ -114,10 +114,11 @@ func TestWhatWasNeverRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(r.Claims[0].Missing, " "); got != "claim retrieve" {
+	if got := strings.Join(r.Claims[0].Missing, " "); got != "claim retrieve verify-resources verify-network fetch-metadata fetch-content plan network volumes start post-verify running" {
 		t.Errorf("missing: %q", got)
 	}
-	if len(r.Discrepancies) != 1 || !strings.Contains(r.Discrepancies[0], "no record and no incident says what failed") {
+	if len(r.Discrepancies) != 2 || !strings.Contains(r.Discrepancies[0], "no record and no incident says what failed") ||
+		!strings.Contains(r.Discrepancies[1], "before it there is no record of claim, retrieve") {
 		t.Errorf("discrepancies: %q", r.Discrepancies)
 	}
 }

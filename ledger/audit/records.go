@@ -10,20 +10,13 @@ import (
 	"github.com/zos-node/zos/spec"
 )
 
-// phases are those that every deployment goes through before it runs, in
-// their order.
-func phases() []string {
-	return []string{"detect", "match", "claim", "retrieve", "verify-signatures", "verify-resources", "verify-network",
-		"fetch-metadata", "fetch-content", "plan", "network", "volumes", "start", "post-verify", ledger.PhaseRunning}
-}
-
 // claim follows the records of one claim as a reader would who knows nothing
 // of Apply.
 func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 	sum := ClaimSum{Claim: g.Index, Node: g.Node, State: g.State, Result: g.CloseResult}
 	previous, closed := "", int64(-1)
-	var done, told []string // phases that went well, and those that were told of
-	failed := false         // a phase's record or an incident of the claim says what failed
+	var done []string // phases that went well
+	failed := false   // a phase's record or an incident of the claim says what failed
 	for _, it := range r.Story.Items {
 		if it.Claim != g.Index {
 			continue
@@ -45,7 +38,6 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 			sum.Records++
 			r.Records++
 			done = r.record(d, it, p, done, &sum)
-			told = append(told, p.Phase)
 			failed = failed || p.Result == "failed"
 		case *ledger.Incident:
 			failed = true // it had run: nothing that fails then is a phase
@@ -56,34 +48,16 @@ func (r *Report) claim(d *ledger.Deployment, g *ledger.Grant) ClaimSum {
 			}
 		}
 	}
-	sum.Missing = missing(told)
 	// What was given back before did not fail: the node may have been shut down.
-	if g.CloseResult == "failed" && !failed && g.State != ledger.GrantReleased {
+	// And what ran when its lease ran out ended for that.
+	ranOut := g.State == ledger.GrantExpired && slices.Contains(done, ledger.PhaseRunning)
+	if g.CloseResult == "failed" && !failed && !ranOut && g.State != ledger.GrantReleased {
 		r.wrong("claim %d: was closed as failed, but no record and no incident says what failed", g.Index)
 	}
 	if g.Records != int64(sum.Records) || g.LastRecord != previous {
 		r.wrong("claim %d: the state counts %d records, the log has %d", g.Index, g.Records, sum.Records)
 	}
 	return sum
-}
-
-// missing are the phases before the last that was told of without a record,
-// and, when none was told of, the first.
-func missing(told []string) []string {
-	all := phases()
-	last := 0
-	for i, p := range all {
-		if slices.Contains(told, p) {
-			last = i
-		}
-	}
-	gaps := []string{}
-	for _, p := range all[:last+1] {
-		if !slices.Contains(told, p) {
-			gaps = append(gaps, p)
-		}
-	}
-	return gaps
 }
 
 // record checks one record against the spec and those before it.
@@ -99,16 +73,16 @@ func (r *Report) record(d *ledger.Deployment, it Item, p *ledger.Record, done []
 		return done
 	}
 	if p.Phase == ledger.PhaseRunning {
-		for _, want := range phases() {
+		for _, want := range ledger.Phases() {
 			if want != ledger.PhaseRunning && !slices.Contains(done, want) {
 				r.wrong("entry %d: says running, but phase %s is not recorded as ok", it.Index, want)
 			}
 		}
 	}
-	place := slices.Index(phases(), p.Phase)
+	place := slices.Index(ledger.Phases(), p.Phase)
 	if place >= 0 && !slices.Contains(done, p.Phase) {
 		for _, later := range done {
-			if slices.Index(phases(), later) > place {
+			if slices.Index(ledger.Phases(), later) > place {
 				r.wrong("entry %d: phase %s comes after %s", it.Index, p.Phase, later)
 			}
 		}

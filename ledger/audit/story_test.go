@@ -189,7 +189,7 @@ func TestTwoPlansOfOneSpec(t *testing.T) {
 			if evil && i == 1 {
 				plan = ledgertest.Digest("evil")
 			}
-			for _, p := range phases() {
+			for _, p := range ledger.Phases() {
 				l.Must(n.Record(claim, p, "ok", map[string]string{"plan": plan}))
 			}
 		}

@@ -46,9 +46,9 @@
 // signs what is not decided, so it never signs two trees of one size.
 //
 // A rotation of the root of trust changes who votes (validatorUpdates) and who
-// cosigns. It is refused at the door while the validators that it names have
-// not all signed the present tree (canServe); Apply itself does not know
-// who is there, so that it stays pure. The first checkpoint after it already
+// cosigns. It is refused at the door while a validator that it newly names has
+// not signed the present tree, or fewer have than the next checkpoint needs
+// (canServe); Apply itself does not know who is there, so that it stays pure. The first checkpoint after it already
 // needs the new quorum.
 //
 // Too few validators: nothing is ordered or published, Submit says so

@@ -4,14 +4,12 @@ package bft
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/cometbft/cometbft/p2p"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/tiles"
@@ -222,47 +220,4 @@ func (e *Engine) turn() time.Duration {
 		}
 	}
 	return time.Duration(len(p.Cosigners)) * 500 * time.Millisecond
-}
-
-// ready is how long a rotation waits for the validators that it names to have
-// signed the present tree.
-const ready = 10 * time.Second
-
-// canServe refuses a root of trust under which no checkpoint could be
-// published now: accepting it would end the log for every reader until the
-// validators that it names are there.
-func (e *Engine) canServe(ctx context.Context, entry *ledger.Entry) error {
-	root, ok := entry.Payload.(*ledger.Root)
-	if !ok {
-		return nil
-	}
-	var last error
-	for until := time.Now().Add(ready); ; {
-		s, ok := e.app.cosign.own()
-		if !ok {
-			return errors.New("this server has signed nothing yet")
-		}
-		t, err := s.tree()
-		if err != nil {
-			return err
-		}
-		if last = e.would(root, t); last == nil {
-			return nil
-		}
-		if time.Now().After(until) {
-			break
-		}
-		select {
-		case <-time.After(repeat / 4):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return &ledger.Refused{Field: "payload.log.validators", Reason: "are not all there and up to date, so the log would stand still under this root: " + last.Error(), Index: -1}
-}
-
-// would tries a checkpoint of a tree under a root.
-func (e *Engine) would(root *ledger.Root, t tlog.Tree) error {
-	_, err := e.app.cosign.checkpoint(root.Checkpoints(), t)
-	return err
 }

@@ -5,14 +5,18 @@ package bft
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cometbft/cometbft/p2p"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
@@ -147,8 +151,13 @@ func TestOneToFourAndBack(t *testing.T) {
 
 	// A root that names one who is not there would end the log.
 	var refused *ledger.Refused
-	if _, err := engines[0].Submit(t.Context(), g.rotation(engines[0].State(), 0, 4)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "1 of 2 cosignatures") {
+	if _, err := engines[0].Submit(t.Context(), g.rotation(engines[0].State(), 0, 4)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "v5 has not signed") {
 		t.Errorf("a root with an absent validator: %v", err)
+	}
+	// Also where the four would go on without the fifth: none more could fail.
+	absent := g.rotation(engines[0].State(), 0, 1, 2, 3, 4)
+	if _, err := engines[0].Submit(t.Context(), absent); !errors.As(err, &refused) || !strings.Contains(err.Error(), "v5 has not signed the log's tree of size") {
+		t.Errorf("a root with one of five absent: %v", err)
 	}
 	must(t, engines[0], g.rotation(engines[0].State(), 0, 1, 2, 3))
 	for i, e := range engines {
@@ -221,5 +230,60 @@ func TestMeshFile(t *testing.T) {
 		if _, err := LoadMesh(g.dirs[0]); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
+	}
+}
+
+// console is a log that several goroutines write.
+type console struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.b.Write(p)
+}
+
+func (c *console) count(s string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Count(c.b.String(), s)
+}
+
+// TestStrangerOnTheMesh: a server of the same ledger, with a key that nobody
+// named, dials a validator, again and again. It is turned away each time, gets no
+// block, and those who are named are connected meanwhile.
+func TestStrangerOnTheMesh(t *testing.T) {
+	if !settings(t.TempDir(), Mesh{Listen: "127.0.0.1:1"}).FilterPeers || !settings(t.TempDir(), Mesh{}).FilterPeers {
+		t.Error("CometBFT does not ask who may connect")
+	}
+	g := newGroup(t, 2)
+	said := &console{}
+	e := open(t, g.dirs[0], Options{Log: slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	must(t, e, g.log.Register("secret", 1, nil))
+	c := client(t, g.dirs[0], g.dirs[0])
+	if err := c.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m := Mesh{Listen: freePort(t)}
+	m.Add(g.desc[0].Peer)
+	dir := t.TempDir()
+	d, err := Join(t.Context(), dir, c, ledger.Validator{Name: "stranger"}, m, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := func(peer string) p2p.ID { id, _, _ := strings.Cut(peer, "@"); return p2p.ID(id) }
+	stranger := open(t, dir, Options{})
+	waitFor(t, "the stranger to be turned away twice", func() bool {
+		if e.mesh.Switch.Peers().Has(id(d.Peer)) {
+			t.Fatal("the stranger is connected")
+		}
+		return said.count("peer "+string(id(d.Peer))+" is not in the mesh file") >= 2
+	})
+	open(t, g.dirs[1], Options{})
+	waitFor(t, "the one that is named to be connected", func() bool { return e.mesh.Switch.Peers().Has(id(g.desc[1].Peer)) })
+	if e.mesh.Switch.Peers().Has(id(d.Peer)) || stranger.State().DeploymentByName("secret") != nil {
+		t.Errorf("the stranger has %d entries", stranger.State().Size())
 	}
 }
