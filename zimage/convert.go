@@ -27,7 +27,8 @@ const (
 // platform give the same image on any machine.
 //
 // Memory grows with the number of files, not with their size: contents pass
-// through unnamed temporary files.
+// through unnamed temporary files, or stay in their layer where that is plain
+// and lies in a file of a Filer.
 type Converter struct {
 	// Store takes chunks and manifest. Without one the image is only derived:
 	// its id and root are told, and nothing of it is kept.
@@ -73,10 +74,11 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, spool.Close()) }()
-	tree, err := flatten(ctx, src, man, cfg, spool, p)
+	tree, files, err := flatten(ctx, src, man, cfg, spool, p)
 	if err != nil {
 		return Result{}, err
 	}
+	defer func() { err = errors.Join(err, files.Close()) }()
 	m := Manifest{Format: Format, OCI: from}
 	if m.Config, err = defaults(cfg, tree); err != nil {
 		return Result{}, err
@@ -100,6 +102,9 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 	}
 	defer func() { err = errors.Join(err, hashes.Close()) }()
 	if err := c.makeDisk(ctx, plan, hashes, &m, p); err != nil {
+		return Result{}, err
+	}
+	if err := files.unchanged(); err != nil {
 		return Result{}, err
 	}
 	r = Result{Manifest: m, Dropped: tree.Dropped(), Missing: catalog.Missing, Unread: catalog.Unread}
@@ -145,8 +150,14 @@ func (c Converter) temp() (*os.File, error) {
 	return unnamed(c.Temp)
 }
 
-// flatten reads all layers into one tree.
-func flatten(ctx context.Context, src Source, man ociManifest, cfg ociConfig, spool flat.Spool, p *reporter) (*flat.Tree, error) {
+// flatten reads all layers into one tree. The files that it gives are read with
+// the tree, and to be closed.
+func flatten(ctx context.Context, src Source, man ociManifest, cfg ociConfig, spool flat.Spool, p *reporter) (_ *flat.Tree, files placed, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, files.Close())
+		}
+	}()
 	limits := flat.DefaultLimits()
 	most := limits.Bytes + tarOverhead
 	tree := flat.New(spool, limits)
@@ -160,11 +171,10 @@ func flatten(ctx context.Context, src Source, man ociManifest, cfg ociConfig, sp
 		bound := min(most, freeBytes+maxRatio*read)
 		left := bound - unpacked
 		tree.Bound(bound)
-		err := readLayer(ctx, src, d, cfg.RootFS.DiffIDs[i], &left, func(n int) { p.add(int64(n)) }, tree.Layer)
-		if err != nil {
-			return nil, fmt.Errorf("layer %d: %w", i, err)
+		if err := addLayer(ctx, src, d, cfg.RootFS.DiffIDs[i], &left, func(n int) { p.add(int64(n)) }, tree, &files); err != nil {
+			return nil, files, fmt.Errorf("layer %d: %w", i, err)
 		}
 		unpacked = bound - left
 	}
-	return tree, nil
+	return tree, files, nil
 }

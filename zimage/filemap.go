@@ -49,10 +49,11 @@ func MapImage(ctx context.Context, src Source, m Manifest, temp string, progress
 		return Map{}, err
 	}
 	defer func() { err = errors.Join(err, spool.Close()) }()
-	tree, err := flatten(ctx, src, man, cfg, spool, &reporter{report: progress})
+	tree, files, err := flatten(ctx, src, man, cfg, spool, &reporter{report: progress})
 	if err != nil {
 		return Map{}, err
 	}
+	defer func() { err = errors.Join(err, files.Close()) }() // what files are in was read already
 	plan, err := erofs.Plan(tree.Root())
 	if err != nil {
 		return Map{}, err

@@ -49,6 +49,19 @@ func (s *Store) ChunkObject(c Chunk) (Object, error) {
 // ChunkObjectName is the name under which a mirror has a chunk.
 func ChunkObjectName(c Chunk) string { return chunkName(c.ID) }
 
+// ChunkObjectSize is the length of a chunk's wire form here. Other programs, and
+// other versions of this one, may have packed the same chunk to another length.
+func (s *Store) ChunkObjectSize(c Chunk) (int64, error) {
+	if !isHex(c.ID) {
+		return 0, fmt.Errorf("chunk %q: not 64 hex digits", c.ID)
+	}
+	info, err := os.Stat(filepath.Join(s.dir, filepath.FromSlash(chunkName(c.ID))))
+	if err != nil {
+		return 0, fmt.Errorf("read store: %w", err)
+	}
+	return info.Size(), nil
+}
+
 // ImageObjects gives the other files of an image: its SPDX document, its
 // manifest, and the hint under its OCI name, in the order in which a mirror
 // must get them, after the chunks.

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,6 +54,28 @@ func TestImagePublish(t *testing.T) {
 	}
 	if code, _, errs := imageRun(t, "image", "verify", r.ID, "--store", folder); code != exitOK {
 		t.Errorf("the folder: %d %s", code, errs)
+	}
+	// A folder whose disk has gone bad.
+	chunks, err := filepath.Glob(filepath.Join(folder, "chunks", "*", "*.zst"))
+	if err != nil || len(chunks) == 0 {
+		t.Fatalf("no chunks: %v", err)
+	}
+	b, err := os.ReadFile(chunks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(chunks[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := imageRun(t, "image", "verify", r.ID, "--store", folder); code != exitRefused {
+		t.Fatalf("the damaged folder: %d %s", code, errs)
+	}
+	if code, out, errs := imageRun(t, "image", "publish", r.ID, "--store", store, "--to", folder, "--check"); code != exitOK || !strings.Contains(out, "1 of them in place of others") {
+		t.Errorf("publish --check: %d %s%s", code, out, errs)
+	}
+	if code, _, errs := imageRun(t, "image", "verify", r.ID, "--store", folder); code != exitOK {
+		t.Errorf("the mended folder: %d %s", code, errs)
 	}
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "other")
 	if code, _, errs := imageRun(t, "image", "publish", r.ID, "--store", store, "--to", "s3://images"); code != exitRefused {

@@ -140,7 +140,7 @@ func index(f *os.File) (map[string]*io.SectionReader, error) {
 
 func find(entries map[string]*io.SectionReader, name string) (*io.SectionReader, error) {
 	if e := entries[path.Clean(name)]; e != nil {
-		return io.NewSectionReader(e, 0, e.Size()), nil
+		return io.NewSectionReader(e.Outer()), nil
 	}
 	return nil, fmt.Errorf("%w: it holds no file %q; docker save makes one that does", ErrRef, name)
 }
@@ -185,6 +185,16 @@ func (a *archive) Blob(_ context.Context, digest string) (io.ReadCloser, error) 
 		return nil, fmt.Errorf("%s: %w", digest, fs.ErrNotExist)
 	}
 	return io.NopCloser(io.NewSectionReader(e, 0, e.Size())), nil
+}
+
+// File implements zimage.Filer.
+func (a *archive) File(digest string) (zimage.File, error) {
+	e := a.blobs[digest]
+	if e == nil {
+		return nil, fmt.Errorf("%s: %w", digest, fs.ErrNotExist)
+	}
+	_, off, size := e.Outer()
+	return openFile(a.file, off, size, false)
 }
 
 func (a *archive) Close() error {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -84,6 +85,7 @@ func pull(ctx context.Context, ref name.Reference, p v1.Platform) (v1.Image, err
 type source struct {
 	pick func(context.Context, v1.Platform) (v1.Image, error)
 	img  v1.Image
+	dir  layout.Path // where the blobs lie in files; empty of a registry
 }
 
 func (s *source) Close() error { return nil }
@@ -134,6 +136,30 @@ func (s *source) Blob(_ context.Context, digest string) (io.ReadCloser, error) {
 	return rc, nil
 }
 
+// File implements zimage.Filer.
+func (s *source) File(digest string) (zimage.File, error) {
+	if s.dir == "" {
+		return nil, nil
+	}
+	h, err := v1.NewHash(digest)
+	if err != nil {
+		return nil, fmt.Errorf("digest %q: %w", digest, err)
+	}
+	rc, err := s.dir.Blob(h)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", digest, err)
+	}
+	in, ok := rc.(*os.File)
+	if !ok {
+		return nil, rc.Close()
+	}
+	info, err := in.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("layer %s: %w", digest, err), in.Close())
+	}
+	return openFile(in, 0, info.Size(), true)
+}
+
 // openLayout opens DIR or DIR@sha256:….
 func openLayout(ref string) (zimage.Source, error) {
 	dir, want := ref, v1.Hash{}
@@ -152,7 +178,7 @@ func openLayout(ref string) (zimage.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open OCI layout %s: %w", dir, malformed(err))
 	}
-	return &source{pick: func(_ context.Context, p v1.Platform) (v1.Image, error) {
+	return &source{dir: path, pick: func(_ context.Context, p v1.Platform) (v1.Image, error) {
 		found, err := images(top, want, p, 0)
 		if err != nil {
 			return nil, fmt.Errorf("OCI layout %s: %w", dir, err)

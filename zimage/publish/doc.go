@@ -4,7 +4,10 @@
 // and sends only what is not there yet.
 //
 // Names are hashes, so a name that is there has the right content, or one
-// that nodes refuse: a file is never sent over another. The order is chunks,
+// that nodes refuse. A file of the length that is to be there is taken for the
+// right one; one of another length is replaced, and with Check one with other
+// bytes too. Who packed the same chunks with another compressor finds other
+// lengths, and replaces good files by good ones. The order is chunks,
 // then the manifest, then the hint: whoever finds a manifest finds all of its
 // chunks. A publication that broke off is simply made again; it goes on where
 // it stopped.

@@ -34,6 +34,15 @@ func (f Folder) Size(_ context.Context, name string) (int64, error) {
 	return info.Size(), nil
 }
 
+// Get implements Bucket.
+func (f Folder) Get(_ context.Context, name string) (io.ReadCloser, error) {
+	file, err := os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
+	if err != nil {
+		return nil, fmt.Errorf("folder: %w", err)
+	}
+	return file, nil
+}
+
 // Put implements Bucket.
 func (f Folder) Put(_ context.Context, o zimage.Object) (err error) {
 	path := filepath.Join(string(f), filepath.FromSlash(o.Name))

@@ -4,6 +4,7 @@ package publish
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,8 @@ import (
 type Bucket interface {
 	// Size gives the length of a file; fs.ErrNotExist means that there is none.
 	Size(ctx context.Context, name string) (int64, error)
+	// Get reads a file, of whose bytes nothing is known.
+	Get(ctx context.Context, name string) (io.ReadCloser, error)
 	// Put makes a file appear, whole, and on disk.
 	Put(ctx context.Context, o zimage.Object) error
 }
@@ -38,12 +41,14 @@ const (
 type Report struct {
 	Sent      int64 `json:"sent"` // files
 	SentBytes int64 `json:"sentBytes"`
-	Had       int64 `json:"had"` // files that were there
+	Replaced  int64 `json:"replaced"` // files sent over one of another length, or with other bytes
+	Had       int64 `json:"had"`      // files that were there
 	HadBytes  int64 `json:"hadBytes"`
 }
 
 type publication struct {
-	to Bucket
+	to    Bucket
+	check bool // read what is there
 
 	mu          sync.Mutex
 	report      Report
@@ -51,14 +56,25 @@ type publication struct {
 	progress    func(done, total int64)
 }
 
-// Image publishes an image. progress, which may be nil, hears of the disk's
+// Image publishes an image. A file that is there and as long as it must be is
+// taken for the right one. progress, which may be nil, hears of the disk's
 // bytes that are there, of how many in all.
 func Image(ctx context.Context, from *zimage.Store, id string, to Bucket, progress func(done, total int64)) (Report, error) {
+	return image(ctx, from, id, &publication{to: to, progress: progress})
+}
+
+// Check is Image, but reads each file that is there, and sends those whose
+// bytes are others.
+func Check(ctx context.Context, from *zimage.Store, id string, to Bucket, progress func(done, total int64)) (Report, error) {
+	return image(ctx, from, id, &publication{to: to, check: true, progress: progress})
+}
+
+func image(ctx context.Context, from *zimage.Store, id string, p *publication) (Report, error) {
 	m, last, err := from.ImageObjects(id)
 	if err != nil {
 		return Report{}, err
 	}
-	p := &publication{to: to, progress: progress, total: m.DiskSize}
+	p.total = m.DiskSize
 	g, work := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	seen := map[string]bool{}
@@ -73,7 +89,11 @@ func Image(ctx context.Context, from *zimage.Store, id string, to Bucket, progre
 		}
 		g.Go(func() error {
 			defer p.advance(c.Size)
-			return p.missing(work, zimage.ChunkObjectName(c), func() (zimage.Object, error) { return from.ChunkObject(c) })
+			want, err := from.ChunkObjectSize(c)
+			if err != nil {
+				return err
+			}
+			return p.missing(work, zimage.ChunkObjectName(c), want, func() (zimage.Object, error) { return from.ChunkObject(c) })
 		})
 	}
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
@@ -82,7 +102,7 @@ func Image(ctx context.Context, from *zimage.Store, id string, to Bucket, progre
 	for i, o := range last {
 		// A hint's content may change, with the format: it is always sent.
 		if i < len(last)-1 {
-			err = p.missing(ctx, o.Name, func() (zimage.Object, error) { return o, nil })
+			err = p.missing(ctx, o.Name, o.Size, func() (zimage.Object, error) { return o, nil })
 		} else {
 			err = p.send(ctx, o)
 		}
@@ -94,36 +114,82 @@ func Image(ctx context.Context, from *zimage.Store, id string, to Bucket, progre
 }
 
 // Blob publishes a kernel or initramfs.
-func Blob(ctx context.Context, from *zimage.Store, digest string, to Bucket) (r Report, err error) {
+func Blob(ctx context.Context, from *zimage.Store, digest string, to Bucket) (Report, error) {
+	return blob(ctx, from, digest, &publication{to: to})
+}
+
+// CheckBlob is to Blob what Check is to Image.
+func CheckBlob(ctx context.Context, from *zimage.Store, digest string, to Bucket) (Report, error) {
+	return blob(ctx, from, digest, &publication{to: to, check: true})
+}
+
+func blob(ctx context.Context, from *zimage.Store, digest string, p *publication) (r Report, err error) {
 	o, done, err := from.BlobObject(digest)
 	if err != nil {
 		return Report{}, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	p := &publication{to: to}
-	err = p.missing(ctx, o.Name, func() (zimage.Object, error) { return o, nil })
+	err = p.missing(ctx, o.Name, o.Size, func() (zimage.Object, error) { return o, nil })
 	return p.report, err
 }
 
-// missing sends a file that is not there.
-func (p *publication) missing(ctx context.Context, name string, open func() (zimage.Object, error)) error {
+// missing sends a file that is not there, or that is there and wrong.
+func (p *publication) missing(ctx context.Context, name string, want int64, open func() (zimage.Object, error)) error {
 	var size int64
 	err := retry(ctx, func() (err error) { size, err = p.to.Size(ctx, name); return err })
-	switch {
-	case err == nil:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.report.Had++
-		p.report.HadBytes += size
-		return nil
-	case !errors.Is(err, fs.ErrNotExist):
+	there := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	if there && size == want && !p.check {
+		p.had(size)
+		return nil
 	}
 	o, err := open()
 	if err != nil {
 		return err
 	}
-	return p.send(ctx, o)
+	if there && size == want {
+		same := false
+		if err := retry(ctx, func() (err error) { same, err = p.same(ctx, o); return err }); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if same {
+			p.had(size)
+			return nil
+		}
+	}
+	if err := p.send(ctx, o); err != nil || !there {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report.Replaced++
+	return nil
+}
+
+func (p *publication) had(size int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report.Had++
+	p.report.HadBytes += size
+}
+
+// same reads a file and holds it against the one that would be sent.
+func (p *publication) same(ctx context.Context, o zimage.Object) (same bool, err error) {
+	r, err := p.to.Get(ctx, o.Name)
+	if errors.Is(err, fs.ErrNotExist) { // gone since it was asked for
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.LimitReader(r, o.Size+1)); err != nil {
+		return false, fmt.Errorf("read: %w: %w", ErrTemporary, err)
+	}
+	return [sha256.Size]byte(sum.Sum(nil)) == o.Sum, nil
 }
 
 func (p *publication) send(ctx context.Context, o zimage.Object) error {

@@ -120,6 +120,48 @@ func TestGoesOnWhereItBroke(t *testing.T) {
 	}
 }
 
+// TestMends: what is there and too short is replaced; what has other bytes when
+// that is looked for.
+func TestMends(t *testing.T) {
+	from, to := openStore(t, t.TempDir()), &recorder{Folder: Folder(t.TempDir())}
+	m, id := convert(t, from, map[string]int{"big": 2 << 20, "small": 5000})
+	if _, err := Image(t.Context(), from, id, to, nil); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return filepath.Join(string(to.Folder), filepath.FromSlash(name)) }
+	manifest, doc := "manifests/"+strings.TrimPrefix(id, "sha256:")+".json", "blobs/"+strings.TrimPrefix(m.SBOM, "sha256:")
+	// The hint, which is always sent, comes on top of what is replaced.
+	publishes := func(what string, publish func(context.Context, *zimage.Store, string, Bucket, func(int64, int64)) (Report, error), replaced int64, whole bool) {
+		t.Helper()
+		r, err := publish(t.Context(), from, id, to, nil)
+		if err != nil || r.Replaced != replaced || r.Sent != replaced+1 || int(r.Had) != len(m.Chunks)+2-int(replaced) {
+			t.Errorf("%s: %+v %v, want %d replaced", what, r, err, replaced)
+		}
+		if _, err := openStore(t, string(to.Folder)).Verify(t.Context(), id, nil); (err == nil) != whole {
+			t.Errorf("%s: verified: %v, want %v", what, err, whole)
+		}
+	}
+	for _, name := range []string{zimage.ChunkObjectName(m.Chunks[1]), manifest, doc} {
+		if err := os.Truncate(at(name), 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publishes("cut", Image, 3, true)
+	for _, name := range []string{zimage.ChunkObjectName(m.Chunks[1]), zimage.ChunkObjectName(m.Chunks[4]), doc} {
+		b, err := os.ReadFile(at(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(at(name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publishes("altered, not looked at", Image, 0, false)
+	publishes("altered", Check, 3, true)
+	publishes("all is right", Check, 0, true)
+}
+
 func TestWhatIsWrongHereIsNotSent(t *testing.T) {
 	dir := t.TempDir()
 	from := openStore(t, dir)
@@ -161,8 +203,19 @@ func TestBlob(t *testing.T) {
 			t.Errorf("%+v %v", r, err)
 		}
 	}
+	path := filepath.Join(string(to), "blobs", digest[7:])
+	other := make([]byte, 100000)
+	other[7] = 1
+	if err := os.WriteFile(path, other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for replaced := int64(1); replaced >= 0; replaced-- {
+		if r, err := CheckBlob(t.Context(), from, digest, to); err != nil || r.Sent != replaced || r.Replaced != replaced {
+			t.Errorf("%+v %v", r, err)
+		}
+	}
 	// An empty file is what a power cut leaves: it is written anew.
-	if err := os.Truncate(filepath.Join(string(to), "blobs", digest[7:]), 0); err != nil {
+	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := Blob(t.Context(), from, digest, to); err != nil || r.Sent != 1 {

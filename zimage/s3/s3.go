@@ -3,7 +3,7 @@
 // Package s3 puts files into a bucket of a server that speaks S3: Amazon's,
 // MinIO, Ceph, Garage and others.
 //
-// It knows two requests, HEAD and PUT of an object, with the bucket in the
+// It knows three requests, HEAD, GET and PUT of an object, with the bucket in the
 // path, signed with AWS Signature Version 4. A bucket whose objects anybody
 // may read is a mirror as it is: nodes need neither a key nor this package.
 package s3
@@ -93,6 +93,15 @@ func (b *Bucket) Size(ctx context.Context, name string) (int64, error) {
 	return resp.ContentLength, resp.Body.Close()
 }
 
+// Get implements publish.Bucket.
+func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	resp, err := b.do(ctx, http.MethodGet, name, nil, emptySum)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
 // Put implements publish.Bucket. The content's hash is signed, and stands in
 // a checksum too, for servers that look at one of them only: none keeps bytes
 // that were altered on the way.
@@ -149,7 +158,8 @@ func (b *Bucket) refusal(resp *http.Response, method string) error {
 		text += fmt.Sprintf(" (%.80q: %.300q)", said.Code, said.Message)
 	}
 	switch code := resp.StatusCode; {
-	case code == http.StatusNotFound && method == http.MethodHead:
+	// Of a GET the server says which: the object, or the bucket.
+	case code == http.StatusNotFound && (method == http.MethodHead || said.Code == "NoSuchKey"):
 		return fmt.Errorf("S3: %s: %w", text, fs.ErrNotExist)
 	case code == http.StatusTooManyRequests || code >= 500:
 		return fmt.Errorf("S3: %w: it answers %s", publish.ErrTemporary, text)

@@ -3,7 +3,9 @@
 package s3
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -94,6 +96,24 @@ func TestPublish(t *testing.T) {
 	if r, err = publish.Image(t.Context(), store, id, b, nil); err != nil || r.Sent != 1 || s.requests[http.MethodPut] != before+1 {
 		t.Errorf("again: %+v %v, %d requests more", r, err, s.requests[http.MethodPut]-before)
 	}
+	// A chunk with other bytes, and one that was cut.
+	for i, cut := range []int64{0, 1} {
+		good, err := store.ChunkObject(m.Chunks[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := bytes.Repeat([]byte{7}, int(good.Size-cut))
+		good.Size, good.Sum, good.Body = int64(len(bad)), sha256.Sum256(bad), bytes.NewReader(bad)
+		if err := b.Put(t.Context(), good); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err = publish.Check(t.Context(), store, id, b, nil); err != nil || r.Replaced != 2 || r.Sent != 3 {
+		t.Errorf("a damaged bucket: %+v %v", r, err)
+	}
+	if _, err := f.Verify(t.Context(), id, nil); err != nil {
+		t.Errorf("the mended bucket: %v", err)
+	}
 }
 
 func TestRefused(t *testing.T) {
@@ -104,6 +124,12 @@ func TestRefused(t *testing.T) {
 	}
 	if _, err := s.open(t, "s3://images", "secret").Size(t.Context(), name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no such file: %v", err)
+	}
+	if _, err := s.open(t, "s3://images", "secret").Get(t.Context(), name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such file to read: %v", err)
+	}
+	if _, err := s.open(t, "s3://none", "secret").Get(t.Context(), name); !errors.Is(err, ErrRefused) {
+		t.Errorf("no such bucket to read: %v", err)
 	}
 	o := zimage.Object{Name: name, Kind: "application/zstd", Size: 3, Body: strings.NewReader("abc")} // with the hash of something else
 	if err := s.open(t, "s3://images", "secret").Put(t.Context(), o); err == nil {
