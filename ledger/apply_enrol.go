@@ -6,15 +6,14 @@ import (
 	"slices"
 
 	"github.com/zos-node/zos/sign"
-	"github.com/zos-node/zos/spec/strict"
 )
 
 // applyEnrol lets a node in: it signs with its own key and with that of a
-// voucher that the policy's roles signed and that has a use left.
+// voucher that the policy's roles signed, that has a use left and has not ended.
 func (s *State) applyEnrol(a at, p *Enrol, keys []string) (func(), error) {
-	var v Voucher
-	if err := strict.Decode(p.Voucher.Payload, &v, MaxEntry); err != nil {
-		return nil, refusal("payload.voucher.payload", err)
+	v, err := OpenVoucher(&p.Voucher)
+	if err != nil {
+		return nil, refusal("payload.voucher", err)
 	}
 	if len(keys) != 2 || !slices.Contains(keys, p.Key) || !slices.Contains(keys, v.Key) || p.Key == v.Key {
 		return nil, refuse("signatures", "must be two, by the key that enrols and by the voucher's")
@@ -38,6 +37,9 @@ func (s *State) applyEnrol(a at, p *Enrol, keys []string) (func(), error) {
 	}
 	if err := s.Root().check("voucher", signers, nil); err != nil {
 		return nil, refusal("payload.voucher.signatures", err)
+	}
+	if err := v.over(a.timeMs); err != nil {
+		return nil, err
 	}
 	use := voucherUse{ID: v.ID, Digest: HashEntry(p.Voucher.Payload)}
 	first, known := s.voucherByID[v.ID]

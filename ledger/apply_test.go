@@ -168,6 +168,48 @@ func TestEnrol(t *testing.T) {
 	}
 }
 
+// TestExpiredVoucher: what counts is the time of the block in which the node
+// would enrol. The same voucher lets one in before its end and none after it.
+func TestExpiredVoucher(t *testing.T) {
+	l := ledgertest.New(t)
+	ends := l.NowMs() + 3_600_000
+	v := l.ExpiringVoucher("hour", 9, ends)
+	for _, c := range []struct {
+		node  string
+		at    int64 // before (-) or after the end
+		says  string
+		about string
+	}{
+		{"a", -3_600_000, "", "an hour before"},
+		{"b", -1, "", "the last moment"},
+		{"c", 0, "2027-01-15T09:00:00Z", "its end"},
+		{"d", 86_400_000, "2027-01-16T09:00:00Z", "a day later"},
+	} {
+		n := l.NewNode(c.node)
+		l.Pass(ends + c.at - l.NowMs())
+		if c.says == "" {
+			if out := l.Block(n.EnrolEntry(v)); len(out.Accepted) != 1 {
+				t.Errorf("%s: refused: %v", c.about, out.Refused[0])
+			}
+			continue
+		}
+		got := l.Refuse(n.EnrolEntry(v))
+		wants(t, got, "payload.voucher.payload.expiresMs: is 2027-01-15T09:00:00Z: the voucher has expired, it is "+c.says)
+		// One of the kind that has no end is as good as ever.
+		l.Must(n.EnrolEntry(l.Voucher("ever-"+c.node, 1, nil)))
+	}
+	if got := len(l.State().Nodes()); got != 4 {
+		t.Errorf("%d nodes", got)
+	}
+	// With an end it is another voucher than without, whatever it is called.
+	wants(t, l.Refuse(l.NewNode("e").EnrolEntry(l.ExpiringVoucher("ever-c", 1, l.NowMs()+1000))), "another voucher")
+	// A snapshot has all of it: a use counts after it as before.
+	s, err := ledger.OpenSnapshot(l.State().Snapshot())
+	if err != nil || s.StateRoot() != l.State().StateRoot() {
+		t.Errorf("snapshot: %v", err)
+	}
+}
+
 func TestActedMustHaveBeen(t *testing.T) {
 	l := ledgertest.New(t)
 	n := l.Join("n", 1024)

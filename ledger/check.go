@@ -202,15 +202,8 @@ func checkEnrol(p *Enrol) error {
 	if !strings.HasPrefix(p.Key, "ssh-ed25519 ") {
 		return refuse("key", "is no ssh-ed25519 key")
 	}
-	if p.Voucher.PayloadType != TypeVoucher {
-		return refuse("voucher.payloadType", "is %q, want %s", p.Voucher.PayloadType, TypeVoucher)
-	}
-	var v Voucher
-	if err := strict.Decode(p.Voucher.Payload, &v, MaxEntry); err != nil {
-		return refusal("voucher.payload", err)
-	}
-	if err := check(&v); err != nil {
-		return refusal("voucher.payload", err)
+	if _, err := OpenVoucher(&p.Voucher); err != nil {
+		return refusal("voucher", err)
 	}
 	return firstError(textual("image", p.Image), checkActed(p.Acted))
 }

@@ -78,8 +78,6 @@ func payload(entryType string) any {
 	switch entryType {
 	case TypeRoot:
 		return new(Root)
-	case TypeVoucher:
-		return new(Voucher)
 	case TypeEnrol:
 		return new(Enrol)
 	case TypeCapacity:
@@ -129,7 +127,7 @@ func decode(b []byte, keys *sign.KeyCache) (*Entry, error) {
 	} else if !canonical {
 		return nil, refuse("", "the envelope is not in its canonical form (fields in order, no white space)")
 	}
-	if o.Envelope.PayloadType == TypeVoucher {
+	if t := o.Envelope.PayloadType; t == TypeVoucher || t == TypeExpiringVoucher {
 		return nil, refuse("payloadType", "a voucher is no entry by itself: a node shows it when it enrols")
 	}
 	e, err := decodeEnvelope(o.Envelope, b)

@@ -30,6 +30,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"white space", append([]byte("\n"), l.Leaves[0]...), []string{"canonical form"}},
 		{"trailing data", append(bytes.Clone(l.Leaves[0]), '{'), []string{"trailing data"}},
 		{"voucher alone", l.Sign(ledger.TypeVoucher, ledger.Voucher{ID: "v", Uses: 1, Key: l.Keys["voucher"].PublicKey()}, "operator"), []string{"payloadType", "no entry by itself"}},
+		{"expiring voucher alone", l.Sign(ledger.TypeExpiringVoucher, ledger.ExpiringVoucher{ID: "v", Uses: 1, Key: l.Keys["voucher"].PublicKey(), ExpiresMs: 1}, "operator"), []string{"payloadType", "no entry by itself"}},
 		{"unknown kind", l.Sign("application/vnd.zos.other.v1+json", []byte("{}"), "operator"), []string{"payloadType", "no kind of entry"}},
 		{"absent field", l.Sign(ledger.TypeStop, []byte(`{"deployment":1,"name":"x"}`), "author"), []string{"payload.reason"}},
 		{"unknown field", l.Sign(ledger.TypeStop, []byte(`{"deployment":1,"name":"x","reason":"","force":true}`), "author"), []string{"payload.force"}},

@@ -91,7 +91,7 @@ type Voucher struct {
 type Enrol struct {
 	Name    string        `json:"name"`    // DNS label, for people
 	Key     string        `json:"key"`     // authorized_keys form, "ssh-ed25519 AAAA…"; its fingerprint is the node id
-	Voucher sign.Envelope `json:"voucher"` // whole envelope of a Voucher
+	Voucher sign.Envelope `json:"voucher"` // whole envelope of a Voucher or an ExpiringVoucher
 	Image   string        `json:"image"`   // version and digest of the image that the node says it booted
 	Acted   Acted         `json:"acted"`
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -213,6 +214,13 @@ func (a *app) nodeSeed() *cobra.Command {
 			env, err := sign.DecodeEnvelope(b)
 			if err != nil {
 				return coded(exitRefused, fmt.Errorf("%s: %w", voucher, err))
+			}
+			v, err := ledger.OpenVoucher(env)
+			if err != nil {
+				return coded(exitRefused, fmt.Errorf("%s: %w", voucher, err))
+			}
+			if now := time.Now().UnixMilli(); v.ExpiresMs != 0 && now >= v.ExpiresMs {
+				fmt.Fprintf(a.err, "note: voucher %s expired at %s: no ledger enrols a node with it any more; make another: zos ledger voucher\n", v.ID, ledger.Moment(v.ExpiresMs))
 			}
 			if voucherKey == "" {
 				voucherKey = voucher + voucherKeyExt

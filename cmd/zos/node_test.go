@@ -12,17 +12,27 @@ import (
 	"testing"
 
 	"github.com/zos-node/zos/agent/seed"
+	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/spec/strict"
 )
 
-// voucherFile is a signed envelope; what it says is the ledger's to judge.
+// voucherFile is a voucher for ten nodes; who signed it is the ledger's to judge.
 func voucherFile(t *testing.T) string {
 	t.Helper()
 	s, _, err := sign.GenerateSigner()
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := &sign.Envelope{PayloadType: "application/vnd.zos.voucher.v1+json", Payload: []byte("{}"), Signatures: []sign.Signature{}}
+	own, secret, err := sign.GenerateSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := strict.Encode(ledger.Voucher{ID: "v", Uses: 10, Key: own.PublicKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &sign.Envelope{PayloadType: ledger.TypeVoucher, Payload: document, Signatures: []sign.Signature{}}
 	if err := env.Add(s); err != nil {
 		t.Fatal(err)
 	}
@@ -31,10 +41,6 @@ func voucherFile(t *testing.T) string {
 		t.Fatal(err)
 	}
 	p := filepath.Join(t.TempDir(), "voucher.json")
-	_, secret, err := sign.GenerateSigner()
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := os.WriteFile(p+voucherKeyExt, secret, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ has signed already), 4 file not found.`,
 	f.StringVar(&o.role, "role", "", "role to sign as")
 	f.StringVar(&o.root, "root", os.Getenv("ZOS_ROOT"), "trust root envelope (ZOS_ROOT)")
 	f.StringVarP(&o.out, "output", "o", "", "envelope to write; may be the file that is read")
-	f.StringVar(&o.kind, "type", "deployment", "kind of a document that is no envelope yet: deployment, voucher, stop, root, node-release, chunked-release, rollout")
+	f.StringVar(&o.kind, "type", "deployment", "kind of a document that is no envelope yet: deployment, voucher, expiring-voucher, stop, root, node-release, chunked-release, rollout")
 	required(cmd, "key", "role", "output")
 	return cmd
 }
@@ -97,7 +97,7 @@ func fileError(err error) error {
 }
 
 // kinds are the documents that people sign.
-const kinds = "deployment voucher stop root node-release chunked-release rollout"
+const kinds = "deployment voucher expiring-voucher stop root node-release chunked-release rollout"
 
 func (a *app) sign(o signOptions, path string) error {
 	if !slices.Contains(strings.Fields(kinds), o.kind) {
@@ -233,6 +233,8 @@ func documentKind(payloadType string) string {
 	switch payloadType {
 	case ledger.TypeNodeRelease, ledger.TypeChunkedRelease, ledger.TypeRollout:
 		return "release"
+	case ledger.TypeExpiringVoucher:
+		return "voucher"
 	}
 	namespace, err := sign.Namespace(payloadType)
 	if err != nil {
@@ -281,8 +283,9 @@ func checkPayload(env *sign.Envelope) error {
 	case spec.PayloadType:
 		_, err := spec.Decode(env.Payload)
 		return err
-	case ledger.TypeVoucher:
-		return strict.Decode(env.Payload, new(ledger.Voucher), ledger.MaxEntry)
+	case ledger.TypeVoucher, ledger.TypeExpiringVoucher:
+		_, err := ledger.OpenVoucher(env)
+		return err
 	}
 	whole, err := env.Encode()
 	if err != nil {

@@ -5,13 +5,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -227,103 +223,4 @@ func (a *app) signAll(payloadType string, body []byte, keys []string) ([]byte, e
 		}
 	}
 	return env.Encode()
-}
-
-// voucherKeyExt is added to a voucher's file name for its private key.
-const voucherKeyExt = ".key"
-
-func voucherCommand(a *app) *cobra.Command {
-	var keys []string
-	var id, out, root string
-	var uses int64
-	var labels map[string]string
-	cmd := &cobra.Command{
-		Use:   "voucher --key KEY --uses N -o FILE",
-		Short: "make a voucher with which nodes enrol",
-		Long: `Make and sign a voucher, FILE, and its private key, FILE.key. A node that has both
-in its seed can enrol with a key of its own; the labels become the node's, so
-that deployments can be placed by them. The ledger counts the uses. The voucher
-becomes public when it is used; its key is a secret.
-
-A voucher that exists is never overwritten.
-
-Exit codes: 0 made, 3 refused, 4 file not found.`,
-		Example: `  zos ledger voucher --key ~/.ssh/operator --root root.json --uses 4 --label site=lab -o voucher.json`,
-		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			key, text, err := sign.GenerateSigner()
-			if err != nil {
-				return err
-			}
-			return a.voucher(ledger.Voucher{ID: id, Uses: uses, Key: key.PublicKey(), Labels: labels}, text, keys, root, out)
-		},
-	}
-	f := cmd.Flags()
-	f.StringArrayVar(&keys, "key", nil, "private key of the operator's role (or .pub of a key in ssh-agent); repeat for each")
-	f.StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root envelope, to check the key's role (ZOS_ROOT)")
-	f.StringVar(&id, "id", "", "unique name of the voucher (default: random)")
-	f.Int64Var(&uses, "uses", 1, "how many nodes can enrol with it")
-	f.StringToStringVar(&labels, "label", nil, "KEY=VALUE on the nodes; repeat for each")
-	f.StringVarP(&out, "output", "o", "", "file to write")
-	given(cmd, "key", "output")
-	return cmd
-}
-
-// voucher signs a voucher and writes it and its private key, once nothing can
-// be refused any more: a key that stands there already belongs to a voucher.
-func (a *app) voucher(v ledger.Voucher, private []byte, keys []string, rootPath, out string) error {
-	for _, path := range []string{out, out + voucherKeyExt} {
-		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			return coded(exitRefused, errors.Join(fmt.Errorf("%s exists and is not overwritten: nodes may still have to enrol with it; name another file, or move it away", path), err))
-		}
-	}
-	if v.ID == "" {
-		b := make([]byte, 8)
-		if _, err := rand.Read(b); err != nil {
-			return fmt.Errorf("random name: %w", err)
-		}
-		v.ID = "v-" + hex.EncodeToString(b)
-	}
-	if err := v.Validate(); err != nil {
-		return coded(exitUsage, err)
-	}
-	body, err := strict.Encode(v)
-	if err != nil {
-		return fmt.Errorf("encode the voucher: %w", err)
-	}
-	raw, err := a.signAll(ledger.TypeVoucher, body, keys)
-	if err != nil {
-		return err
-	}
-	if rootPath != "" {
-		root, err := trustRoot(rootPath)
-		if err != nil {
-			return err
-		}
-		env, err := sign.DecodeEnvelope(raw)
-		if err != nil {
-			return coded(exitRefused, err)
-		}
-		signed, err := env.Keys()
-		if err != nil {
-			return coded(exitRefused, err)
-		}
-		if _, err := root.Fill("voucher", signed, nil); err != nil {
-			return coded(exitRefused, fmt.Errorf("voucher: %w", err))
-		}
-	}
-	// The key goes first: a voucher without its key is of no use.
-	if err := writeSecret(out+voucherKeyExt, private); err != nil {
-		return fmt.Errorf("write the voucher's key: %w", err)
-	}
-	if err := writeSecret(out, raw); err != nil {
-		return fmt.Errorf("write the voucher: %w", err)
-	}
-	return a.print(struct {
-		ID     string `json:"id"`
-		Uses   int64  `json:"uses"`
-		Output string `json:"output"`
-	}{v.ID, v.Uses, out}, func(w io.Writer) {
-		fmt.Fprintf(w, "voucher %s, good for %d nodes, is in %s\n", v.ID, v.Uses, out)
-	})
 }

@@ -308,6 +308,12 @@ func (l *Log) Voucher(id string, uses int64, labels map[string]string) sign.Enve
 	return l.Envelope(ledger.TypeVoucher, ledger.Voucher{ID: id, Uses: uses, Key: l.Keys["voucher"].PublicKey(), Labels: maps.Clone(labels)}, "operator")
 }
 
+// ExpiringVoucher is a signed voucher that ends.
+func (l *Log) ExpiringVoucher(id string, uses, expiresMs int64) sign.Envelope {
+	l.t.Helper()
+	return l.Envelope(ledger.TypeExpiringVoucher, ledger.ExpiringVoucher{ID: id, Uses: uses, Key: l.Keys["voucher"].PublicKey(), ExpiresMs: expiresMs}, "operator")
+}
+
 // Fork is a second ledger with the same keys and the same history so far, as
 // a dishonest operator can make it. What is done to one does not show in the
 // other.
