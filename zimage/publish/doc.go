@@ -6,7 +6,8 @@
 // Names are hashes, so a name that is there has the right content, or one
 // that nodes refuse: a file is never sent over another. The order is chunks,
 // then the manifest, then the hint: whoever finds a manifest finds all of its
-// chunks. A publication that broke off is simply made again; it goes on where
+// chunks. A start pack (package zimage/pack) is sent last, and on demand: its name
+// follows from the image's, and what is there is replaced. A publication that broke off is simply made again; it goes on where
 // it stopped.
 //
 // A Bucket is where it goes: Folder for a folder that a web server serves,
