@@ -283,7 +283,7 @@ func (c *side) ours(ctx context.Context, p program, trace extent.List) (a answer
 // guestReadAhead is what a guest's kernel reads ahead of its root while it starts,
 // in KiB (guest/ahead). This kernel would read a loop device 128 KiB and more ahead,
 // and all of that would be waited for.
-const guestReadAhead = 128
+const guestReadAhead = 0
 
 // mountLike mounts an image as a guest would read it. What it gives to undo it is
 // to be called whatever happens.

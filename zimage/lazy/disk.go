@@ -76,6 +76,7 @@ type Disk struct {
 	wanted   chan struct{} // holds one when runs has something to fetch
 	waits    int           // reads that wait
 	active   time.Time     // when the last of them began or ended, or came to something new
+	began    time.Time
 	err      error
 	failed   chan struct{}
 	whole    chan struct{}
@@ -94,7 +95,7 @@ func New(m zimage.Manifest, file File, get Get, opt Options) (*Disk, error) {
 		return nil, fmt.Errorf("lazy disk: deadline %v, %d chunks of %d", opt.Deadline, len(opt.Have), n)
 	}
 	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n), followed: make([]bool, n), traced: make([]bool, n), read: extent.NewSet(m.DiskSize / extent.BlockSize), pack: newPacked(m),
-		flights: map[int]*flight{}, active: time.Now(), runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
+		flights: map[int]*flight{}, active: time.Now(), began: time.Now(), runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
 	for i := range opt.Have {
 		if d.have[i] = opt.Have[i]; d.have[i] {
 			d.missing--

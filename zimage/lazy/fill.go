@@ -75,6 +75,10 @@ func (d *Disk) following() (int, bool) {
 	return d.runs.next()
 }
 
+// bootsIn is how long a guest with a start pack may take until its first read: it is
+// not calm because it boots.
+const bootsIn = 30 * time.Second
+
 // calm waits until nothing has happened for a while, and says so; false is that
 // something is wanted before.
 func (d *Disk) calm(ctx context.Context) bool {
@@ -83,6 +87,9 @@ func (d *Disk) calm(ctx context.Context) bool {
 		left := d.opt.Calm - time.Since(d.active)
 		if d.waits > 0 {
 			left = d.opt.Calm
+		}
+		if d.pack.coming.Len() > 0 && d.read.Len() == 0 {
+			left = max(left, min(bootsIn-time.Since(d.began), d.opt.Calm))
 		}
 		failed := d.err != nil
 		d.mu.Unlock()

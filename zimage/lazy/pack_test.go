@@ -182,6 +182,28 @@ func TestPackAndChunks(t *testing.T) {
 	}
 }
 
+// TestBoots: with a pack, what the start does not need waits also while the guest
+// has not read anything yet, and comes when the start is calm.
+func TestBoots(t *testing.T) {
+	o := newOrigin(t)
+	d, _ := o.open(t, Options{Calm: time.Millisecond})
+	l := o.at(2, 0, 1)
+	d.Expect(l)
+	o.bring(t, d, l)
+	d.Packed()
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // of bootsIn
+	defer cancel()
+	if err := d.Fill(soon); !errors.Is(err, context.DeadlineExceeded) || len(o.order()) != 0 {
+		t.Errorf("it was calm before the first read: %v, asked for %v", err, o.order())
+	}
+	if err := <-o.read(t, d, l); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Fill(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPackIsNotTheChunk: a chunk all of whose blocks a pack brought is fetched
 // before the disk counts as whole, and nothing that is here is asked of a pack.
 func TestPackIsNotTheChunk(t *testing.T) {
