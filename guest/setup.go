@@ -10,13 +10,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/zos-node/zos/guest/ahead"
 	"github.com/zos-node/zos/guest/net"
 	"github.com/zos-node/zos/guest/process"
 	"github.com/zos-node/zos/guest/root"
@@ -40,7 +43,9 @@ type workload struct {
 	cgroup     *process.Cgroup
 	root       root.Spec
 	verity     verity.State
-	null       *os.File // where a check's output goes
+	null       *os.File    // where a check's output goes
+	near       ahead.Saved // while the root is still arriving and the start lasts: how far is read ahead else
+	calm       sync.Once
 }
 
 // setup does everything up to the Report.
@@ -111,8 +116,15 @@ func (w *workload) openRoot() error {
 	if err != nil {
 		return err
 	}
-	w.root.Device, w.verity, err = verity.Open("/dev", deviceName, disk, params)
-	return err
+	if w.root.Device, w.verity, err = verity.Open("/dev", deviceName, disk, params); err != nil {
+		return err
+	}
+	if ahead.Arriving(string(cmdline), wire.Arriving) {
+		if w.near, err = ahead.Off("/sys", filepath.Base(w.root.Device)); err != nil {
+			say("%v", err) // the start then waits for more than it needs
+		}
+	}
+	return nil
 }
 
 func (w *workload) buildRoot() error {

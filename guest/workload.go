@@ -38,9 +38,15 @@ func (w *workload) run(phase *string) (wire.Exit, error) {
 	w.link.Started(wire.Started{PID: r.pid, UptimeMs: r.started})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	time.AfterFunc(startLimit, w.started)
 	w.background("health", func() error {
 		ticks := time.NewTicker(wire.HealthEvery) // not stopped: Run returns before the repeating ends
-		health.Run(ctx, w.config.Check, w.prober().Once, w.link.Health, ticks.C)
+		health.Run(ctx, w.config.Check, w.prober().Once, func(h wire.Health) {
+			if h.OK {
+				w.started()
+			}
+			w.link.Health(h)
+		}, ticks.C)
 		return nil
 	})
 	var status syscall.WaitStatus
@@ -98,8 +104,24 @@ func (w *workload) spawn() (running, error) {
 	return r, nil
 }
 
-// ahead uses the time until the agent says that the process may start.
+// startLimit is how long a start may take at most, as far as reading ahead goes.
+const startLimit = time.Minute
+
+// started has the kernel read ahead of the root as usual: the start is over.
+func (w *workload) started() {
+	w.calm.Do(func() {
+		if err := w.near.On(); err != nil {
+			say("%v", err) // the root is read as before, only slowly
+		}
+	})
+}
+
+// ahead uses the time until the agent says that the process may start. Of a root
+// that is still arriving only what the start needs is read.
 func (w *workload) ahead() {
+	if w.near != nil {
+		return
+	}
 	err := w.thread.Do(process.Command{Process: w.config.Process}.Ahead)
 	if err != nil {
 		say("read the program ahead: %v", err) // whatever is wrong with it, starting it tells

@@ -86,7 +86,7 @@ type Machine struct {
 	MemoryMiB  int64       `json:"memoryMiB" jsonschema:"minimum=64,maximum=1048576"`                      // 64..1048576
 	Kernel     string      `json:"kernel" jsonschema:"pattern=^sha256:[0-9a-f]{64}$"`                      // digest of the kernel image, "sha256:<hex>"
 	Initramfs  string      `json:"initramfs" jsonschema:"pattern=^sha256:[0-9a-f]{64}$"`                   // digest of the initramfs, "sha256:<hex>"
-	Cmdline    string      `json:"cmdline" jsonschema:"maxLength=1024"`                                    // kernel command line; plan appends only the zos.verity= word
+	Cmdline    string      `json:"cmdline" jsonschema:"maxLength=1024"`                                    // kernel command line; the plan appends the zos.verity= word, and the agent zos.arriving while the image is arriving
 	Image      Image       `json:"image"`
 	Process    Process     `json:"process"`
 	Files      []File      `json:"files" jsonschema:"maxItems=64"`

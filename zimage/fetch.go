@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -29,6 +30,8 @@ type Fetcher struct {
 	// Report, which may be nil, hears of each wrong (ErrMismatch) or missing
 	// (ErrMissing) answer. It is called from several goroutines.
 	Report func(mirror, what string, err error)
+
+	packStall time.Duration // tests set it
 }
 
 // Manifest gets the manifest of an image id.

@@ -49,7 +49,8 @@ func Handler(s *Store) http.Handler {
 		}
 		h.Set("Content-Type", kind)
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
-		if strings.HasPrefix(name, "by-oci/") { // the one name whose content may change, with Format
+		// The names whose content may change: with Format, and with a newer start.
+		if strings.HasPrefix(name, "by-oci/") || strings.HasPrefix(name, "starts/") {
 			h.Set("Cache-Control", "no-cache")
 		} else {
 			h.Set("ETag", `"`+name[strings.LastIndex(name, "/")+1:]+`"`)
@@ -70,6 +71,10 @@ func servable(name string) string {
 	case len(parts) == 2 && parts[0] == "manifests":
 		if id, ok := strings.CutSuffix(parts[1], ".json"); ok && isHex(id) {
 			return "application/json"
+		}
+	case len(parts) == 2 && parts[0] == "starts":
+		if id, ok := strings.CutSuffix(parts[1], ".zst"); ok && isHex(id) {
+			return "application/zstd"
 		}
 	case len(parts) == 2 && parts[0] == "blobs":
 		if isHex(parts[1]) {

@@ -52,7 +52,7 @@ func (f *servers) start(_ context.Context, p proc.Spec) (imaged.Process, error) 
 	s := &server{events: make(chan vm.Event, 8), done: make(chan struct{})}
 	f.all[p.Dir] = s
 	f.n++
-	if _, err := p.Parse([]byte(`{"event":"progress","touched":[0]}`), time.Now()); err != nil {
+	if _, err := p.Parse([]byte(`{"event":"progress","read":[{"first":0,"blocks":1}]}`), time.Now()); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -142,7 +142,7 @@ func TestLazyThenWhole(t *testing.T) {
 		t.Errorf("fetch-content says %q", r)
 	}
 	// What the start read is known to whoever reads the ledger.
-	if s := trace.Last(b.ledger.State(), ledgertest.Digest("image"), 1); s == nil || s.Machine != "web" || s.Claim != g.Index || len(s.Chunks) != 1 {
+	if s := trace.Last(b.ledger.State(), ledgertest.Digest("image"), b.fetcher.Manifests[ledgertest.Digest("image")]); s == nil || s.Machine != "web" || s.Claim != g.Index || !s.Exact() || len(s.Blocks) != 1 {
 		t.Errorf("trace %+v", s)
 	}
 	s, _ := f.last()

@@ -92,7 +92,7 @@ func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 	m.verified, m.told, m.started, m.healthy, m.served, m.gone, m.hung, m.off = false, false, false, false, false, false, false, false
 	disk := l.world.Images.Disk(m.plan.Image)
 	defer disk.Done()
-	if err := l.startsFrom(m, disk.Path); err != nil {
+	if err := l.startsFrom(m, disk); err != nil {
 		return err
 	}
 	m.disk = disk.Served
@@ -130,12 +130,19 @@ func (l *Life) boot(ctx context.Context, m *machine) (err error) {
 }
 
 // startsFrom notes the path of a machine's image, which is another one when it
-// has arrived since the plan was made, or the last start.
-func (l *Life) startsFrom(m *machine, path string) error {
-	if m.plan.VM.Disks[0].Path == path {
+// has arrived since the plan was made, or the last start, and whether the guest is
+// told that it is still arriving.
+func (l *Life) startsFrom(m *machine, disk imaged.Disk) error {
+	const word = " " + wire.Arriving
+	vm := &m.plan.VM
+	cmdline := strings.TrimSuffix(vm.Cmdline, word)
+	if disk.Served != nil {
+		cmdline += word
+	}
+	if vm.Disks[0].Path == disk.Path && vm.Cmdline == cmdline {
 		return nil
 	}
-	return l.update(func(*State) { m.plan.VM.Disks[0].Path = path })
+	return l.update(func(*State) { vm.Disks[0].Path, vm.Cmdline = disk.Path, cmdline })
 }
 
 // listen takes up the line to the guest; known is who it must be.

@@ -90,8 +90,8 @@ func (l *Life) fetchContent(ctx context.Context, out *phase.Out) error {
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.manifests)) {
 		if m := l.manifests[id]; l.world.Images.Serves(m.DiskSize) {
-			if s := trace.Last(l.world.Ledger.State(), id, len(m.Chunks)); s != nil {
-				l.world.Images.Hint(id, s.Chunks)
+			if s := trace.Last(l.world.Ledger.State(), id, m); s != nil {
+				l.world.Images.Hint(id, s.Blocks)
 			}
 		}
 		pieces = append(pieces, piece{"image " + id, func(ctx context.Context) (int64, error) { return l.world.Images.Image(ctx, l.manifests[id], id) }})

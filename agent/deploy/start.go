@@ -116,11 +116,13 @@ func (l *Life) serving(out *phase.Out) error {
 	}
 	// Where nobody has said it yet, what the starts read of images that were
 	// still arriving; as much as a record holds.
-	for _, m := range p.Machines {
-		if live := l.machines[m.Name]; live != nil && live.disk != nil && trace.Last(l.world.Ledger.State(), m.Image, live.disk.Chunks()) == nil {
-			if d := trace.Detail(m.Name, live.disk.Touched()); len(out.Detail)+len(d) < maxDetail {
-				out.Detail += d
-			}
+	for i, m := range p.Machines {
+		live := l.machines[m.Name]
+		if live == nil || live.disk == nil {
+			continue
+		}
+		if known := trace.Last(l.world.Ledger.State(), m.Image, live.disk.Manifest()); known == nil || !known.Exact() {
+			out.Detail += trace.Detail(m.Name, live.disk.Read(), (maxDetail-len(out.Detail))/(len(p.Machines)-i))
 		}
 	}
 	return nil

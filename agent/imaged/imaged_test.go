@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 // TestServesWhileItArrives: a reader gets the disk's bytes, from a process
@@ -26,7 +27,7 @@ func TestServesWhileItArrives(t *testing.T) {
 	o := newOrigin(t)
 	o.shut(append(o.head(), o.last())...)
 	store := filepath.Join(t.TempDir(), "whole.img")
-	s, path := serveAt(t, launcher(t, o, patience), o, store, []int{o.last(), 1 << 30, -1})
+	s, path := serveAt(t, launcher(t, o, patience), o, store, append(o.blocks(o.last()), extent.Extent{First: 1 << 40, Blocks: 1 << 40}, extent.Extent{First: -1, Blocks: 1}))
 	h, err := s.process.Hardening()
 	if err != nil || !strings.HasPrefix(h["Uid"], "64100\t64100") || h["NoNewPrivs"] != "1" || h["Seccomp"] != "2" || h["CapEff"] != "0000000000000000" {
 		t.Errorf("the server runs as %q, NoNewPrivs %q, Seccomp %q, CapEff %q: %v", h["Uid"], h["NoNewPrivs"], h["Seccomp"], h["CapEff"], err)
@@ -89,7 +90,7 @@ func TestKilledServer(t *testing.T) {
 	o.shut(append(o.head(), 5, 6)...)
 	store := filepath.Join(t.TempDir(), "whole.img")
 	l := launcher(t, o, patience)
-	s, path := serveAt(t, l, o, store, []int{5, 6})
+	s, path := serveAt(t, l, o, store, o.blocks(5, 6))
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +163,7 @@ func TestDeadline(t *testing.T) {
 	o := newOrigin(t)
 	o.shut(append(o.head(), 1, 2)...)
 	store := filepath.Join(t.TempDir(), "whole.img")
-	s, path := serveAt(t, launcher(t, o, time.Second), o, store, []int{1, 2})
+	s, path := serveAt(t, launcher(t, o, time.Second), o, store, o.blocks(1, 2))
 	reader := exec.Command("cat", path)
 	if err := reader.Start(); err != nil {
 		t.Fatal(err)
@@ -262,9 +263,11 @@ func TestTouched(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	waitFor(t, "word of the reads", func() bool { return len(s.Touched()) >= len(want) })
-	if got := s.Touched(); !slices.Equal(got, want) {
-		t.Errorf("touched %v, want %v", got, want)
+	waitFor(t, "word of the reads", func() bool { return len(s.Read()) >= len(want) })
+	for n, e := range s.Read() {
+		if e.Blocks != 1 || e.First != o.m.Chunks[want[n]].Off/extent.BlockSize {
+			t.Errorf("read %v, want one block of each of %v", s.Read(), want)
+		}
 	}
 }
 

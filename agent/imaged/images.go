@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 // LazyFrom is the policy: a smaller disk, in bytes, is fetched whole. On a
@@ -37,7 +38,7 @@ type Images struct {
 	now    map[string]*arriving      // by image id
 	past   map[*Served]bool          // whole by now, and what runs from them goes on; false when they are gone
 	users  map[int64]map[string]bool // deployment -> image ids
-	traces map[string][]int          // what the last start of an image read
+	traces map[string]extent.List    // what the last start of an image read
 }
 
 // arriving is an image that is served.
@@ -50,7 +51,7 @@ type arriving struct {
 
 // NewImages are those of a store. Without Lazy they are fetched whole.
 func NewImages(store Store, log *slog.Logger) *Images {
-	return &Images{store: store, log: log, now: map[string]*arriving{}, past: map[*Served]bool{}, users: map[int64]map[string]bool{}, traces: map[string][]int{}}
+	return &Images{store: store, log: log, now: map[string]*arriving{}, past: map[*Served]bool{}, users: map[int64]map[string]bool{}, traces: map[string]extent.List{}}
 }
 
 // Lazy has images of at least so many bytes served while they arrive, and
@@ -133,11 +134,11 @@ func (i *Images) used(id string, but int64) bool {
 
 // Hint says what a start of an image read elsewhere; what was seen here counts
 // more.
-func (i *Images) Hint(id string, chunks []int) {
+func (i *Images) Hint(id string, start extent.List) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.traces[id] == nil {
-		i.traces[id] = chunks
+		i.traces[id] = start
 	}
 }
 
@@ -245,7 +246,7 @@ func (i *Images) leave(a *arriving, read bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	delete(i.now, a.ID())
-	if t := a.Touched(); len(t) > 0 {
+	if t := a.Read(); len(t) > 0 {
 		i.traces[a.ID()] = t // the next start wants the same first
 	}
 	if read {

@@ -22,6 +22,7 @@ import (
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/vm/proc"
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 const (
@@ -88,17 +89,14 @@ const diskFile = "disk.img"
 // zimage.PartNames says for store, and the mirrors send. trace is what an
 // earlier start read. It returns when the server runs; when it fails, nothing
 // is left but what has arrived.
-func (l *Launcher) Serve(ctx context.Context, m zimage.Manifest, id, store string, trace []int) (_ *Served, err error) {
+func (l *Launcher) Serve(ctx context.Context, m zimage.Manifest, id, store string, trace extent.List) (_ *Served, err error) {
 	hex := strings.TrimPrefix(id, "sha256:")
 	if len(hex) < idLen {
 		return nil, fmt.Errorf("image id %q", id)
 	}
 	dir := filepath.Join(l.Dir, hex[:idLen])
 	s := &Served{path: filepath.Join(dir, diskFile), dir: dir, log: l.Log.With("image", id), report: l.Report,
-		whole: make(chan struct{}), ended: make(chan struct{}), cfg: serve.Config{ID: id, Store: store, Manifest: m, Mirrors: l.Mirrors, Trace: trace, DeadlineMs: l.Deadline.Milliseconds()}}
-	if s.cfg.Trace == nil {
-		s.cfg.Trace = []int{}
-	}
+		whole: make(chan struct{}), ended: make(chan struct{}), cfg: serve.Config{ID: id, Store: store, Manifest: m, Mirrors: l.Mirrors, Trace: m.ChunksOf(trace), DeadlineMs: l.Deadline.Milliseconds()}}
 	s.missing = len(m.Chunks)
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("image server: %w", err)

@@ -18,6 +18,7 @@ import (
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/vm/proc"
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 // Why a disk is served no more.
@@ -44,7 +45,7 @@ type Served struct {
 	err      error
 	detached bool
 	bytes    int64
-	touched  []int
+	read     extent.List
 	missing  int
 }
 
@@ -107,14 +108,11 @@ func (s *Served) missingChunks() int {
 	return s.missing
 }
 
-// Chunks is how many the image has.
-func (s *Served) Chunks() int { return len(s.cfg.Manifest.Chunks) }
-
-// Touched are the chunks that were read, in the order of their first reads.
-func (s *Served) Touched() []int {
+// Read are the blocks that were read, in the order of their first reads.
+func (s *Served) Read() extent.List {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.touched)
+	return slices.Clone(s.read)
 }
 
 // Died waits a moment for the end of the process, of which a broken disk may
@@ -200,8 +198,10 @@ func (s *Served) parse(object []byte, now time.Time) (proc.Parsed, error) {
 	case serve.Progress:
 		s.mu.Lock()
 		s.missing = e.Missing
-		s.touched = append(s.touched, e.Touched...)
+		s.read = append(s.read, e.Read...)
 		s.mu.Unlock()
+	case serve.Packed:
+		s.log.Info("start pack of the image has come", "blocks", e.Blocks, "bytes", e.Bytes, "err", e.Detail)
 	case serve.Mirror:
 		if s.report != nil {
 			kind := zimage.ErrMismatch

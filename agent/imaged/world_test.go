@@ -27,6 +27,7 @@ import (
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/vm/proc"
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 	"github.com/zos-node/zos/zimage/zimagetest"
 )
 
@@ -163,6 +164,8 @@ type origin struct {
 	free  map[string]bool
 	lie   map[string]int // how often a chunk is sent wrong
 	asked []string
+	pack  http.HandlerFunc // answers for a start pack; nil: there is none
+	store *zimage.Store
 }
 
 func newOrigin(t *testing.T) *origin {
@@ -174,7 +177,7 @@ func newOrigin(t *testing.T) *origin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{free: map[string]bool{}, lie: map[string]int{}}
+	o := &origin{store: store, free: map[string]bool{}, lie: map[string]int{}}
 	if o.m, o.id, err = zimage.Convert(t.Context(), zimagetest.Image(t, map[string]int{"a": 12 << 20, "b": 70000, "c": 100}), "linux/amd64", store, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -187,9 +190,17 @@ func newOrigin(t *testing.T) *origin {
 	}
 	next := zimage.Handler(store)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name, isChunk := strings.CutSuffix(filepath.Base(r.URL.Path), ".zst")
+		name := strings.TrimSuffix(filepath.Base(r.URL.Path), ".zst")
+		isChunk := strings.HasPrefix(r.URL.Path, "/chunks/")
 		o.mu.Lock()
-		o.asked = append(o.asked, name)
+		if isChunk {
+			o.asked = append(o.asked, name)
+		}
+		if pack := o.pack; pack != nil && strings.HasPrefix(r.URL.Path, "/starts/") {
+			o.mu.Unlock()
+			pack(w, r)
+			return
+		}
 		gate, lie := o.gate, o.lie[name] > 0
 		o.lie[name]--
 		if o.free[name] {
@@ -249,6 +260,14 @@ func (o *origin) last() int {
 	return slices.IndexFunc(o.m.Chunks, func(c zimage.Chunk) bool { return c.Off+c.Size > o.m.DataSize/cluster*cluster }) - 1
 }
 
+// blocks are those of some chunks.
+func (o *origin) blocks(chunks ...int) (l extent.List) {
+	for _, i := range chunks {
+		l = append(l, extent.Extent{First: o.m.Chunks[i].Off / extent.BlockSize, Blocks: o.m.Chunks[i].Size / extent.BlockSize})
+	}
+	return l
+}
+
 func launcher(t *testing.T, o *origin, deadline time.Duration) *Launcher {
 	t.Helper()
 	return &Launcher{Dir: t.TempDir(), Program: "/proc/self/exe", Mirrors: []string{o.url}, Deadline: deadline, Log: slog.New(slog.DiscardHandler), Start: start}
@@ -256,7 +275,7 @@ func launcher(t *testing.T, o *origin, deadline time.Duration) *Launcher {
 
 const patience = 2 * time.Minute // of a slow machine
 
-func serveAt(t *testing.T, l *Launcher, o *origin, store string, trace []int) (s *Served, path string) {
+func serveAt(t *testing.T, l *Launcher, o *origin, store string, trace extent.List) (s *Served, path string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

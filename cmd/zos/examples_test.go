@@ -90,6 +90,9 @@ func rootNeeded(c *cobra.Command) bool {
 		return false
 	case "zos release", "zos ledger revoke": // end in zos submit
 		return false
+	case "zos image publish":
+		from, err := c.Flags().GetString("start")
+		return err == nil && from == fromLedger
 	case "zos image inspect":
 		return set("ledger")
 	case "zos ledger restore":

@@ -14,6 +14,7 @@ import (
 
 	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 // inspected is the result of zos image inspect.
@@ -29,8 +30,9 @@ type inspected struct {
 // started is what the last recorded start of the image read.
 type started struct {
 	trace.Start
-	Bytes int64    `json:"bytes"`
-	Files []string `json:"files"` // in the order of their first reads; with --oci
+	Chunks []int    `json:"chunks"` // of which it read something, in the order of the first reads
+	Bytes  int64    `json:"bytes"`  // that it read
+	Files  []string `json:"files"`  // in the chunks that it read from, in the order of their first reads; with --oci
 }
 
 type amount struct {
@@ -57,8 +59,8 @@ func (a *app) imageInspect() *cobra.Command {
 converted from, and how much of it is the same as other images (--with). With
 --oci the layers are read again, to show which files each has brought, and in
 which chunks they lie. With --ledger and --root the newest start is shown that a
-node has recorded of the image: which chunks its guest read before it was
-healthy, and with --oci, which files. With --json that is everything, file by
+node has recorded of the image: which blocks its guest read before it was
+healthy, of which chunks, and with --oci, of which files. With --json that is everything, file by
 file and chunk by chunk.`,
 		Example: `  zos image inspect oci:build/oci/web --store build/store
   zos image inspect sha256:0123… --store build/store --with sha256:4567… --oci oci:build/oci/web
@@ -93,8 +95,8 @@ file and chunk by chunk.`,
 				if err != nil {
 					return err
 				}
-				if r.Start = startOf(trace.Last(c.State(), r.ID, len(r.Manifest.Chunks)), r.Manifest, r.Map); r.Start == nil {
-					return coded(exitNotFound, fmt.Errorf("%s: no node has recorded what a start of it reads; nodes do for images that they serve while those arrive", r.ID))
+				if r.Start = startOf(trace.Last(c.State(), r.ID, r.Manifest), r.Manifest, r.Map); r.Start == nil {
+					return noStart(r.ID)
 				}
 			}
 			return a.print(r, func(w io.Writer) { printInspected(w, r) })
@@ -113,12 +115,11 @@ func startOf(s *trace.Start, m zimage.Manifest, files *zimage.Map) *started {
 	if s == nil {
 		return nil
 	}
-	out := &started{Start: *s, Files: []string{}}
+	out := &started{Start: *s, Chunks: m.ChunksOf(s.Blocks), Bytes: s.Blocks.Blocks() * extent.BlockSize, Files: []string{}}
 	seen := map[string]bool{}
-	for _, c := range s.Chunks {
-		out.Bytes += m.Chunks[c].Size
+	for _, c := range out.Chunks {
 		if files == nil {
-			continue
+			break
 		}
 		for _, f := range files.Files {
 			if slices.Contains(f.Chunks, c) && !seen[f.Path] {
@@ -157,7 +158,7 @@ func printInspected(w io.Writer, r inspected) {
 		fmt.Fprintf(w, "shared       %d chunks, %s with %s\n", s.Chunks, size(s.Bytes), s.ID)
 	}
 	if s := r.Start; s != nil {
-		fmt.Fprintf(w, "a start read %d chunks, %s: machine %s of deployment %s, claim %d\n", len(s.Chunks), size(s.Bytes), harmless(s.Machine), harmless(s.Deployment), s.Claim)
+		fmt.Fprintf(w, "a start read %s, of %d chunks: machine %s of deployment %s, claim %d\n", size(s.Bytes), len(s.Chunks), harmless(s.Machine), harmless(s.Deployment), s.Claim)
 		for _, p := range s.Files[:min(len(s.Files), largest)] {
 			fmt.Fprintf(w, "             something of %q\n", p)
 		}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zos-node/zos/agent/imaged/trace"
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
+	"github.com/zos-node/zos/zimage/pack"
 	"github.com/zos-node/zos/zimage/publish"
 	"github.com/zos-node/zos/zimage/s3"
 )
@@ -28,15 +32,17 @@ type published struct {
 
 type publishedOne struct {
 	ID   string `json:"id"`
-	Kind string `json:"kind"` // "image" or "blob"
+	Kind string `json:"kind"` // "image", "blob" or "start"
 	publish.Report
+	Pack *pack.Made `json:"pack,omitempty"` // of a start
 }
 
 func (a *app) imagePublish() *cobra.Command {
-	var store, to string
+	var store, to, start string
 	var check bool
+	var f ledgerFlags
 	cmd := &cobra.Command{
-		Use:   "publish ID... --store DIR --to s3://BUCKET[/PREFIX]|DIR [--check]",
+		Use:   "publish ID... --store DIR --to s3://BUCKET[/PREFIX]|DIR [--check] [--start FILE|ledger]",
 		Short: "send images to a mirror: what it does not have yet",
 		Long: `Send images, and guest kernels and initramfs by their digest, from a store to an
 S3 bucket or to a folder that a web server serves. Chunks that are there already,
@@ -48,6 +54,13 @@ nodes refuse wrong ones, and get them elsewhere. One of another length is replac
 With --check each file that is there is read and compared, and wrong ones are
 replaced; so a mirror is mended whose disk has gone bad.
 
+With --start a start pack goes with the image: one file with just those blocks of
+it that a start reads, in one compressed stream, which nodes fetch first. So a guest
+starts when a small part of its image has come. What a start reads is in FILE, as
+"text" of "zos image inspect --json" has it, or it is what a node has recorded on the
+ledger (--ledger, --root) of the newest start. A newer pack replaces an older one.
+Nobody trusts a pack: each block is held against the image's verity root.
+
 For s3:// the environment names server and key, as for AWS's own tools:
 AWS_ENDPOINT_URL (for a server other than Amazon's), AWS_REGION,
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. Nodes read with no
@@ -57,6 +70,7 @@ Exit codes: 0 each file is there and has the right length (with --check: the rig
 bytes), 3 refused (the store has wrong bytes, or the server says no), 4 no such
 image, 5 the server does not answer.`,
 		Example: `  zos image publish sha256:0123… --store build/store --to /srv/mirror
+  zos image publish sha256:0123… --store build/store --to /srv/mirror --start ledger --ledger https://ledger.example --root root.json
   AWS_ENDPOINT_URL=http://127.0.0.1:9000 zos image publish sha256:0123… --store build/store --to s3://images`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,6 +83,9 @@ image, 5 the server does not answer.`,
 			if err != nil {
 				return imageError(err)
 			}
+			if start != "" && len(args) != 1 {
+				return coded(exitUsage, fmt.Errorf("--start is of one image, here are %d ids", len(args)))
+			}
 			bucket, err := openBucket(to)
 			if err != nil {
 				return err
@@ -77,7 +94,7 @@ image, 5 the server does not answer.`,
 			if check {
 				image, blob = publish.Check, publish.CheckBlob
 			}
-			r, start := published{To: to}, time.Now()
+			r, begin := published{To: to}, time.Now()
 			for _, id := range args {
 				one := publishedOne{ID: id, Kind: "blob"}
 				isImage, err := from.HasImage(id)
@@ -99,9 +116,22 @@ image, 5 the server does not answer.`,
 				r.Sent.Had += one.Had
 				r.Sent.HadBytes += one.HadBytes
 			}
-			r.TookMs = time.Since(start).Milliseconds()
+			if start != "" {
+				one, err := a.publishStart(cmd.Context(), from, args[0], start, f, bucket)
+				if err != nil {
+					return err
+				}
+				r.Items = append(r.Items, one)
+				r.Sent.Sent += one.Sent
+				r.Sent.SentBytes += one.SentBytes
+			}
+			r.TookMs = time.Since(begin).Milliseconds()
 			return a.print(r, func(w io.Writer) {
 				for _, one := range r.Items {
+					if p := one.Pack; p != nil {
+						fmt.Fprintf(w, "start pack of %s: %d blocks, %d of them hashes, in %s; %d blocks of the start did not fit\n", one.ID, p.Blocks, p.Hashes, size(one.SentBytes), p.Left)
+						continue
+					}
 					fmt.Fprintf(w, "%s %s: sent %d files (%s), %d of them in place of others; %d were there (%s)\n", one.Kind, one.ID, one.Report.Sent, size(one.SentBytes), one.Replaced, one.Had, size(one.HadBytes))
 				}
 			})
@@ -110,8 +140,54 @@ image, 5 the server does not answer.`,
 	storeFlag(cmd, &store, "folder of the store")
 	cmd.Flags().StringVar(&to, "to", "", "where to: s3://BUCKET[/PREFIX], or a folder")
 	cmd.Flags().BoolVar(&check, "check", false, "read what is there, and replace what has wrong bytes")
+	cmd.Flags().StringVar(&start, "start", "", `also publish a start pack, of what a start reads: a file that says it, or "ledger"`)
+	f.add(cmd)
 	required(cmd, "to")
 	return cmd
+}
+
+// fromLedger is the --start that is no file.
+const fromLedger = "ledger"
+
+// publishStart publishes the start pack of an image.
+func (a *app) publishStart(ctx context.Context, from *zimage.Store, id, where string, f ledgerFlags, to publish.Bucket) (publishedOne, error) {
+	one := publishedOne{ID: id, Kind: "start", Pack: &pack.Made{}}
+	m, err := from.Manifest(id)
+	if err != nil {
+		return one, imageError(err)
+	}
+	var start extent.List
+	if where == fromLedger {
+		c, err := a.sync(ctx, f)
+		if err != nil {
+			return one, err
+		}
+		s := trace.Last(c.State(), id, m)
+		if s == nil {
+			return one, noStart(id)
+		}
+		start = s.Blocks
+	} else {
+		text, err := readFile(where, "what a start reads", trace.MaxFile)
+		if err != nil {
+			return one, fileError(err)
+		}
+		if start, err = trace.Decode(strings.TrimSpace(string(text)), m); err == nil && len(start) == 0 {
+			err = fmt.Errorf("%w: it lists nothing", trace.ErrText)
+		}
+		if err != nil {
+			return one, coded(exitRefused, fmt.Errorf("%s: %w; want the text that `zos image inspect --json` has of a start", where, err))
+		}
+	}
+	if one.Report, *one.Pack, err = publish.StartPack(ctx, from, id, start, to, a.bytesDone("start pack of "+id)); err != nil {
+		return one, publishError(err)
+	}
+	return one, nil
+}
+
+// noStart says that an image has no recorded start.
+func noStart(id string) error {
+	return coded(exitNotFound, fmt.Errorf("%s: no node has recorded what a start of it reads; nodes do for images that they serve while those arrive", id))
 }
 
 // openBucket opens the target of a publication.

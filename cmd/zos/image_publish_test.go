@@ -12,6 +12,9 @@ import (
 
 	"github.com/rclone/gofakes3"
 	"github.com/rclone/gofakes3/s3mem"
+
+	"github.com/zos-node/zos/agent/imaged/trace"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 func TestImagePublish(t *testing.T) {
@@ -31,6 +34,12 @@ func TestImagePublish(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	folder := filepath.Join(t.TempDir(), "mirror")
+	start, bad, empty := filepath.Join(t.TempDir(), "start"), filepath.Join(t.TempDir(), "bad"), filepath.Join(t.TempDir(), "empty")
+	for name, text := range map[string]string{start: trace.Encode(extent.List{{First: 0, Blocks: 1}}, 100), bad: "b.!", empty: "b.\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	for _, c := range []struct {
 		args string
@@ -41,6 +50,13 @@ func TestImagePublish(t *testing.T) {
 		{r.ID + " --to " + folder, exitOK, "sent 1 files"},
 		{r.ID + " --to s3://images/p", exitOK, "image " + r.ID},
 		{r.ID + " --to s3://images/p", exitOK, "sent 1 files"},
+		{r.ID + " --to " + folder + " --start " + start, exitOK, "start pack of " + r.ID},
+		{r.ID + " --to s3://images/p --start " + start, exitOK, "start pack of " + r.ID},
+		{r.ID + " " + r.ID + " --to " + folder + " --start " + start, exitUsage, "of one image"},
+		{r.ID + " --to " + folder + " --start " + start + ".none", exitNotFound, ""},
+		{r.ID + " --to " + folder + " --start " + bad, exitRefused, "want the text"},
+		{r.ID + " --to " + folder + " --start " + empty, exitRefused, "lists nothing"},
+		{r.ID + " --to " + folder + " --start ledger", exitUsage, "--root"},
 		{zeros + " --to " + folder, exitNotFound, ""},
 		{"latest --to " + folder, exitUsage, "image id"},
 		{r.ID + " --to ftp://x", exitUsage, "s3://"},

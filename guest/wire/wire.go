@@ -18,6 +18,11 @@ const HealthEvery = 10 * time.Second
 // Port is the vsock port that the agent listens on for each VM.
 const Port = 1024
 
+// Arriving is the word that the agent puts behind a guest's kernel command line
+// when the root's image is still arriving: the guest then reads nothing ahead of it
+// while it starts. An older guest does not know it.
+const Arriving = "zos.arriving"
+
 // Version of this protocol; a different one ends the guest.
 const Version = 1
 

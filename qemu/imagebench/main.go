@@ -70,6 +70,7 @@ type bench struct {
 	launch         string // the program that starts what is measured
 	cache          string // of packages
 	rounds         int
+	ahead          int  // KiB that a guest's kernel reads ahead
 	spent          int  // work folders that were put aside
 	read           bool // reads were measured
 	res            results
@@ -97,11 +98,12 @@ func main() {
 	only := flag.String("images", "", "names of images, with commas between; all without it")
 	rows := flag.String("rows", "convert,tar,change,cold,reads,growth", "what is measured")
 	largest := flag.Int64("growth", 4<<30, "bytes of the largest image of the growth series")
+	ahead := flag.Int("readahead", guestReadAhead, "KiB that a kernel reads ahead of our disk in a cold start")
 	flag.Parse()
 	self, err := os.Executable()
 	work, werr := filepath.Abs(*dir)
 	if err = errors.Join(err, werr); err == nil {
-		b := &bench{zos: *zos, launch: *launch, self: self, dir: work, cache: *cache, rounds: *rounds}
+		b := &bench{zos: *zos, launch: *launch, self: self, dir: work, cache: *cache, rounds: *rounds, ahead: *ahead}
 		err = b.run(ctx, *only, strings.Split(*rows, ","), *largest, *out)
 	}
 	if err != nil {

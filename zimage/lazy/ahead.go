@@ -17,7 +17,7 @@ type runs struct {
 	end   []int       // by chunk: where its run ends
 	ahead map[int]int // by that end: chunks that were fetched before they were read
 	early map[int]bool
-	queue []int // what is to be fetched
+	queue []int // what is to be fetched, also what a start pack did not bring
 }
 
 func newRuns(chunks []zimage.Chunk) *runs {

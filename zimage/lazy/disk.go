@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 // ErrDeadline means that a chunk did not come in time. The disk is of no use
@@ -37,6 +38,9 @@ type Options struct {
 	Have []bool
 	// Trace lists chunks that are wanted first, in this order.
 	Trace []int
+	// Head is how many at the begin of Trace are not of a start: every start wants
+	// something of them, and a start pack brings that.
+	Head int
 	// Beside, which may be nil, lists what whoever reads a chunk reads at the same
 	// time: it is fetched with it, and nobody waits for it.
 	Beside func(i int) []int
@@ -58,20 +62,24 @@ type Disk struct {
 	get  Get
 	opt  Options
 
-	mu      sync.Mutex
-	have    []bool
-	missing int
-	flights map[int]*flight
-	touched []bool
-	trace   []int
-	traced  []bool // what Trace lists
-	runs    *runs
-	wanted  chan struct{} // holds one when runs has something to fetch
-	waits   int           // reads that wait
-	active  time.Time     // when the last of them began or ended, or came to something new
-	err     error
-	failed  chan struct{}
-	whole   chan struct{}
+	mu       sync.Mutex
+	have     []bool
+	missing  int
+	flights  map[int]*flight
+	touched  []bool      // chunks of which something was read
+	followed []bool      // chunks that were read themselves: runs knows of it
+	read     *extent.Set // blocks that were read, up to maxTrace
+	trace    extent.List // the same in the order of their first reads
+	traced   []bool      // what Options.Trace lists
+	pack     *packed
+	runs     *runs
+	wanted   chan struct{} // holds one when runs has something to fetch
+	waits    int           // reads that wait
+	active   time.Time     // when the last of them began or ended, or came to something new
+	began    time.Time
+	err      error
+	failed   chan struct{}
+	whole    chan struct{}
 }
 
 // flight is a chunk on its way.
@@ -86,8 +94,8 @@ func New(m zimage.Manifest, file File, get Get, opt Options) (*Disk, error) {
 	if opt.Deadline <= 0 || opt.Have != nil && len(opt.Have) != n {
 		return nil, fmt.Errorf("lazy disk: deadline %v, %d chunks of %d", opt.Deadline, len(opt.Have), n)
 	}
-	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n), traced: make([]bool, n),
-		flights: map[int]*flight{}, active: time.Now(), runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
+	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n), followed: make([]bool, n), traced: make([]bool, n), read: extent.NewSet(m.DiskSize / extent.BlockSize), pack: newPacked(m),
+		flights: map[int]*flight{}, active: time.Now(), began: time.Now(), runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
 	for i := range opt.Have {
 		if d.have[i] = opt.Have[i]; d.have[i] {
 			d.missing--
@@ -120,12 +128,25 @@ func (d *Disk) Err() error {
 	return d.err
 }
 
-// Trace lists the chunks that were read, in the order of their first read:
-// what the next start of this image wants first.
-func (d *Disk) Trace() []int {
+// maxTrace is how many blocks are noted: what is read behind 256 MiB is no start.
+const maxTrace = 1 << 16
+
+// Trace lists the blocks that were read, in the order of their first reads, but
+// for so many at its begin, and up to a bound: what the next start of this image
+// wants first.
+func (d *Disk) Trace(but int64) extent.List {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Clone(d.trace)
+	first, left := len(d.trace), d.read.Len()-but
+	for first > 0 && left > 0 {
+		first--
+		left -= d.trace[first].Blocks
+	}
+	l := slices.Clone(d.trace[first:])
+	if left < 0 && len(l) > 0 { // the first of them goes back too far
+		l[0].First, l[0].Blocks = l[0].First-left, l[0].Blocks+left
+	}
+	return l
 }
 
 // ReadAt reads what has arrived and waits for what has not.
@@ -139,8 +160,7 @@ func (d *Disk) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 	short := off+int64(len(b)) > d.m.DiskSize
 	b = b[:min(int64(len(b)), d.m.DiskSize-off)]
 	if !d.Ready(off, int64(len(b))) {
-		first, last := d.chunks(off, int64(len(b)))
-		if err := d.need(ctx, first, last); err != nil {
+		if err := d.need(ctx, off, int64(len(b))); err != nil {
 			return 0, err
 		}
 	}
@@ -155,13 +175,33 @@ func (d *Disk) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 func (d *Disk) Ready(off, n int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	news := false
+	for b := off / extent.BlockSize; b*extent.BlockSize < off+n && d.read.Len() < maxTrace; b++ {
+		if d.read.Add(b) {
+			d.trace, news = d.trace.Add(b), true
+		}
+	}
 	first, last := d.chunks(off, n)
 	ready := d.err == nil
 	for i := first; i < last; i++ {
-		d.touch(i)
-		ready = ready && d.have[i]
+		at := d.place(i, off, n)
+		d.touch(i, at)
+		if news && !d.have[i] {
+			d.active = time.Now()
+		}
+		ready = ready && at == here
 	}
 	return ready
+}
+
+// place is where the part of a chunk is that a read of n bytes at off wants. d.mu
+// is held.
+func (d *Disk) place(i int, off, n int64) place {
+	if d.have[i] {
+		return here
+	}
+	c := d.m.Chunks[i]
+	return d.pack.place(i, max(off, c.Off), min(off+n, c.Off+c.Size))
 }
 
 // chunks are those of n bytes at off: [first, last).
@@ -174,15 +214,23 @@ func (d *Disk) chunks(off, n int64) (first, last int) {
 	return first, last
 }
 
-// touch books the first read of a chunk. d.mu is held.
-func (d *Disk) touch(i int) {
-	if d.touched[i] {
+// touch books a read of a chunk, of which the part that is read is at a place:
+// the first at all, and the first for which the chunk is wanted. d.mu is held.
+func (d *Disk) touch(i int, at place) {
+	if !d.touched[i] {
+		d.touched[i], d.active = true, time.Now()
+	}
+	if d.followed[i] || at != elsewhere && !d.have[i] {
 		return
 	}
-	d.touched[i], d.active = true, time.Now()
-	d.trace = append(d.trace, i)
-	coming := func(k int) bool { return d.have[k] || d.flights[k] != nil || d.traced[k] }
-	d.runs.read(i, !coming(i), coming)
+	d.followed[i] = true
+	soon := func(k int) bool { return d.have[k] || d.flights[k] != nil || d.traced[k] && !d.pack.covers(k) }
+	d.runs.read(i, !soon(i), func(k int) bool { return soon(k) || d.pack.covers(k) })
+	d.wants()
+}
+
+// wants tells Fill that runs has something to fetch. d.mu is held.
+func (d *Disk) wants() {
 	if len(d.runs.queue) > 0 {
 		select {
 		case d.wanted <- struct{}{}:
@@ -191,36 +239,41 @@ func (d *Disk) touch(i int) {
 	}
 }
 
-// need waits until chunks [first, last) are there: all are asked for at once.
-func (d *Disk) need(ctx context.Context, first, last int) error {
+// need waits until n bytes at off are there: all chunks are asked for at once, but
+// for those of which the pack brings what is wanted.
+func (d *Disk) need(ctx context.Context, off, n int64) error {
 	timed, cancel := context.WithTimeoutCause(ctx, d.opt.Deadline, ErrDeadline)
 	defer cancel()
 	defer d.waiting(d.waiting(1)) // the inner one is now
+	first, last := d.chunks(off, n)
 	for {
-		var waits []*flight
+		var waits []<-chan struct{}
 		d.mu.Lock()
 		err := d.err
-		for i := first; i < last; i++ {
-			d.touch(i)
-			if !d.have[i] && err == nil {
-				waits = append(waits, d.want(i))
+		for i := first; i < last && err == nil; i++ {
+			at := d.place(i, off, n)
+			d.touch(i, at)
+			switch at {
+			case elsewhere:
+				waits = append(waits, d.want(i).done)
+			case onItsWay:
+				waits = append(waits, d.pack.news())
 			}
 		}
 		d.mu.Unlock()
 		if err != nil || len(waits) == 0 {
 			return err
 		}
-		for _, f := range waits {
+		for _, arrived := range waits {
 			select {
-			case <-f.done:
+			case <-arrived:
 			case <-d.failed:
 				return d.Err()
 			case <-timed.Done():
 				if ctx.Err() != nil {
 					return ctx.Err() // who reads has gone: no fault of the disk's
 				}
-				return d.fail(fmt.Errorf("%w: waited %v for bytes %d to %d", ErrDeadline, d.opt.Deadline,
-					d.m.Chunks[first].Off, d.m.Chunks[last-1].Off+d.m.Chunks[last-1].Size))
+				return d.fail(fmt.Errorf("%w: waited %v for bytes %d to %d", ErrDeadline, d.opt.Deadline, off, off+n))
 			}
 		}
 	}
@@ -239,7 +292,7 @@ func (d *Disk) waiting(n int) int {
 func (d *Disk) want(i int) *flight {
 	if d.flights[i] == nil && d.opt.Beside != nil {
 		for _, k := range d.opt.Beside(i) {
-			if !d.have[k] {
+			if !d.have[k] && !d.pack.covers(k) { // of that, what a read needs has come
 				d.fly(k)
 			}
 		}

@@ -8,6 +8,12 @@
 // everything else from the front to the back. A trace is a hint: it may be
 // wrong, or somebody's lie, and only costs time.
 //
+// A start pack (package zimage/pack) may bring single blocks of 4 KiB (Expect, Put,
+// Packed): a read that wants no others waits for no chunk, and the chunks that the
+// pack has something of are not fetched before the start is calm. When all of such
+// a chunk comes, it is hashed as a whole like any other, and lies over the same
+// bytes. What is read is noted in blocks too, for the next pack.
+//
 // Nothing is served that was not hashed when it came. What the guest gets is
 // checked once more by its kernel, against the verity root.
 //

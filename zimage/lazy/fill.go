@@ -4,16 +4,15 @@ package lazy
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
-// Fill fetches everything: the trace first, then what follows reads in their
-// files, then, when it is calm, the rest. It returns when the disk is whole,
+// Fill fetches everything: the trace first, but for the chunks of which a start
+// pack brings what a start reads, then what follows reads in their files, then,
+// when it is calm, the rest. It returns when the disk is whole,
 // has failed, or the context ends; what is under way then arrives, or ends with
 // the disk.
 func (d *Disk) Fill(ctx context.Context) error {
-	order := slices.DeleteFunc(slices.Clone(d.opt.Trace), func(i int) bool { return i < 0 || i >= len(d.m.Chunks) })
 	slots := make(chan struct{}, max(d.opt.Parallel, 1))
 	fetch := func(i int) error {
 		if err := ctx.Err(); err != nil { // select would choose by lot
@@ -40,7 +39,10 @@ func (d *Disk) Fill(ctx context.Context) error {
 		}()
 		return nil
 	}
-	for _, i := range order {
+	for n, i := range d.opt.Trace {
+		if i < 0 || i >= len(d.m.Chunks) || d.packed(i, n < d.opt.Head) {
+			continue
+		}
 		if err := fetch(i); err != nil {
 			return err
 		}
@@ -73,6 +75,10 @@ func (d *Disk) following() (int, bool) {
 	return d.runs.next()
 }
 
+// bootsIn is how long a guest with a start pack may take until its first read: it is
+// not calm because it boots.
+const bootsIn = 30 * time.Second
+
 // calm waits until nothing has happened for a while, and says so; false is that
 // something is wanted before.
 func (d *Disk) calm(ctx context.Context) bool {
@@ -81,6 +87,9 @@ func (d *Disk) calm(ctx context.Context) bool {
 		left := d.opt.Calm - time.Since(d.active)
 		if d.waits > 0 {
 			left = d.opt.Calm
+		}
+		if d.pack.coming.Len() > 0 && d.read.Len() == 0 {
+			left = max(left, min(bootsIn-time.Since(d.began), d.opt.Calm))
 		}
 		failed := d.err != nil
 		d.mu.Unlock()

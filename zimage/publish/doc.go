@@ -9,7 +9,8 @@
 // bytes too. Who packed the same chunks with another compressor finds other
 // lengths, and replaces good files by good ones. The order is chunks,
 // then the manifest, then the hint: whoever finds a manifest finds all of its
-// chunks. A publication that broke off is simply made again; it goes on where
+// chunks. A start pack (package zimage/pack) is sent last, and on demand: its name
+// follows from the image's, and what is there is replaced. A publication that broke off is simply made again; it goes on where
 // it stopped.
 //
 // A Bucket is where it goes: Folder for a folder that a web server serves,

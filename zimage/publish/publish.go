@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
+	"github.com/zos-node/zos/zimage/pack"
 )
 
 // Bucket is a place for files. Several goroutines use it at once.
@@ -131,6 +133,19 @@ func blob(ctx context.Context, from *zimage.Store, digest string, p *publication
 	defer func() { err = errors.Join(err, done()) }()
 	err = p.missing(ctx, o.Name, o.Size, func() (zimage.Object, error) { return o, nil })
 	return p.report, err
+}
+
+// StartPack publishes a start pack of an image that is there, made of what a start
+// reads. It takes the place of an older one: its name does not follow from its
+// content. progress, which may be nil, hears of the start's bytes.
+func StartPack(ctx context.Context, from *zimage.Store, id string, start extent.List, to Bucket, progress func(done, total int64)) (Report, pack.Made, error) {
+	o, made, err := from.StartPackObject(ctx, id, start, progress)
+	if err != nil {
+		return Report{}, made, err
+	}
+	p := &publication{to: to}
+	err = p.send(ctx, o)
+	return p.report, made, err
 }
 
 // missing sends a file that is not there, or that is there and wrong.

@@ -4,6 +4,7 @@ package publish
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
+	"github.com/zos-node/zos/zimage/pack"
 	"github.com/zos-node/zos/zimage/zimagetest"
 )
 
@@ -220,5 +223,40 @@ func TestBlob(t *testing.T) {
 	}
 	if r, err := Blob(t.Context(), from, digest, to); err != nil || r.Sent != 1 {
 		t.Errorf("%+v %v", r, err)
+	}
+}
+
+// TestStartPack: a start pack takes the place of an older one, and is what nodes
+// read.
+func TestStartPack(t *testing.T) {
+	from, to := openStore(t, t.TempDir()), &recorder{Folder: Folder(t.TempDir())}
+	m, id := convert(t, from, map[string]int{"big": 2 << 20, "small": 5000})
+	img := pack.Image{DataSize: m.DataSize}
+	if _, err := hex.Decode(img.Root[:], []byte(m.Verity.Root)); err != nil {
+		t.Fatal(err)
+	}
+	for _, start := range []extent.List{{{First: 3, Blocks: 2}}, {{First: 100, Blocks: 1}, {First: 0, Blocks: 1}}} {
+		var done, total int64
+		r, made, err := StartPack(t.Context(), from, id, start, to, func(d, of int64) { done, total = d, of })
+		if err != nil || r.Sent != 1 || made.Blocks-made.Hashes != start.Blocks() || done != start.Blocks()*4096 || total != done {
+			t.Errorf("%+v, %+v, %d of %d bytes: %v", r, made, done, total, err)
+		}
+		f, err := os.Open(filepath.Join(string(to.Folder), "starts", strings.TrimPrefix(id, "sha256:")+".zst"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got extent.List
+		err = pack.Read(f, img, pack.Reading{Index: func(extent.List) error { return nil }, Block: func(k int64, _ []byte) error {
+			if k < m.DataSize/4096 {
+				got = got.Add(k)
+			}
+			return nil
+		}})
+		if err := errors.Join(err, f.Close()); err != nil || !slices.Equal(got, start) {
+			t.Errorf("in it are %v, want %v: %v", got, start, err)
+		}
+	}
+	if _, _, err := StartPack(t.Context(), from, id, extent.List{}, to, nil); err == nil {
+		t.Error("a pack of nothing")
 	}
 }

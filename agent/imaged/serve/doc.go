@@ -11,6 +11,12 @@
 // what happens on its event file, one JSON object a line (Event), so that an
 // agent that was restarted reads what it missed.
 //
+// First it asks the mirrors for the image's start pack (package zimage/pack). Where
+// one comes, a guest may start with its first block, and reads wait for the others;
+// the head of the image and the chunks of the trace that the pack has something of
+// wait until the start is calm. Without one, and where it lies or breaks off, all
+// goes by chunks.
+//
 // What is served was hashed when it came (package zimage/lazy), and the guest's
 // kernel checks each block again. So this process can withhold bytes, and
 // nothing worse.

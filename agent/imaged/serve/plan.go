@@ -50,21 +50,22 @@ func (p *plan) head() []int {
 // order is the head and then the trace, of which nothing that there is not is
 // wanted. Without a trace it is the rest of the metadata: finding files is what
 // waits most often on a long line. An earlier start has read what it needs of
-// that.
-func (p *plan) order(trace []int) []int {
-	order := p.head()
+// that. first is how many in front are no part of the trace.
+func (p *plan) order(trace []int) (order []int, first int) {
+	order = p.head()
 	if len(trace) == 0 {
 		for i := 1; i < len(p.m.Chunks) && p.m.Chunks[i].Size == metaChunk; i++ {
 			order = append(order, i)
 		}
-		return order
+		return order, len(order)
 	}
+	first = len(order)
 	for _, i := range trace {
 		if i >= 0 && i < len(p.m.Chunks) { // it is a hint
 			order = append(order, i)
 		}
 	}
-	return order
+	return order, first
 }
 
 // beside are the chunks that dm-verity reads when it reads a chunk of data:

@@ -130,10 +130,10 @@ func TestLeaves(t *testing.T) {
 func TestOrder(t *testing.T) {
 	p := newPlan(disk(3, 700<<20))
 	head := p.head()
-	if got, want := p.order([]int{2, -1, len(p.m.Chunks), 1 << 40, 900}), append(slices.Clone(head), 2, 900); !slices.Equal(got, want) {
-		t.Errorf("order %v, want %v", got, want)
+	if got, first := p.order([]int{2, -1, len(p.m.Chunks), 1 << 40, 900}); !slices.Equal(got, append(slices.Clone(head), 2, 900)) || first != len(head) {
+		t.Errorf("order %v, of which %d are not of the trace; the head is %v", got, first, head)
 	}
-	if got, want := p.order(nil), append(slices.Clone(head), 1, 2); !slices.Equal(got, want) {
-		t.Errorf("without a trace: order %v, want %v", got, want)
+	if got, first := p.order(nil); !slices.Equal(got, append(slices.Clone(head), 1, 2)) || first != len(got) {
+		t.Errorf("without a trace: order %v, of which %d are not of one; the head is %v", got, first, head)
 	}
 }

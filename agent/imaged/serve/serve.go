@@ -39,7 +39,7 @@ const (
 	// read here on top of that would be waited for, and stand in the trace.
 	readAhead    = 4096
 	replyTimeout = 15 * time.Second
-	maxTouched   = 4000 // chunks of one event
+	maxRead      = 1000 // runs of blocks of one event
 )
 
 // Main is the process. It returns its exit status.
@@ -59,15 +59,17 @@ type process struct {
 	have   *os.File
 	write  *os.File
 	disk   *lazy.Disk
+	fetch  *zimage.Fetcher
 	wire   atomic.Int64
 
 	mu      sync.Mutex
 	head    map[int]bool // what is to come before a guest may start
+	ready   bool         // a guest may start: that was told
 	bits    []bool
 	written bool // bits are in the file
 	told    map[string]bool
-	touched int // how much of the trace was told
-	missing int // the last that was told
+	read    int64 // how much of the trace was told, in blocks
+	missing int   // the last that was told
 }
 
 func (p *process) run() error {
@@ -120,8 +122,8 @@ type both struct {
 }
 
 func (p *process) open(read *os.File) (*lazy.Disk, error) {
-	f := &zimage.Fetcher{Mirrors: p.cfg.Mirrors, HTTP: &http.Client{Transport: p.transport()}, Report: p.report}
-	get, err := f.Chunks()
+	p.fetch = &zimage.Fetcher{Mirrors: p.cfg.Mirrors, HTTP: &http.Client{Transport: p.transport()}, Report: p.report}
+	get, err := p.fetch.Chunks()
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +134,9 @@ func (p *process) open(read *os.File) (*lazy.Disk, error) {
 			p.head[i] = true
 		}
 	}
+	order, first := plan.order(p.cfg.Trace)
 	return lazy.New(p.cfg.Manifest, both{read, p.write}, p.refusing(get), lazy.Options{Deadline: time.Duration(p.cfg.DeadlineMs) * time.Millisecond,
-		Have: slices.Clone(p.bits), Trace: plan.order(p.cfg.Trace), Beside: plan.beside, Calm: calm, Parallel: ahead, Arrived: p.arrived})
+		Have: slices.Clone(p.bits), Trace: order, Head: first, Beside: plan.beside, Calm: calm, Parallel: ahead, Arrived: p.arrived})
 }
 
 // refusing fails the disk at once when, before a guest may start, every mirror
@@ -194,11 +197,16 @@ func (p *process) arrived(i int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bits[i], p.written = true, false
-	if p.head[i] {
-		delete(p.head, i)
-		if len(p.head) == 0 {
-			p.say(Event{Event: Ready, Missing: p.lacking(), Bytes: p.wire.Load()})
-		}
+	if delete(p.head, i); len(p.head) == 0 {
+		p.start()
+	}
+}
+
+// start says once that a guest may start. p.mu is held.
+func (p *process) start() {
+	if !p.ready {
+		p.ready, p.head = true, nil
+		p.say(Event{Event: Ready, Missing: p.lacking(), Bytes: p.wire.Load()})
 	}
 }
 
@@ -232,13 +240,21 @@ func (p *process) say(e Event) {
 func (p *process) work(over <-chan struct{}) error {
 	p.mu.Lock()
 	if len(p.head) == 0 { // all of it was there
-		p.say(Event{Event: Ready, Missing: p.lacking()})
+		p.start()
 	}
 	p.mu.Unlock()
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	filled := make(chan error, 1)
-	go func() { filled <- p.disk.Fill(ctx) }()
+	begun := make(chan struct{})
+	go p.startPack(ctx, sync.OnceFunc(func() { close(begun) }))
+	go func() {
+		select {
+		case <-begun:
+		case <-time.After(packGrace):
+		}
+		filled <- p.disk.Fill(ctx)
+	}()
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
 	failed := p.disk.Failed()
@@ -272,14 +288,14 @@ func (p *process) progress() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	missing := p.lacking()
-	trace := p.disk.Trace()
-	if missing == p.missing && len(trace) == p.touched {
+	read := p.disk.Trace(p.read)
+	if missing == p.missing && len(read) == 0 {
 		return
 	}
-	for more := true; more; more = p.touched < len(trace) {
-		next := trace[p.touched:min(len(trace), p.touched+maxTouched)]
-		p.say(Event{Event: Progress, Missing: missing, Bytes: p.wire.Load(), Touched: next})
-		p.touched += len(next)
+	for more := true; more; more = len(read) > 0 {
+		next := read[:min(len(read), maxRead)]
+		p.say(Event{Event: Progress, Missing: missing, Bytes: p.wire.Load(), Read: next})
+		read, p.read = read[len(next):], p.read+next.Blocks()
 	}
 	p.missing = missing
 }

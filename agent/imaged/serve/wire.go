@@ -4,6 +4,7 @@ package serve
 
 import (
 	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
 )
 
 // Numbers of the files that the process inherits.
@@ -31,8 +32,9 @@ type Config struct {
 
 // Kinds of events.
 const (
-	Ready    = "ready"    // a guest may start: tree, first metadata and the head of the trace are there
-	Progress = "progress" // Missing, Bytes and Touched say how far it is
+	Ready    = "ready"    // a guest may start: tree, first metadata and the head of the trace are there, or a start pack brings them
+	Progress = "progress" // Missing, Bytes and Read say how far it is
+	Packed   = "packed"   // a start pack has come, so many Blocks of it; Detail says why not all
 	Mirror   = "mirror"   // a mirror's answer was wrong or missing
 	Whole    = "whole"    // everything is there; nothing is written any more
 	Failed   = "failed"   // a read waited too long, or the disk cannot be written
@@ -40,12 +42,13 @@ const (
 
 // Event is one line of the event file.
 type Event struct {
-	Event   string `json:"event"`
-	Missing int    `json:"missing,omitempty"` // chunks
-	Bytes   int64  `json:"bytes,omitempty"`   // that mirrors sent
-	Touched []int  `json:"touched,omitempty"` // chunks that were read for the first time since the last event
-	Mirror  string `json:"mirror,omitempty"`
-	What    string `json:"what,omitempty"`
-	Lacks   bool   `json:"lacks,omitempty"` // it says that it does not have it; else what it sent is wrong
-	Detail  string `json:"detail,omitempty"`
+	Event   string      `json:"event"`
+	Missing int         `json:"missing,omitempty"` // chunks
+	Bytes   int64       `json:"bytes,omitempty"`   // that mirrors sent
+	Read    extent.List `json:"read,omitempty"`    // blocks that were read for the first time since the last event
+	Blocks  int64       `json:"blocks,omitempty"`
+	Mirror  string      `json:"mirror,omitempty"`
+	What    string      `json:"what,omitempty"`
+	Lacks   bool        `json:"lacks,omitempty"` // it says that it does not have it; else what it sent is wrong
+	Detail  string      `json:"detail,omitempty"`
 }

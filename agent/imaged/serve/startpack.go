@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package serve
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/zos-node/zos/zimage"
+	"github.com/zos-node/zos/zimage/extent"
+	"github.com/zos-node/zos/zimage/pack"
+)
+
+// packGrace is how long nothing else is fetched while nobody has said yet whether
+// there is a start pack: what that brings need not come twice.
+const packGrace = 2 * time.Second
+
+// errNoNeed ends a pack of which everything is here.
+var errNoNeed = errors.New("all of it is here")
+
+// startPack lays the blocks of the image's start pack into the disk, as they come.
+// Each was held against the verity root. A guest may start with the first of them:
+// its reads wait for the others. begun is called when it is known what the pack
+// brings, or that it brings nothing.
+func (p *process) startPack(ctx context.Context, begun func()) {
+	defer begun()
+	defer p.disk.Packed()
+	select {
+	case <-p.disk.Whole():
+		return
+	default:
+	}
+	blocks := int64(0)
+	err := p.fetch.StartPack(ctx, p.cfg.Manifest, p.cfg.ID, pack.Reading{
+		Index: func(l extent.List) error {
+			if p.disk.Expect(l) == 0 {
+				return errNoNeed
+			}
+			begun()
+			return nil
+		},
+		Block: func(k int64, b []byte) error {
+			if err := p.disk.Put(k, b); err != nil {
+				return err
+			}
+			blocks++
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.start()
+			return nil
+		},
+	})
+	if errors.Is(err, zimage.ErrMissing) || errors.Is(err, errNoNeed) {
+		return // as it is of most images, and of most second starts
+	}
+	e := Event{Event: Packed, Blocks: blocks, Bytes: p.wire.Load()}
+	if err != nil {
+		e.Detail = err.Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.say(e)
+}
