@@ -170,19 +170,22 @@ func TestInviteWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved.Validator.Mirror = "https://mirror.example"
-	b, err := json.Marshal(moved)
-	if err != nil {
-		t.Fatal(err)
+	at := func(mirror string) string {
+		moved.Validator.Mirror = mirror
+		b, err := json.Marshal(moved)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file(t, "moved.json", b)
 	}
 	invite := func(description string) (string, string) {
 		return zos(t, exitOK, "ledger", "invite", description, "--key", key, "--ledger", late.URL, "--root", filepath.Join(led, "root.json"))
 	}
-	if o, e := invite(file(t, "moved.json", b)); !strings.Contains(o, "trust root version 2") || e != "" {
+	if o, e := invite(at("https://one.example")); !strings.Contains(o, "trust root version 2") || e != "" {
 		t.Errorf("%s%s", o, e)
 	}
 	left.Store(1)
-	o, e := invite(filepath.Join(led, "validator.json"))
+	o, e := invite(at("https://two.example"))
 	contains(t, o, "trust root version 3")
 	contains(t, e, "newer trust root than it has published", "is 2, want 3")
 	if left.Load() >= 0 {
