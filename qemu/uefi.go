@@ -71,7 +71,7 @@ var ErrFirmware = errors.New("no UEFI firmware: install Debian's package ovmf, f
 // ArmTCG emulates an arm64 machine with EL2, so that KVM works inside it.
 var ArmTCG = Accel{
 	Name: "tcg", Why: "arm64 is emulated", CPUs: 1,
-	Args: []string{"-M", "virt,virtualization=on,gic-version=3", "-accel", "tcg,thread=multi", "-cpu", "neoverse-n1"},
+	Args: []string{"-M", "virt,virtualization=on,gic-version=3", "-accel", "tcg,thread=multi", "-cpu", "max,pauth-impdef=on"},
 }
 
 // Emulator is the program's name on Debian.
