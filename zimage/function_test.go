@@ -188,8 +188,8 @@ func TestSameEverywhere(t *testing.T) {
 	}
 }
 
-// TestMemoryDoesNotGrowWithSize: the limit of 256 MiB is for four times as
-// many files (make bench BENCH=image measures that); contents cost nothing.
+// TestMemoryDoesNotGrowWithSize: the limit of 256 MiB is for five times as
+// many files (TestConvertMemory of cmd/zos); contents cost nothing.
 func TestMemoryDoesNotGrowWithSize(t *testing.T) {
 	_, peak, _ := inChild(t, "crowd")
 	t.Logf("100,000 files in one directory and 300 MiB in another: %d MiB", peak>>10)

@@ -3,6 +3,7 @@
 package zimage
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -132,7 +133,9 @@ func (s *Store) putChunk(plain []byte) (id string, err error) {
 }
 
 // place makes a file appear, whole. It is on disk for certain only after sync.
-func (s *Store) place(name string, b []byte) error {
+func (s *Store) place(name string, b []byte) error { return s.placeFrom(name, bytes.NewReader(b)) }
+
+func (s *Store) placeFrom(name string, r io.Reader) error {
 	path := filepath.Join(s.dir, filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -141,7 +144,7 @@ func (s *Store) place(name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(b)
+	_, err = io.Copy(tmp, r)
 	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
