@@ -44,6 +44,12 @@ func child(task string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if task == "verify" {
+		if err := verifyReadOnly(os.Getenv("STORE"), os.Getenv("ID")); err != nil {
+			return fail(err)
+		}
+		return 0
+	}
 	syscall.Umask(map[string]int{"umask": 0o077}[task])
 	s := stream(crowd)
 	if task != "crowd" {

@@ -71,6 +71,16 @@ func OpenStore(dir string) (*Store, error) {
 	return s, s.removeStale(time.Now().Add(-staleAfter))
 }
 
+// ReadStore opens a folder as a store that is only read: nothing in it is made
+// or removed, so it may be somebody else's, or on a disk that is read-only.
+func ReadStore(dir string) (*Store, error) {
+	codec, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	return &Store{dir: dir, codec: codec}, nil
+}
+
 // removeStale removes what a killed program left.
 func (s *Store) removeStale(before time.Time) error {
 	list, err := os.ReadDir(filepath.Join(s.dir, "tmp"))
