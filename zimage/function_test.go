@@ -341,3 +341,60 @@ func TestDeriveLeavesNothing(t *testing.T) {
 		t.Errorf("left: %v %v", left, err)
 	}
 }
+
+// TestLargerThan4GiBThroughTheWholeConversion: a file of more bytes than 32
+// bits count, from the layer to the chunks, the hash tree and what verify reads.
+func TestLargerThan4GiBThroughTheWholeConversion(t *testing.T) {
+	if os.Getenv("ZOS_LIMITS") == "" {
+		t.Skip("SKIP TestLargerThan4GiBThroughTheWholeConversion: it takes minutes and 4 GiB of disk (ZOS_LIMITS=all, make test-image)")
+	}
+	const size = 4<<30 + 12345
+	last := []byte("the last bytes")
+	src, err := stream(func(w *tar.Writer) error {
+		if err := w.WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o640, Size: size, Format: tar.FormatPAX}); err != nil {
+			return err
+		}
+		zeros := make([]byte, 1<<20)
+		for left := int64(size - len(last)); left > 0; left -= int64(len(zeros)) {
+			if _, err := w.Write(zeros[:min(left, int64(len(zeros)))]); err != nil {
+				return err
+			}
+		}
+		_, err := w.Write(last)
+		return errors.Join(err, w.WriteHeader(&tar.Header{Name: "small", Typeflag: tar.TypeReg, Mode: 0o600}))
+	}).source()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openTestStore(t)
+	m, id, err := Convert(t.Context(), src, "linux/amd64", s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Verify(t.Context(), id, nil); err != nil || again.Verity != m.Verity {
+		t.Errorf("verify: %v", err)
+	}
+	// The file is whole blocks at the end of the data.
+	at := m.DataSize - (size+4095)/4096*4096 + size - int64(len(last))
+	if m.DataSize < size {
+		t.Fatalf("%d bytes of data", m.DataSize)
+	}
+	var got []byte
+	for _, c := range m.Chunks {
+		if c.Off+c.Size <= at || c.Off >= at+int64(len(last)) {
+			continue
+		}
+		b, err := s.Chunk(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := max(at-c.Off, 0)
+		got = append(got, b[from:min(from+int64(len(last)-len(got)), c.Size)]...)
+	}
+	if !bytes.Equal(got, last) {
+		t.Errorf("it ends with %q", got)
+	}
+	if n, _ := Unique(m); n > 20_000 {
+		t.Errorf("%d different chunks", n)
+	}
+}
