@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// MaxSBOM is the largest SPDX document: of about 70,000 packages. Whoever reads
+// MaxSBOM is the largest SPDX document: of about 50,000 packages. Whoever reads
 // one holds it in memory.
 const MaxSBOM = 32 << 20
 

@@ -163,7 +163,7 @@ func TestConvertMemory(t *testing.T) {
 		{"files, as many as are allowed, gzip", true, "error <nil>, 0", gz, []func(*tar.Writer) error{crowd(0, 520_000)}},
 		{"files in two layers, zstd of a wide window", true, "error <nil>, 0", widest, []func(*tar.Writer) error{crowd(0, 260_000), crowd(260_000, 520_000)}},
 		{"folders with attributes, and their files", true, "error <nil>, 0", gz, []func(*tar.Writer) error{folders(170_000)}},
-		{"files, and as many packages as fit a document", true, "error <nil>, 0", gz, []func(*tar.Writer) error{packages(60_000), crowd(0, 510_000)}},
+		{"files, and as many packages as fit a document", true, "error <nil>, 0", gz, []func(*tar.Writer) error{packages(49_000), crowd(0, 510_000)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.limit && os.Getenv(limitsEnv) == "" {

@@ -20,9 +20,10 @@ var ErrLimit = errors.New("an SPDX document of it would be too large")
 const (
 	// maxDatabase bounds a package database; a larger one is Unread.
 	maxDatabase = 64 << 20
-	// maxCatalog bounds all that is collected of an image, as cost counts it. A
-	// database whose packages exceed it is Unread; other things are ErrLimit.
-	maxCatalog = 24 << 20
+	// maxCatalog bounds all that is collected of an image, in bytes that it takes
+	// in the document, about; in memory it is less. A database whose packages exceed it
+	// is Unread; other things are ErrLimit.
+	maxCatalog = 30 << 20
 	// maxELF bounds what is kept of the files that a program may load.
 	maxELF = 8 << 20
 )
@@ -87,9 +88,14 @@ func Collect(tree *flat.Tree) (Catalog, error) {
 	return c.Catalog, nil
 }
 
-// linkCost is a link's part in memory and document, nameCost that of a name
-// beside its bytes.
-const linkCost, nameCost = 64, 48
+// What things take of a document beside their names.
+const (
+	packageCost = 480
+	linkCost    = 120
+	objectCost  = 440
+	unreadCost  = 190
+	missingCost = 200
+)
 
 // spend counts what is kept; false is more than is allowed.
 func (c *collector) spend(n int) bool {
@@ -101,7 +107,7 @@ func (c *collector) spend(n int) bool {
 }
 
 func (c *collector) unread(name string) error {
-	if !c.spend(nameCost + len(name)) {
+	if !c.spend(unreadCost + len(name)) {
 		return fmt.Errorf("%w: too many databases that cannot be read", ErrLimit)
 	}
 	c.Unread = append(c.Unread, name)
@@ -158,7 +164,7 @@ func (c *collector) file(dir, name string, n *erofs.Node) error {
 		return nil
 	}
 	full := dir + "/" + name
-	if c.linker.left < 0 || !c.spend(nameCost+len(full)) {
+	if c.linker.left < 0 || !c.spend(objectCost+2*len(full)) {
 		return fmt.Errorf("%w: too many shared objects and programs", ErrLimit)
 	}
 	c.paths[n] = full

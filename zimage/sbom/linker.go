@@ -71,10 +71,10 @@ func (l *linker) follow(name string, exe *erofs.Node, spend func(int) bool) (lin
 		if to := l.tree.Lookup(top.interp); to != nil && l.fits(to, top) {
 			links = append(links, link{exe, to})
 		} else {
-			missing = append(missing, Missing{name, name, top.interp})
-			if !spend(missingCost + len(top.interp)) {
+			if !spend(missingCost + len(top.interp) + 2*len(name)) {
 				return nil, nil, false
 			}
+			missing = append(missing, Missing{name, name, top.interp})
 		}
 	}
 	type step struct {
@@ -88,7 +88,7 @@ func (l *linker) follow(name string, exe *erofs.Node, spend func(int) bool) (lin
 		for _, needs := range o.needed {
 			to, where := l.find(needs, at.name, o, name, top)
 			if to == nil {
-				if !spend(missingCost + len(at.name)) {
+				if !spend(missingCost + len(needs) + len(at.name) + len(name)) {
 					return nil, nil, false
 				}
 				missing = append(missing, Missing{name, at.name, needs})
@@ -103,9 +103,6 @@ func (l *linker) follow(name string, exe *erofs.Node, spend func(int) bool) (lin
 	}
 	return links, missing, l.left >= 0
 }
-
-// missingCost is what a Missing takes of memory and document, beside a name.
-const missingCost = 128
 
 // fits says whether a file can be loaded beside another.
 func (l *linker) fits(n *erofs.Node, beside *object) bool {

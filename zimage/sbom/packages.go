@@ -63,9 +63,9 @@ func escape(s string) string {
 	return b.String()
 }
 
-// cost is what a package takes of memory and document, about.
+// cost is what a package takes of a document, about.
 func (p Package) cost() int {
-	return 192 + len(p.Type) + len(p.Space) + len(p.Name) + len(p.Version) + len(p.Arch) + len(p.Epoch)
+	return packageCost + len(p.Source) + 2*(len(p.Type)+len(p.Space)+len(p.Name)+len(p.Version)+len(p.Arch)+len(p.Epoch))
 }
 
 // stanzas cuts a file of "Field: value" lines at its empty lines, and tells of
