@@ -47,6 +47,7 @@ fuzz-image: setup
 test-image: programs
 	@mkdir -p build/test
 	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./zimage ./agent/content
+	@ZOS_LIMITS=all go test -v -count=1 -timeout 30m -run 'ConvertMemory|ThroughTheWholeConversion' ./cmd/zos ./zimage
 	@bash -o pipefail -c "ZOS_VMTEST=attacks go test -v -count=1 -timeout 60m -run '^TestNested$$' ./agent/vm/vmtest | tee build/test/attacks.log | grep -E '^ *--- |^(ok|FAIL|panic)'"
 	@bash -o pipefail -c "ZOS_E2E=attacks go test -v -count=1 -timeout 40m -run '^TestAttacks$$' ./qemu/e2e"
 	@echo; echo "== attacks: a wrong block is read, its guest ends, its VM is gone"

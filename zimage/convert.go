@@ -4,8 +4,11 @@ package zimage
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/zos-node/zos/zimage/erofs"
@@ -48,7 +51,8 @@ type Converter struct {
 type Result struct {
 	ID       string
 	Manifest Manifest
-	// Dropped lists the device nodes that stood in the layers.
+	// Dropped lists the device nodes that stood in the layers, and the extended
+	// attributes that the image has no place for.
 	Dropped []flat.Dropped
 	// Missing and Unread are what the SPDX document says of missing shared
 	// objects, and of package databases that it does not cover.
@@ -83,7 +87,10 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 	if m.Config, err = defaults(cfg, tree); err != nil {
 		return Result{}, err
 	}
-	catalog := sbom.Collect(tree)
+	catalog, err := sbom.Collect(tree)
+	if err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrSource, err)
+	}
 	if c.Strict {
 		if err := complete(catalog); err != nil {
 			return Result{}, err
@@ -101,13 +108,15 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, hashes.Close()) }()
+	// The tree is not needed behind makeDisk: what is read of it is read here.
+	r = Result{Dropped: tree.Dropped(), Missing: catalog.Missing, Unread: catalog.Unread}
 	if err := c.makeDisk(ctx, plan, hashes, &m, p); err != nil {
 		return Result{}, err
 	}
 	if err := files.unchanged(); err != nil {
 		return Result{}, err
 	}
-	r = Result{Manifest: m, Dropped: tree.Dropped(), Missing: catalog.Missing, Unread: catalog.Unread}
+	r.Manifest = m
 	if c.Store != nil {
 		r.ID, err = c.Store.putManifest(m)
 	} else {
@@ -117,18 +126,29 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 }
 
 // document writes the SPDX document and gives its digest.
-func (c Converter) document(m Manifest, cfg ociConfig, catalog sbom.Catalog) (string, error) {
-	b, err := sbom.Document(sbom.About{Manifest: m.OCI.Manifest, Platform: m.OCI.Platform, Created: cfg.Created}, catalog)
+func (c Converter) document(m Manifest, cfg ociConfig, catalog sbom.Catalog) (digest string, err error) {
+	file, err := c.temp()
 	if err != nil {
 		return "", err
 	}
-	if len(b) > MaxSBOM {
-		return "", fmt.Errorf("%w: its SPDX document has %d bytes, limit %d", ErrSource, len(b), MaxSBOM)
+	defer func() { err = errors.Join(err, file.Close()) }()
+	sum := sha256.New()
+	about := sbom.About{Manifest: m.OCI.Manifest, Platform: m.OCI.Platform, Created: cfg.Created}
+	if err := sbom.Write(io.MultiWriter(file, sum), about, catalog); err != nil {
+		return "", err
 	}
+	size, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return "", fmt.Errorf("SPDX document: %w", err)
+	}
+	if size > MaxSBOM {
+		return "", fmt.Errorf("%w: its SPDX document has %d bytes, limit %d", ErrSource, size, MaxSBOM)
+	}
+	digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	if c.Store == nil {
-		return digestOf(b), nil
+		return digest, nil
 	}
-	return c.Store.putSBOM(b)
+	return digest, c.Store.putSBOM(digest, io.NewSectionReader(file, 0, size))
 }
 
 // complete refuses an image of which something is missing or unknown.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/zos-node/zos/zimage/erofs"
 	"github.com/zos-node/zos/zimage/flat"
 )
@@ -244,14 +246,18 @@ func TestDecodeManifest(t *testing.T) {
 	if again, err := DecodeManifest(good); err != nil || !reflect.DeepEqual(again, m) {
 		t.Errorf("decoded: %v", err)
 	}
+	if again, err := DecodeManifest(bytes.Replace(good, []byte(`"format":4`), []byte(`"format":3`), 1)); err != nil || again.Format != OldestFormat {
+		t.Errorf("what a node runs since before its update: %v", err)
+	}
 	for _, c := range []struct{ name, old, new, field string }{
-		{"another format", `"format":3`, `"format":2`, "format"},
+		{"a newer format", `"format":4`, `"format":5`, "format"},
+		{"an older format", `"format":4`, `"format":2`, "format"},
 		{"space", `{"format"`, `{ "format"`, "canonical"},
 		{"unknown field", `{"format"`, `{"more":1,"format"`, "more"},
-		{"absent field", `"format":3,`, ``, "format"},
-		{"duplicate", `"format":3,`, `"format":3,"format":3,`, "format"},
+		{"absent field", `"format":4,`, ``, "format"},
+		{"duplicate", `"format":4,`, `"format":4,"format":4,`, "format"},
 		{"case", `"format"`, `"Format"`, "Format"},
-		{"float", `"format":3`, `"format":3.0`, "format"},
+		{"float", `"format":4`, `"format":4.0`, "format"},
 		{"trailing", `"stopSignal":"SIGTERM"}}`, `"stopSignal":"SIGTERM"}}x`, "trailing"},
 		{"null list", `"entrypoint":["/app"]`, `"entrypoint":null`, "entrypoint"},
 		{"escape", `"/app"`, `"\u002fapp"`, "canonical"},
@@ -317,4 +323,31 @@ func FuzzDecodeManifest(f *testing.F) {
 			t.Errorf("chunks of %d bytes for a disk of %d", sum, m.DiskSize)
 		}
 	})
+}
+
+// TestWindow: a zstd layer may ask for 32 MiB and no more.
+func TestWindow(t *testing.T) {
+	for _, c := range []struct {
+		size int
+		ok   bool
+	}{{32 << 20, true}, {64 << 20, false}} {
+		plain := tarOf(t, []item{file("a", noise(2<<20, 1))})
+		var b bytes.Buffer
+		z, err := zstd.NewWriter(&b, zstd.WithWindowSize(c.size), zstd.WithEncoderLevel(zstd.SpeedFastest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.Write(plain); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		m := ociImageOf(t, nil, plain)
+		alter(t, m, func(man map[string]any) { man["layers"] = []any{m.put(b.Bytes())} })
+		_, err = Converter{Temp: t.TempDir()}.Convert(t.Context(), m, "linux/amd64")
+		if (err == nil) != c.ok || !c.ok && (!errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "more than 32 MiB")) {
+			t.Errorf("%d MiB: %v", c.size>>20, err)
+		}
+	}
 }

@@ -4,6 +4,7 @@ package zimage
 
 import (
 	"archive/tar"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 )
 
 // corner is an image at a corner of tar or of OCI layers, and the verity root
-// that Format 2 gives it. A root here never changes: a converter that gives
+// that Format 4 gives it. A root here never changes: a converter that gives
 // another one needs another format number.
 type corner struct {
 	name   string
@@ -39,6 +40,9 @@ func corners() []corner {
 				h.PAXRecords["SCHILY.xattr."+kv[i]] = kv[i+1]
 			}
 		}
+	}
+	at := func(sec, nsec int64) func(*tar.Header) {
+		return func(h *tar.Header) { h.ModTime, h.Format = time.Unix(sec, nsec), tar.FormatPAX }
 	}
 	text := func(name string) item { return file(name, []byte("content of "+name+"\n")) }
 	gnu := func(h *tar.Header) { h.Format = tar.FormatGNU }
@@ -72,18 +76,26 @@ func corners() []corner {
 		{"opaque before and behind its layer's content", "6446446fc36a3e7cde585e98e018e3721a9f654bb6cbf2a0d8544efa1373d286", [][]item{
 			{text("d/old"), text("d/sub/old"), text("e/old"), text("e/sub/old"), text("keep/me")},
 			{folder("d"), file("d/.wh..wh..opq", nil), text("d/new"), text("e/new"), text("e/sub/new"), file("e/.wh..wh..opq", nil), file(".wh..wh.plnk", nil)}}, ""},
-		{"extended attributes", "317294b3fa5e93e828488c9abe4d0e96b1259f57d0a4468c1d4ab8328ec3fba6", [][]item{{
+		{"extended attributes", "ccf0b9087cb7d406612a7a2eb8d8a1ff35b2cd3fb22af0b96c4519cd05403df6", [][]item{{
 			text("cap").with(attrs("security.capability", "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")),
 			text("user").with(attrs("user.b", "2", "user.a", "", "user."+long[:200], strings.Repeat("v", 2000))),
 			file("big", noise(5000, 3)).with(attrs("user.x", strings.Repeat("v", 3000))),
 			folder("dir").with(attrs("user.on", "directory")),
 			text("other").with(attrs("trusted.overlay.opaque", "y", "security.selinux", "z"))}}, ""},
+		{"ACLs, and attributes of every kind", "04bf4f33f521f730d2fed79d1e6e0590e9d4e03d6f1145a70cbca2c2d99e1da2", [][]item{{
+			text("a").with(mode(0o674)).with(attrs("system.posix_acl_access", acl(1, 6, -1, 2, 4, 1000, 4, 4, -1, 16, 7, -1, 32, 4, -1),
+				"trusted.foo", "t", "security.foo", "s", "user.x", "u")),
+			folder("d").with(mode(0o750)).with(attrs("system.posix_acl_default", acl(1, 7, -1, 2, 7, 1000, 4, 5, -1, 8, 4, 5, 16, 7, -1, 32, 0, -1), "trusted.\xff", "\x00")),
+			symlink("s", "a").with(attrs("trusted.on", "symlink"))}}, ""},
+		{"times before 1970, with parts of a second, of directories", "c81bb7675c1682ea91fc0a81e310dfe280ca9ba3f7b8eb681a5956505071683e", [][]item{
+			{folder("d").with(at(-1, 999999999)), text("d/x").with(at(-2e9, 1)), symlink("l", "x").with(at(-1, 500000000)), folder("./").with(at(7, 7))},
+			{text("d/y").with(at(0, 1)), folder("e").with(at(1<<32, 5)), text("e/z").with(at(-1<<31, 0))}}, ""},
 		{"modes and owners", "3f23c28601ff2c3ac168b76e865c5a9f575a7570396689624f0e66b822ac6159", [][]item{{
 			folder("./").with(mode(0o751)), text("suid").with(mode(0o4755)), text("sgid").with(mode(0o2755)),
 			folder("sticky").with(mode(0o1777)), text("none").with(mode(0)),
 			text("big").with(func(h *tar.Header) { h.Uid, h.Gid = 1<<31, 1<<32-2 }),
 			text("typebits").with(mode(0o100640))}}, ""},
-		{"times", "8c0840bbc38e38d28c615b9a2e95d11a1a55bd83e07f557a0335fa5bbd8cf96a", [][]item{{
+		{"times", "e522722a2aa6d0173d41c041e38d214cbc5680e79cfb3850841c379906ef6aef", [][]item{{
 			text("frac").with(func(h *tar.Header) { h.ModTime, h.Format = time.Unix(5, 999999999), tar.FormatPAX }),
 			text("old").with(func(h *tar.Header) { h.ModTime, h.Format = time.Unix(-100, 0), tar.FormatPAX }),
 			text("far").with(func(h *tar.Header) { h.ModTime, h.Format = time.Unix(1<<33, 0), tar.FormatPAX })}}, ""},
@@ -148,6 +160,17 @@ func corners() []corner {
 		{"one file of two chunks in two directories, and zeros", "15dcaed4e86033c42203c82b09e9062c51709960576843155ca601ac92cfcc70", [][]item{{
 			file("x/big", noise(300<<10, 9)), file("y/big", noise(300<<10, 9)), file("zero", make([]byte, 200<<10)), file("zero1", make([]byte, 5000))}}, ""},
 	}
+}
+
+// acl is an ACL as Linux passes it, of tags, permissions and ids.
+func acl(entries ...int) string {
+	b := []byte{2, 0, 0, 0}
+	for i := 0; i < len(entries); i += 3 {
+		b = binary.LittleEndian.AppendUint16(b, uint16(entries[i]))
+		b = binary.LittleEndian.AppendUint16(b, uint16(entries[i+1]))
+		b = binary.LittleEndian.AppendUint32(b, uint32(entries[i+2]))
+	}
+	return string(b)
 }
 
 // cap3 is a file capability of revision 3: of a user namespace whose root is

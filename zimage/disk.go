@@ -15,6 +15,9 @@ import (
 	"github.com/zos-node/zos/zimage/verity"
 )
 
+// chunkText is what a chunk takes of a manifest, at least.
+const chunkText = len(`{"id":"","off":0,"size":4096},`) + 64
+
 // keep takes the bytes of a chunk, which are the caller's again afterwards,
 // and gives the chunk's id.
 type keep func(plain []byte) (id string, err error)
@@ -30,6 +33,9 @@ func (c Converter) makeDisk(ctx context.Context, plan *erofs.Image, hashes *os.F
 	}
 	m.DataSize, m.DiskSize = layout.Size, layout.Size+tree.Size()
 	m.Chunks = cut(layout, m.DiskSize)
+	if len(m.Chunks) > MaxManifest/chunkText {
+		return fmt.Errorf("%w: %d chunks, and a manifest has room for %d", ErrSource, len(m.Chunks), MaxManifest/chunkText)
+	}
 	p.remaining(m.DiskSize)
 	put := func(b []byte) (string, error) { return digestOf(b)[len("sha256:"):], nil }
 	if c.Store != nil {

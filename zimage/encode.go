@@ -76,8 +76,8 @@ func (m Manifest) validate() error {
 	}
 	tree := verity.TreeSize(m.DataSize)
 	switch {
-	case m.Format != Format:
-		return refuse("format", "is %d, this program knows %d", m.Format, Format)
+	case m.Format < OldestFormat || m.Format > Format:
+		return refuse("format", "is %d, this program knows %d to %d", m.Format, OldestFormat, Format)
 	case !isDigest(m.OCI.Manifest):
 		return refuse("oci.manifest", "is not sha256:<64 hex>")
 	case !isDigest(m.OCI.Config):

@@ -28,9 +28,10 @@ type MapLayer struct {
 
 // MapFile is a file. A file with several names stands once, under the first.
 type MapFile struct {
-	Path  string `json:"path"`
-	Layer int    `json:"layer"` // whose content it has, counted from 0
-	Size  int64  `json:"size"`
+	Path  string   `json:"path"`
+	Links []string `json:"links,omitempty"` // its other names
+	Layer int      `json:"layer"`           // whose content it has, counted from 0
+	Size  int64    `json:"size"`
 	// Chunks are indexes into the manifest's list. Small files share chunks
 	// with others.
 	Chunks []int `json:"chunks"`
@@ -64,7 +65,7 @@ func MapImage(ctx context.Context, src Source, m Manifest, temp string, progress
 	for _, d := range man.Layers {
 		out.Layers = append(out.Layers, MapLayer{Digest: d.Digest, Size: d.Size})
 	}
-	b := mapper{Map: &out, plan: plan, tree: tree, chunks: m.Chunks, seen: map[*erofs.Node]bool{}}
+	b := mapper{Map: &out, plan: plan, tree: tree, chunks: m.Chunks, seen: map[*erofs.Node]int{}}
 	b.walk("", tree.Root())
 	return out, nil
 }
@@ -78,7 +79,7 @@ type mapper struct {
 	plan   *erofs.Image
 	tree   *flat.Tree
 	chunks []Chunk
-	seen   map[*erofs.Node]bool
+	seen   map[*erofs.Node]int // 1 and the index of the file
 }
 
 func (b *mapper) walk(dir string, n *erofs.Node) {
@@ -92,8 +93,11 @@ func (b *mapper) walk(dir string, n *erofs.Node) {
 		switch {
 		case child.IsDir():
 			b.walk(dir+"/"+name, child)
-		case child.Mode&erofs.TypeMask == erofs.TypeRegular && child.Size > 0 && !b.seen[child]:
-			b.seen[child] = true
+		case child.Mode&erofs.TypeMask != erofs.TypeRegular || child.Size == 0:
+		case b.seen[child] > 0:
+			f := &b.Files[b.seen[child]-1]
+			f.Links = append(f.Links, dir+"/"+name)
+		default:
 			layer := b.tree.LayerOf(child)
 			b.Layers[layer].Files++
 			b.Layers[layer].Bytes += child.Size
@@ -102,6 +106,7 @@ func (b *mapper) walk(dir string, n *erofs.Node) {
 				f.Chunks = append(f.Chunks, b.covering(e)...)
 			}
 			b.Files = append(b.Files, f)
+			b.seen[child] = len(b.Files)
 		}
 	}
 }

@@ -5,14 +5,15 @@ package zimage
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 )
 
 // TestMapImage: every byte of every file is where the map says.
 func TestMapImage(t *testing.T) {
-	files := map[string][]byte{"/a": noise(100, 1), "/b/big": noise(600<<10, 2), "/b/tail": noise(5000, 3), "/c": noise(70000, 4), "/d": noise(4096, 5)}
+	files := map[string][]byte{"/a": noise(100, 1), "/b/big": noise(600<<10, 2), "/b/tail": noise(5000, 3), "/b/0": noise(70000, 4), "/d": noise(4096, 5)}
 	img := ociImage(t,
-		[]item{file("a", files["/a"]), file("b/big", noise(10, 9)), file("c", files["/c"]), link("hard", "c")},
+		[]item{file("a", files["/a"]), file("b/big", noise(10, 9)), file("c", files["/b/0"]), link("hard", "c"), link("b/0", "c")},
 		[]item{file("b/big", files["/b/big"]), file("b/tail", files["/b/tail"]), file("empty", nil)},
 		[]item{file("d", files["/d"])})
 	s, m, _ := converted(t, img)
@@ -20,12 +21,15 @@ func TestMapImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]int{"/a": 0, "/b/big": 1, "/b/tail": 1, "/c": 0, "/d": 2}
+	want := map[string]int{"/a": 0, "/b/big": 1, "/b/tail": 1, "/b/0": 0, "/d": 2}
 	for _, f := range got.Files {
 		if layer, ok := want[f.Path]; !ok || f.Layer != layer || f.Size != int64(len(files[f.Path])) || len(f.Chunks) == 0 {
 			t.Errorf("%+v", f)
 		}
 		delete(want, f.Path)
+		if links := map[string][]string{"/b/0": {"/c", "/hard"}}[f.Path]; !slices.Equal(f.Links, links) {
+			t.Errorf("%s has the other names %q, want %q", f.Path, f.Links, links)
+		}
 		var all []byte
 		for _, i := range f.Chunks {
 			b, err := s.Chunk(m.Chunks[i])

@@ -3,20 +3,26 @@
 package zimage
 
 import (
+	"archive/tar"
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/zos-node/zos/zimage/erofs"
 	"github.com/zos-node/zos/zimage/flat"
 )
 
-// TestGolden holds Format 2: the same root for the same image, today as when
+// TestGolden holds Format 4: the same root for the same image, today as when
 // the table was written, and twice in a row. fsck.erofs judges each.
 func TestGolden(t *testing.T) {
+	if Format != goldenFormat {
+		t.Errorf("the tables are of format %d, Convert makes %d: make their values anew", goldenFormat, Format)
+	}
 	fsck, err := exec.LookPath("fsck.erofs")
 	if err != nil {
 		t.Log("SKIP fsck.erofs as a judge: it is not installed (package erofs-utils)")
@@ -54,6 +60,59 @@ func TestGolden(t *testing.T) {
 		t.Errorf("the table has %d different roots, want 25 at least", len(seen))
 	}
 }
+
+// goldenFormat is the format that all golden values are of.
+const goldenFormat = 4
+
+// TestGoldenIDs holds what a verity root says nothing of: the SPDX document,
+// and the image id, which names document, root, chunks and process.
+func TestGoldenIDs(t *testing.T) {
+	elf := func(b64 string) []byte {
+		b, err := base64.StdEncoding.DecodeString(b64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	executable := func(h *tar.Header) { h.Mode = 0o755 }
+	program := file("bin/app", elf(elfProgram)).with(executable)
+	packages := []item{
+		file("etc/os-release", []byte("NAME=x\nID=debian\n")),
+		file("var/lib/dpkg/status", []byte("Package: libc6\nStatus: install ok installed\nVersion: 2.36-9+deb12u1\nArchitecture: amd64\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: a<b>&\xff\nStatus: install ok installed\nVersion: 1:2~3\n")),
+		file("lib/apk/db/installed", []byte("P:musl\nV:1.2.4-r2\nA:x86_64\n\n")),
+		file("usr/lib/python3/Flask.dist-info/METADATA", []byte("Name: Flask_Thing\nVersion: 3.0\n\nName: not this\n")),
+		file("app/package-lock.json", []byte(`{"packages":{"":{"version":"9"},"node_modules/left":{"version":"1.1"},"node_modules/@b/c":{"version":"2"}}}`)),
+		file("app/Cargo.lock", []byte("[[package]]\nname = \"serde\"\nversion = \"1.0.1\"\n")),
+		file("app/go.jar", []byte("PK")),
+	}
+	for _, c := range []struct {
+		name, spdx, id string
+		image          *memory
+	}{
+		{"nothing", "38420678b2e95f835740465c86f53897e5d020dfad157400782a281221c8bdb1", "0e3f115f4417f04c4a2e7e42d88eadd4949a4bcd8a3091fbf17d11157bd8f69b", ociImageOf(t, nil)},
+		{"packages", "1c20afa8a0fd066a098b15c1d4eec1d08e0239eac834cf55b81c655f7a8773bd", "da52609cf133c79d64918abe4ea1168ad0d301b84096fb0e1cad46e032e98182", ociImage(t, packages)},
+		{"a program, its library, and one that is missing", "bb4a0b70555a6b36f056bef383cd53c790b50b5752b361364983215257598577", "9f78ccbf3ff0509108d283f06e3d87f48a82ff94f7e1e941850d81cd46d644ee",
+			ociImage(t, append(packages, program, file("lib/ld.so", elf(elfLibrary)).with(executable), file("usr/lib/libx.so", elf(elfLibrary))))},
+		{"a process", "425cb536cc5055795da4dd970ba2a5f3d8907a50c660fa7c4e0508c78b897341", "250e3c9a6e4ede3c768197b863bc9c5744aac4a532e6b16a7194237c214a96c1", ociImageOf(t,
+			map[string]any{"User": "daemon", "Env": []string{"A=b", "PATH=/bin"}, "Entrypoint": []string{"/bin/app"}, "Cmd": []string{"-x"}, "WorkingDir": "/w", "StopSignal": "SIGQUIT"},
+			tarOf(t, []item{file("etc/passwd", []byte("root:x:0:0::/:\ndaemon:x:1:2::/:\n")), file("etc/group", []byte("daemon:x:2:\n"))}), tarOf(t, []item{program}))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, m, id := converted(t, c.image)
+			if m.SBOM != "sha256:"+c.spdx || id != "sha256:"+c.id {
+				t.Errorf("SPDX and id are\n%q, %q, want\n%q, %q", strings.TrimPrefix(m.SBOM, "sha256:"), strings.TrimPrefix(id, "sha256:"), c.spdx, c.id)
+			}
+		})
+	}
+}
+
+// elfProgram is what the dynamic linker reads of a program that needs
+// libx.so and libmissing.so and is loaded by /lib/ld.so; elfLibrary what it reads of a
+// library that needs nothing.
+const (
+	elfProgram = "f0VMRgIBAQAAAAAAAAAAAAMAPgAAAAAAAAAAAAAAAABAAAAAAAAAAAAAAAAAAAAAAAAAAAAAOAADAAAAAAAAAAEAAAAAAAAAAAAAAAAAAAAAEAAAAAAAAAAAAAAAAAAASgEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAgAAAAAAAAD/AAAAAAAAAP8QAAAAAAAAAAAAAAAAAABAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAADAAAAAAAAAD8BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAsAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABsaWJ4LnNvAGxpYm1pc3Npbmcuc28AAQAAAAAAAAABAAAAAAAAAAEAAAAAAAAACQAAAAAAAAAFAAAAAAAAAOgQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAC9saWIvbGQuc28A"
+	elfLibrary = "f0VMRgIBAQAAAAAAAAAAAAMAPgAAAAAAAAAAAAAAAABAAAAAAAAAAAAAAAAAAAAAAAAAAAAAOAADAAAAAAAAAAEAAAAAAAAAAAAAAAAAAAAAEAAAAAAAAAAAAAAAAAAACgEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAgAAAAAAAADpAAAAAAAAAOkQAAAAAAAAAAAAAAAAAAAgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAFAAAAAAAAAOgQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+)
 
 // TestInPlace: layers whose contents stay in a file, each of them or every
 // second, give the image that streams give.

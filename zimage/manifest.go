@@ -7,7 +7,14 @@ package zimage
 // document, and a device node replaces what lower layers have in its place.
 // Number 3 reads more for that document: rpm, yarn, pnpm, bun, Pipenv, PDM; and
 // names more of what is not read. The disks of numbers 2 and 3 are alike.
-const Format = 3
+// Number 4 keeps what a file has of time and attributes (nanoseconds, times
+// before 1970, POSIX ACLs, trusted.* and all of security.*), and the document
+// leaves out more of what is too large to be read.
+const Format = 4
+
+// OldestFormat is the first number that nodes start. What they read of an image
+// is the same since: a node that learns a new number goes on with what it runs.
+const OldestFormat = 3
 
 // Manifest describes one Zero-Image. Its canonical JSON (fields in this
 // order, no spaces, no trailing newline) hashes to the image id.

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 )
 
-// MaxSBOM is the largest SPDX document.
-const MaxSBOM = 256 << 20
+// MaxSBOM is the largest SPDX document: of about 50,000 packages. Whoever reads
+// one holds it in memory.
+const MaxSBOM = 32 << 20
 
 // ErrIncomplete means that an image lacks a shared object that it needs, or
 // that not all that is in it is known, where the conversion was to be strict.
@@ -55,11 +57,10 @@ func checkSBOM(b []byte, m Manifest) error {
 	return nil
 }
 
-// putSBOM adds an SPDX document, as putChunk a chunk, and gives its digest.
-func (s *Store) putSBOM(b []byte) (string, error) {
-	digest := digestOf(b)
-	if err := s.place("blobs/"+strings.TrimPrefix(digest, "sha256:"), b); err != nil {
-		return "", fmt.Errorf("store SPDX document: %w", err)
+// putSBOM adds an SPDX document, as putChunk a chunk.
+func (s *Store) putSBOM(digest string, r io.Reader) error {
+	if err := s.placeFrom("blobs/"+strings.TrimPrefix(digest, "sha256:"), r); err != nil {
+		return fmt.Errorf("store SPDX document: %w", err)
 	}
-	return digest, nil
+	return nil
 }

@@ -38,8 +38,10 @@ const (
 	maxOCIManifest = 4 << 20
 	maxOCIConfig   = 8 << 20
 	maxLayers      = 512
-	// maxWindow bounds what a zstd layer may ask of our memory.
-	maxWindow = 128 << 20
+	// maxWindow bounds what a zstd layer may ask of our memory, which the tree
+	// needs too. Tools that make images stay at 8 MiB; zstd --ultra and --long
+	// ask for up to 128.
+	maxWindow = 32 << 20
 )
 
 type descriptor struct {
@@ -152,7 +154,9 @@ func readLayer(ctx context.Context, src Source, d descriptor, diffID string, lef
 		defer early.stop()
 		in := &meter{r: early, h: sha256.New(), ctx: ctx}
 		useErr := use(in)
-		if _, err := io.Copy(io.Discard, in); err != nil {
+		if _, err := io.Copy(io.Discard, in); errors.Is(err, zstd.ErrWindowSizeExceeded) {
+			return fmt.Errorf("%w: unpack layer: %w: more than %d MiB; pack the layer again without --ultra or --long", ErrSource, err, maxWindow>>20)
+		} else if err != nil {
 			return errors.Join(useErr, fmt.Errorf("%w: unpack layer: %w", ErrSource, err))
 		}
 		if *left -= in.n; *left < 0 {

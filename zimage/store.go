@@ -3,6 +3,7 @@
 package zimage
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -70,6 +71,16 @@ func OpenStore(dir string) (*Store, error) {
 	return s, s.removeStale(time.Now().Add(-staleAfter))
 }
 
+// ReadStore opens a folder as a store that is only read: nothing in it is made
+// or removed, so it may be somebody else's, or on a disk that is read-only.
+func ReadStore(dir string) (*Store, error) {
+	codec, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	return &Store{dir: dir, codec: codec}, nil
+}
+
 // removeStale removes what a killed program left.
 func (s *Store) removeStale(before time.Time) error {
 	list, err := os.ReadDir(filepath.Join(s.dir, "tmp"))
@@ -132,7 +143,9 @@ func (s *Store) putChunk(plain []byte) (id string, err error) {
 }
 
 // place makes a file appear, whole. It is on disk for certain only after sync.
-func (s *Store) place(name string, b []byte) error {
+func (s *Store) place(name string, b []byte) error { return s.placeFrom(name, bytes.NewReader(b)) }
+
+func (s *Store) placeFrom(name string, r io.Reader) error {
 	path := filepath.Join(s.dir, filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -141,7 +154,7 @@ func (s *Store) place(name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(b)
+	_, err = io.Copy(tmp, r)
 	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -67,7 +66,8 @@ func (m Manifest) root() (root [verity.HashSize]byte, err error) {
 }
 
 // Verify checks an image in the store: manifest, SPDX document, every chunk,
-// verity root.
+// verity root. It writes nothing into the store; the hash tree is made in a file without
+// a name, in the system's folder for temporary files.
 func (s *Store) Verify(ctx context.Context, id string, progress func(done, total int64)) (Manifest, error) {
 	m, err := s.Manifest(id)
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *Store) Verify(ctx context.Context, id string, progress func(done, total
 	if _, err := s.SBOM(m); err != nil {
 		return Manifest{}, err
 	}
-	return m, verifyChunks(ctx, m, filepath.Join(s.dir, "tmp"), func(_ context.Context, c Chunk) ([]byte, error) { return s.Chunk(c) }, progress)
+	return m, verifyChunks(ctx, m, os.TempDir(), func(_ context.Context, c Chunk) ([]byte, error) { return s.Chunk(c) }, progress)
 }
 
 // Verify checks an image on the mirrors: manifest, SPDX document, every chunk,

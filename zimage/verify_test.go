@@ -4,13 +4,19 @@ package zimage
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 func TestEveryByteCounts(t *testing.T) {
@@ -75,6 +81,60 @@ func TestVerityRootIsHeldAgainstData(t *testing.T) {
 	if err := VerifyImage(path, other); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "hash tree") {
 		t.Errorf("another tree: %v", err)
 	}
+}
+
+// TestVerifyReadsOnly: whoever may only read a store can verify what is in it.
+// The copy of this program that does it has the store mounted read-only.
+func TestVerifyReadsOnly(t *testing.T) {
+	const skip = "SKIP TestVerifyReadsOnly: "
+	if os.Geteuid() != 0 {
+		t.Skip(skip + "mounting needs root")
+	}
+	s, m, id := converted(t, sample(t))
+	put(t, filepath.Join(s.Dir(), "tmp", "work-old"), nil)
+	old := time.Now().Add(-2 * staleAfter)
+	if err := os.Chtimes(filepath.Join(s.Dir(), "tmp", "work-old"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	verify := func() (string, error) {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), childEnv+"=verify", "STORE="+s.Dir(), "ID="+id, "TMPDIR="+t.TempDir())
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	out, err := verify()
+	if strings.Contains(out, noMount) {
+		t.Skip(skip + out)
+	}
+	if err != nil || !strings.Contains(out, "read-only file system") || !strings.Contains(out, "verified "+m.Verity.Root) {
+		t.Errorf("%v: %s", err, out)
+	}
+	flip(t, filepath.Join(s.Dir(), filepath.FromSlash(chunkName(m.Chunks[0].ID))), 30)
+	if out, err := verify(); err == nil || !strings.Contains(out, ErrMismatch.Error()) {
+		t.Errorf("altered: %v: %s", err, out)
+	}
+}
+
+// noMount is what a child says that may not mount.
+const noMount = "cannot mount"
+
+// verifyReadOnly is what the child of TestVerifyReadsOnly does.
+func verifyReadOnly(dir, id string) error {
+	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount(dir, dir, "", unix.MS_BIND, ""),
+		unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
+		return fmt.Errorf("%s: %w", noMount, err)
+	}
+	fmt.Println(os.WriteFile(filepath.Join(dir, "tmp", "x"), nil, 0o600)) // that it is read-only
+	s, err := ReadStore(dir)
+	if err != nil {
+		return err
+	}
+	m, err := s.Verify(context.Background(), id, nil)
+	if err == nil {
+		fmt.Println("verified", m.Verity.Root)
+	}
+	return err
 }
 
 func TestWireFormIsBounded(t *testing.T) {

@@ -5,6 +5,7 @@ package content
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,6 +110,75 @@ func TestScrub(t *testing.T) {
 	cancel()
 	if err := s.ScrubOnce(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// rounds is a clock on which no time passes while something is hashed; it calls
+// next before each pause between two passes.
+type rounds struct {
+	leap
+	pauses int
+	next   func(pause int)
+}
+
+func (r *rounds) After(d time.Duration) <-chan time.Time {
+	if d == scrubEvery {
+		r.pauses++
+		r.next(r.pauses)
+	}
+	return r.leap.After(d)
+}
+
+// TestScrubGoesOn: a pass begins after each pause, also after one that failed,
+// and finds what is wrong by then; when the context ends, it ends.
+func TestScrubGoesOn(t *testing.T) {
+	o := newOrigin(t, 1<<20)
+	c := o.config(t.TempDir())
+	var found []Finding
+	c.Found = func(f Finding) error { found = append(found, f); return nil }
+	var log strings.Builder
+	c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	clock := &rounds{leap: leap{now: time.Unix(1e9, 0)}}
+	c.Clock = clock
+	s, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.image(t.Context(), s, 0); err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	manifest := s.manifestPath(o.ids[0])
+	var passes []time.Time
+	clock.next = func(pause int) {
+		u, err := s.Usage()
+		passes = append(passes, u.Scrubbed)
+		switch pause {
+		case 1:
+			err = errors.Join(err, os.Rename(manifest, manifest+".away")) // nobody can say what the image should be
+			s.Fetch = &zimage.Fetcher{}
+		case 2:
+			err = errors.Join(err, os.Rename(manifest+".away", manifest), os.Chmod(s.ImagePath(o.ids[0]), 0o600), flip(s.ImagePath(o.ids[0]), 5000))
+		case 3:
+			end()
+		default:
+			t.Errorf("pause %d", pause)
+		}
+		if err != nil {
+			t.Error(err)
+			end()
+		}
+	}
+	s.Scrub(ctx)
+	if clock.pauses != 3 || len(passes) != 3 || !passes[0].IsZero() || !passes[1].After(passes[0]) || !passes[2].After(passes[1]) {
+		t.Errorf("%d pauses, passes ended at %v", clock.pauses, passes)
+	}
+	if n := strings.Count(log.String(), "level=ERROR msg=scrub"); n != 1 {
+		t.Errorf("%d errors: %s", n, log.String())
+	}
+	if len(found) != 1 || found[0].Path != s.ImagePath(o.ids[0]) {
+		t.Errorf("found %v", found)
 	}
 }
 

@@ -58,8 +58,8 @@ func agrees(want spec.Image, m zimage.Manifest) error {
 		return fmt.Errorf("is for %s, the spec names %s", m.OCI.Platform, want.Platform)
 	case m.Verity.Root != want.VerityRoot:
 		return fmt.Errorf("has verity root %s, the spec names %s", m.Verity.Root, want.VerityRoot)
-	case m.Format != zimage.Format:
-		return fmt.Errorf("has format %d, this node knows %d", m.Format, zimage.Format)
+	case m.Format < zimage.OldestFormat || m.Format > zimage.Format:
+		return fmt.Errorf("has format %d, this node knows %d to %d", m.Format, zimage.OldestFormat, zimage.Format)
 	}
 	return nil
 }

@@ -43,7 +43,8 @@ type converted struct {
 	DiskSize   int64        `json:"diskSize"`
 	Chunks     int          `json:"chunks"`
 	New        zimage.Added `json:"new"` // what the store did not have
-	// Dropped lists the device nodes of the layers, which an image cannot have.
+	// Dropped lists what layers have and an image cannot: device nodes, and
+	// extended attributes that EROFS has no place for.
 	Dropped []flat.Dropped `json:"dropped"`
 	// Missing lists shared objects that executables need and the image has not;
 	// Unread lists package databases that the SPDX document does not cover.
@@ -68,7 +69,8 @@ may be another image tomorrow.
 
 An SPDX document of what is inside is written too (zos image sbom shows it): its
 digest is in the image's manifest, and so is signed with a spec that names the
-image. Device nodes, which an image cannot have, are listed, and so are shared
+image. Device nodes, which an image cannot have, are listed, so are extended
+attributes other than user.*, trusted.*, security.* and POSIX ACLs, and shared
 objects that an executable needs and the image does not have; with --strict the
 latter are refused.
 
@@ -100,6 +102,10 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
 					r.ID, r.VerityRoot, r.OCI.Manifest, r.OCI.Platform, r.SBOM, size(r.DiskSize), size(r.DiskSize-r.DataSize),
 					r.Chunks, r.New.Chunks, size(r.New.Bytes), time.Duration(r.TookMs)*time.Millisecond)
 				for _, d := range r.Dropped {
+					if d.Attribute != "" {
+						fmt.Fprintf(w, "dropped      %q of %d files, the first %q: no POSIX ACL, user.*, trusted.* or security.*\n", d.Attribute, d.Files, d.Name)
+						continue
+					}
 					fmt.Fprintf(w, "dropped      %q: %s device %d:%d\n", d.Name, d.Kind, d.Major, d.Minor)
 				}
 				for _, m := range r.Missing {
@@ -186,6 +192,10 @@ Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer.`,
 
 // convertAgain derives the image once more and keeps nothing of it.
 func (a *app) convertAgain(ctx context.Context, ref, id string, m zimage.Manifest) error {
+	if m.Format != zimage.Format {
+		return fmt.Errorf("%s has format %d, this program makes format %d: %w; verify it with the release of zos that made it, or convert %s anew",
+			id, m.Format, zimage.Format, zimage.ErrMismatch, ref)
+	}
 	again, err := convertRef(ctx, zimage.Converter{Progress: a.bytesDone("convert " + ref)}, ref, m.OCI.Platform)
 	if err != nil {
 		return err

@@ -45,8 +45,8 @@ func openImages(ctx context.Context, where string) (*images, context.Context, er
 	return &images{store: s}, ctx, err
 }
 
-// openStore opens a folder that is a store, or that is empty and may become
-// one. zimage.OpenStore would make one of any folder, also of a wrong one.
+// openStore opens a folder that is a store, to read, or that is empty and may
+// become one. zimage.OpenStore would make one of any folder, also of a wrong one.
 func openStore(dir string) (*zimage.Store, error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -60,7 +60,7 @@ func openStore(dir string) (*zimage.Store, error) {
 			return nil, fmt.Errorf("%w: %s has no folder %s; zos image convert --store makes a store", errNoStore, dir, part)
 		}
 	}
-	return zimage.OpenStore(dir)
+	return zimage.ReadStore(dir)
 }
 
 // imageID is the form of an image's id.

@@ -177,6 +177,12 @@ func printInspected(w io.Writer, r inspected) {
 	})
 	for _, f := range files[:min(len(files), largest)] {
 		fmt.Fprintf(w, "file         %q of layer %d: %s in %d chunks, from chunk %d on\n", f.Path, f.Layer, size(f.Size), len(f.Chunks), f.Chunks[0])
+		for _, name := range f.Links[:min(len(f.Links), largest)] {
+			fmt.Fprintf(w, "             also %q\n", name)
+		}
+		if more := len(f.Links) - largest; more > 0 {
+			fmt.Fprintf(w, "             and %d names more, see --json\n", more)
+		}
 	}
 	if more := len(files) - largest; more > 0 {
 		fmt.Fprintf(w, "             and %d files more, see --json\n", more)

@@ -202,3 +202,25 @@ func TestPace(t *testing.T) {
 		}
 	}
 }
+
+// TestReadingLeavesAStoreAsItIs: the folder for temporary files is no part of
+// what others copy, and who only reads makes none.
+func TestReadingLeavesAStoreAsItIs(t *testing.T) {
+	ref, store := "oci:"+smallLayout(t, "content"), filepath.Join(t.TempDir(), "store")
+	code, out, errs := imageRun(t, "image", "convert", ref, "--store", store, "--json")
+	var r converted
+	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
+		t.Fatalf("convert: %d %s %s %v", code, out, errs, err)
+	}
+	if err := os.Remove(filepath.Join(store, "tmp")); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"verify", r.ID, "--oci", ref}, {"inspect", r.ID}, {"sbom", r.ID}} {
+		if code, out, errs := imageRun(t, append(append([]string{"image"}, args...), "--store", store)...); code != exitOK {
+			t.Errorf("%s: %d %s %s", args, code, out, errs)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(store, "tmp")); !os.IsNotExist(err) {
+		t.Errorf("reading made a folder: %v", err)
+	}
+}

@@ -7,7 +7,7 @@
 // signed document and anybody must be able to make it again, so nothing here
 // depends on the clock, on the machine, or on the order in which a tree was
 // built. The choices that make it so, and that together are the layout of
-// zimage.Format 2:
+// zimage.Format 4:
 //
 //   - Block 0 holds the superblock and nothing else. UUID, volume name and
 //     build time are zero; the superblock checksum is set.
@@ -21,6 +21,7 @@
 //   - Then the blocks of directories, then the blocks of files, both in the
 //     order of their inodes.
 //
-// Times are whole seconds. What an image does not need is not written:
-// no compression, no shared extended attributes, no device table.
+// Times have nanoseconds, and may lie before 1970. Of extended attributes there
+// are user.*, trusted.*, security.* and the two POSIX ACLs. What an image does
+// not need is not written: no compression, no shared extended attributes, no device table.
 package erofs

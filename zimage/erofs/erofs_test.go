@@ -36,6 +36,40 @@ func write(t *testing.T, root *Node) ([]byte, Layout) {
 	return b.Bytes(), l
 }
 
+func attrs(t *testing.T, of map[string]string) string {
+	t.Helper()
+	s, err := EncodeXattrs(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestXattrs(t *testing.T) {
+	acl := "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff"
+	for name, of := range map[string]map[string]string{
+		"elsewhere":        {"system.x": ""},
+		"no name":          {"user.": ""},
+		"long name":        {"user." + strings.Repeat("n", 256): ""},
+		"too large":        {"user.a": strings.Repeat("v", 65536)},
+		"all too large":    {"user.a": strings.Repeat("v", 40000), "user.b": strings.Repeat("v", 40000)},
+		"more than an ACL": {"system.posix_acl_access.x": acl},
+		"ACL, empty":       {"system.posix_acl_access": ""},
+		"ACL, version 1":   {"system.posix_acl_access": "\x01" + acl[1:]},
+		"ACL, cut":         {"system.posix_acl_default": acl[:11]},
+		"ACL, tag":         {"system.posix_acl_default": acl[:4] + "\x03" + acl[5:]},
+	} {
+		if s, err := EncodeXattrs(of); !errors.Is(err, ErrTree) || s != "" {
+			t.Errorf("%s: %q, %v", name, s, err)
+		}
+	}
+	got := attrs(t, map[string]string{"system.posix_acl_access": acl, "system.posix_acl_default": acl[:4], "trusted.t": "1"})
+	want := strings.Repeat("\x00", 12) + "\x00\x02\x0c\x00" + acl + "\x00\x03\x04\x00" + acl[:4] + "\x01\x04\x01\x00t1\x00\x00"
+	if got != want {
+		t.Errorf("encoded as\n%q, want\n%q", got, want)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	twice := dirOf(nil)
 	loop := dirOf(map[string]*Node{})
@@ -45,31 +79,28 @@ func TestRefused(t *testing.T) {
 		deep = dirOf(map[string]*Node{"d": deep})
 	}
 	for name, n := range map[string]*Node{
-		"no root":              nil,
-		"root is a file":       {Mode: TypeRegular},
-		"directory twice":      dirOf(map[string]*Node{"a": twice, "b": twice}),
-		"directory in itself":  loop,
-		"too deep":             deep,
-		"empty name":           dirOf(map[string]*Node{"": {Mode: TypeRegular}}),
-		"dot":                  dirOf(map[string]*Node{".": {Mode: TypeRegular}}),
-		"dot dot":              dirOf(map[string]*Node{"..": {Mode: TypeRegular}}),
-		"slash":                dirOf(map[string]*Node{"a/b": {Mode: TypeRegular}}),
-		"NUL":                  dirOf(map[string]*Node{"a\x00": {Mode: TypeRegular}}),
-		"long name":            dirOf(map[string]*Node{strings.Repeat("n", 256): {Mode: TypeRegular}}),
-		"device":               dirOf(map[string]*Node{"a": {Mode: 0o020000}}),
-		"no type":              dirOf(map[string]*Node{"a": {Mode: 0o644}}),
-		"mode bits":            dirOf(map[string]*Node{"a": {Mode: 1<<16 | TypeRegular}}),
-		"symlink to nothing":   dirOf(map[string]*Node{"a": {Mode: TypeSymlink}}),
-		"long symlink":         dirOf(map[string]*Node{"a": {Mode: TypeSymlink, Target: strings.Repeat("t", 4096)}}),
-		"negative time":        dirOf(map[string]*Node{"a": {Mode: TypeRegular, MTime: -1}}),
-		"file without bytes":   dirOf(map[string]*Node{"a": {Mode: TypeRegular, Size: 1}}),
-		"negative size":        dirOf(map[string]*Node{"a": {Mode: TypeRegular, Size: -1}}),
-		"file with children":   dirOf(map[string]*Node{"a": {Mode: TypeRegular, Children: map[string]*Node{}}}),
-		"attribute elsewhere":  dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: map[string]string{"system.x": ""}}}),
-		"attribute, no name":   dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: map[string]string{"user.": ""}}}),
-		"attribute, long name": dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: map[string]string{"user." + strings.Repeat("n", 256): ""}}}),
-		"attribute too large":  dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: map[string]string{"user.a": strings.Repeat("v", 65536)}}}),
-		"attributes too large": dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: map[string]string{"user.a": strings.Repeat("v", 40000), "user.b": strings.Repeat("v", 40000)}}}),
+		"no root":             nil,
+		"root is a file":      {Mode: TypeRegular},
+		"directory twice":     dirOf(map[string]*Node{"a": twice, "b": twice}),
+		"directory in itself": loop,
+		"too deep":            deep,
+		"empty name":          dirOf(map[string]*Node{"": {Mode: TypeRegular}}),
+		"dot":                 dirOf(map[string]*Node{".": {Mode: TypeRegular}}),
+		"dot dot":             dirOf(map[string]*Node{"..": {Mode: TypeRegular}}),
+		"slash":               dirOf(map[string]*Node{"a/b": {Mode: TypeRegular}}),
+		"NUL":                 dirOf(map[string]*Node{"a\x00": {Mode: TypeRegular}}),
+		"long name":           dirOf(map[string]*Node{strings.Repeat("n", 256): {Mode: TypeRegular}}),
+		"device":              dirOf(map[string]*Node{"a": {Mode: 0o020000}}),
+		"no type":             dirOf(map[string]*Node{"a": {Mode: 0o644}}),
+		"mode bits":           dirOf(map[string]*Node{"a": {Mode: 1<<16 | TypeRegular}}),
+		"symlink to nothing":  dirOf(map[string]*Node{"a": {Mode: TypeSymlink}}),
+		"long symlink":        dirOf(map[string]*Node{"a": {Mode: TypeSymlink, Target: strings.Repeat("t", 4096)}}),
+		"time":                dirOf(map[string]*Node{"a": {Mode: TypeRegular, Nanos: 1e9}}),
+		"attributes cut":      dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: "1234"}}),
+		"attributes odd":      dirOf(map[string]*Node{"a": {Mode: TypeRegular, Xattrs: strings.Repeat("x", 13)}}),
+		"file without bytes":  dirOf(map[string]*Node{"a": {Mode: TypeRegular, Size: 1}}),
+		"negative size":       dirOf(map[string]*Node{"a": {Mode: TypeRegular, Size: -1}}),
+		"file with children":  dirOf(map[string]*Node{"a": {Mode: TypeRegular, Children: map[string]*Node{}}}),
 	} {
 		if _, err := Write(io.Discard, n); !errors.Is(err, ErrTree) {
 			t.Errorf("%s: %v", name, err)
@@ -107,7 +138,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		root := dirOf(map[string]*Node{})
 		for i := range 300 {
 			n := file(i*7, byte(i))
-			n.Xattrs = map[string]string{"user.b": "1", "user.a": "2", "user.c": ""}
+			n.Xattrs = attrs(t, map[string]string{"user.b": "1", "user.a": "2", "user.c": ""})
 			root.Children[fmt.Sprint(i)] = n
 		}
 		b, _ := write(t, root)

@@ -97,14 +97,10 @@ func (im *Image) walk(name string, n, parent *Node, depth int) error {
 	if err := n.check(name); err != nil {
 		return err
 	}
-	xattrs, err := encodeXattrs(n.Xattrs)
-	if err != nil {
-		return fmt.Errorf("%q: %w", name, err)
-	}
 	if len(im.order) == math.MaxUint32 {
 		return fmt.Errorf("%w: too many inodes", ErrTree)
 	}
-	n.place = place{number: uint32(len(im.order) + 1), links: 1, xattrs: uint16(len(xattrs) / 4), image: im}
+	n.place = place{number: uint32(len(im.order) + 1), links: 1, xattrs: uint16(len(n.Xattrs) / 4), image: im}
 	im.order = append(im.order, n)
 	if n.IsDir() {
 		im.parents[n] = parent

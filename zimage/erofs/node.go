@@ -39,14 +39,15 @@ var ErrTree = errors.New("not a tree that EROFS can hold")
 type Node struct {
 	Mode     uint32 // type and permissions, as st_mode
 	UID, GID uint32
+	Nanos    uint32 // of the time, below 1e9
 	place
-	MTime    int64             // seconds, not negative
-	Xattrs   map[string]string // full name, such as "user.a", to value
-	Children map[string]*Node  // directory
-	Target   string            // symlink
-	Data     io.ReaderAt       // regular file that is not empty: its bytes
-	Off      int64             // are these of Data, from here
-	Size     int64             // on; of a directory Plan sets it
+	MTime    int64            // seconds since 1970, or before
+	Xattrs   string           // as EncodeXattrs gives them
+	Children map[string]*Node // directory
+	Target   string           // symlink
+	Data     io.ReaderAt      // regular file that is not empty: its bytes
+	Off      int64            // are these of Data, from here
+	Size     int64            // on; of a directory Plan sets it
 }
 
 // place is where an inode stands in the image that is being made.
@@ -78,8 +79,11 @@ func (n *Node) size() int64 {
 // check refuses what the format cannot say, or what Linux would not accept.
 func (n *Node) check(path string) error {
 	bad := func(reason string) error { return fmt.Errorf("%q: %w: %s", path, ErrTree, reason) }
-	if n.MTime < 0 {
-		return bad("negative time")
+	if n.Nanos >= 1e9 {
+		return bad("time of more than a second behind its second")
+	}
+	if len(n.Xattrs) > maxXattrs || len(n.Xattrs)%4 != 0 || n.Xattrs != "" && len(n.Xattrs) < xattrHeader {
+		return bad("attributes that EncodeXattrs does not give")
 	}
 	if n.Mode > 0xffff {
 		return bad("mode has more than 16 bits")

@@ -93,10 +93,6 @@ func (im *Image) Write(w io.Writer) error {
 
 // writeRecord writes inode, attributes and inline bytes.
 func (im *Image) writeRecord(out *counter, n *Node) error {
-	xattrs, err := encodeXattrs(n.Xattrs)
-	if err != nil {
-		return err
-	}
 	b := make([]byte, inodeSize)
 	le := binary.LittleEndian
 	layout := uint16(layoutPlain)
@@ -104,8 +100,8 @@ func (im *Image) writeRecord(out *counter, n *Node) error {
 		layout = layoutInline
 	}
 	le.PutUint16(b[0:], layout<<1|1) // bit 0: the extended form
-	if len(xattrs) > 0 {
-		le.PutUint16(b[2:], uint16((len(xattrs)-xattrHeader)/4+1))
+	if len(n.Xattrs) > 0 {
+		le.PutUint16(b[2:], uint16((len(n.Xattrs)-xattrHeader)/4+1))
 	}
 	le.PutUint16(b[4:], uint16(n.Mode))
 	le.PutUint64(b[8:], uint64(n.size()))
@@ -113,10 +109,11 @@ func (im *Image) writeRecord(out *counter, n *Node) error {
 	le.PutUint32(b[20:], n.number)
 	le.PutUint32(b[24:], n.UID)
 	le.PutUint32(b[28:], n.GID)
-	le.PutUint64(b[32:], uint64(n.MTime))
+	le.PutUint64(b[32:], uint64(n.MTime)) // signed in the format too
+	le.PutUint32(b[40:], n.Nanos)
 	le.PutUint32(b[44:], n.links)
 	out.write(b)
-	out.write(xattrs)
+	out.write([]byte(n.Xattrs))
 	if n.inline == 0 {
 		return nil
 	}

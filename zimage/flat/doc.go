@@ -9,7 +9,7 @@
 // Here names live in memory only, so there is no outside to walk to. File
 // contents go to one spool file.
 //
-// The rules, which are part of zimage.Format 2:
+// The rules, which are part of zimage.Format 4:
 //
 //   - ".wh.NAME" removes NAME, and ".wh..wh..opq" everything, that lower
 //     layers put into the directory, wherever in its layer it stands. Other
@@ -18,9 +18,12 @@
 //     parent becomes a directory 0755 of root with time 0.
 //   - A hard link joins the inode of its target, also one of a lower layer;
 //     what its own header says of owner and mode is ignored.
-//   - Of extended attributes user.* and security.capability are kept.
+//   - Of extended attributes user.*, trusted.*, security.* and the POSIX ACLs
+//     are kept, as SCHILY.xattr.* records have them; others, and ACLs written
+//     as text, are dropped and listed.
 //   - Device nodes are dropped (the guest makes its own /dev) and listed, and
-//     what stood in their place is gone; FIFOs, setuid and setgid stay. Times are whole seconds, before 1970 is 1970.
+//     what stood in their place is gone; FIFOs, setuid and setgid stay.
+//   - Times have the nanoseconds that the layer says, and may lie before 1970.
 //   - Names are bytes. A leading "/" means the image's root; "..", a NUL, or
 //     a name longer than 255 bytes is refused.
 //   - A directory over a directory changes its attributes and keeps its

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ var (
 
 // Limits bound what an image may make of this machine.
 type Limits struct {
-	Entries int64 // tar entries in all layers
+	Entries int64 // tar entries in all layers; one that is a directory counts twice
 	Bytes   int64 // file contents in all layers, also of files that a later layer removes
 	Names   int64 // bytes of names, link targets and attributes, which stay in memory
 }
@@ -56,14 +57,20 @@ type Tree struct {
 	buf     []byte
 	left    Limits
 	dropped []Dropped
+	lost    map[string]int // attributes that are not in the image, into dropped
 }
 
-// Dropped is a device node of a layer that is not in the image.
+// Dropped is something of a layer that is not in the image: a device node, or
+// all extended attributes of one name.
 type Dropped struct {
-	Name  string `json:"name"` // as the layer spells it
-	Kind  string `json:"kind"` // "char" or "block"
+	Name  string `json:"name"` // as the layer spells it; of an attribute, the first file that has it
+	Kind  string `json:"kind"` // "char", "block" or "attribute"
 	Major int64  `json:"major"`
 	Minor int64  `json:"minor"`
+	// Attribute is the key in the layer, such as "SCHILY.xattr.system.nfs4_acl";
+	// Files is how many tar entries have it.
+	Attribute string `json:"attribute,omitempty"`
+	Files     int64  `json:"files,omitempty"`
 }
 
 // entry is one name in one directory. Layers replace and hide names, not
@@ -78,6 +85,9 @@ func (t *Tree) put(dir *erofs.Node, name string, n *erofs.Node) {
 	name = strings.Clone(name) // does not hold the path that it was cut from
 	if t.fresh != nil {
 		t.fresh[entry{dir, name}] = true
+	}
+	if dir.Children == nil {
+		dir.Children = map[string]*erofs.Node{}
 	}
 	dir.Children[name] = n
 	if n.IsDir() {
@@ -95,9 +105,8 @@ func New(spool Spool, limits Limits) *Tree {
 	}
 }
 
-func newDir() *erofs.Node {
-	return &erofs.Node{Mode: erofs.TypeDir | 0o755, Children: map[string]*erofs.Node{}}
-}
+// newDir is an empty directory; put makes its map.
+func newDir() *erofs.Node { return &erofs.Node{Mode: erofs.TypeDir | 0o755} }
 
 // Root is the merged tree.
 func (t *Tree) Root() *erofs.Node { return t.root }
@@ -112,7 +121,8 @@ func (t *Tree) LayerOf(f *erofs.Node) int {
 	return i
 }
 
-// Dropped lists the device nodes that stood in the layers, in their order.
+// Dropped lists what stood in the layers and is not in the image, in the order
+// in which it was seen first.
 func (t *Tree) Dropped() []Dropped { return t.dropped }
 
 // Bound allows so many bytes of file contents in all layers, from now on, if
@@ -164,6 +174,9 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 		return nil
 	}
 	t.left.Entries--
+	if h.Typeflag == tar.TypeDir {
+		t.left.Entries--
+	}
 	t.left.Names -= int64(len(h.Name) + len(h.Linkname))
 	if t.left.Entries < 0 || t.left.Names < 0 {
 		return fmt.Errorf("%w: number of entries, or length of names", ErrLimit)
@@ -185,7 +198,7 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeChar, tar.TypeBlock:
 		kind := map[byte]string{tar.TypeChar: "char", tar.TypeBlock: "block"}[h.Typeflag]
-		t.dropped = append(t.dropped, Dropped{h.Name, kind, h.Devmajor, h.Devminor})
+		t.dropped = append(t.dropped, Dropped{Name: h.Name, Kind: kind, Major: h.Devmajor, Minor: h.Devminor})
 		dir, err := t.dir(dirs)
 		if err != nil {
 			return err
@@ -264,23 +277,68 @@ func (t *Tree) attributes(n *erofs.Node, h *tar.Header) error {
 	}
 	n.UID, n.GID = uint32(h.Uid), uint32(h.Gid)
 	n.Mode = n.Mode&erofs.TypeMask | uint32(h.Mode)&0o7777
-	n.MTime = max(h.ModTime.Unix(), 0)
-	n.Xattrs = nil
+	n.MTime, n.Nanos = h.ModTime.Unix(), uint32(h.ModTime.Nanosecond())
+	kept := map[string]string{}
 	for key, value := range h.PAXRecords {
-		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
-		if !ok || name != "security.capability" && !strings.HasPrefix(name, "user.") {
+		name, ok := strings.CutPrefix(key, xattrKey)
+		if !ok {
 			continue
 		}
 		if t.left.Names -= int64(len(key) + len(value)); t.left.Names < 0 {
 			return fmt.Errorf("%w: extended attributes", ErrLimit)
 		}
-		if n.Xattrs == nil {
-			n.Xattrs = map[string]string{}
+		if erofs.HoldsXattr(name, value) {
+			kept[name] = value
 		}
-		n.Xattrs[name] = value
+	}
+	var err error
+	if n.Xattrs, err = erofs.EncodeXattrs(kept); err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(h.PAXRecords)) {
+		if err := t.lose(key, h, kept); err != nil {
+			return err
+		}
 	}
 	return nil
 }
+
+// xattrKey is how a PAX record of an extended attribute begins.
+const xattrKey = "SCHILY.xattr."
+
+// lose lists an attribute that is not kept.
+func (t *Tree) lose(key string, h *tar.Header, kept map[string]string) error {
+	name, ok := strings.CutPrefix(key, xattrKey)
+	switch {
+	case ok:
+	case strings.HasPrefix(key, "SCHILY.acl."), strings.HasPrefix(key, "RHT."): // an ACL as text; a label of SELinux
+		name = key
+	default:
+		if name, ok = strings.CutPrefix(key, "LIBARCHIVE.xattr."); !ok {
+			return nil
+		}
+	}
+	if _, ok := kept[name]; ok {
+		return nil
+	}
+	if i, ok := t.lost[key]; ok {
+		t.dropped[i].Files++
+		return nil
+	}
+	if t.left.Names -= int64(lostCost + len(key) + len(h.Name)); t.left.Names < 0 {
+		return fmt.Errorf("%w: extended attributes", ErrLimit)
+	}
+	if t.lost == nil {
+		t.lost = map[string]int{}
+	}
+	key = strings.Clone(key)
+	t.lost[key] = len(t.dropped)
+	t.dropped = append(t.dropped, Dropped{Name: h.Name, Kind: "attribute", Attribute: key, Files: 1})
+	return nil
+}
+
+// lostCost is what an attribute's place in the list takes of memory.
+const lostCost = 128
 
 func short(s string) string {
 	if len(s) > 200 {

@@ -66,7 +66,7 @@ func (t *Tree) find(parts []string, create bool) (*erofs.Node, error) {
 			if len(part) > erofs.MaxName {
 				return nil, fmt.Errorf("%w: symlink leads to a name longer than %d bytes", ErrLayer, erofs.MaxName)
 			}
-			if t.left.Entries--; t.left.Entries < 0 {
+			if t.left.Entries -= 2; t.left.Entries < 0 {
 				return nil, fmt.Errorf("%w: number of entries", ErrLimit)
 			}
 			next = newDir()

@@ -15,7 +15,10 @@
 // database that is seen but not read (rpm's Berkeley DB and NDB, pacman, opkg, Nix,
 // conda, Java archives and the other lock files of the function foreign), or
 // one that is broken, is listed as Unread: silence about it would say that
-// there is nothing.
+// there is nothing. So is one that is larger than 64 MiB, that has a line or a
+// value of more than a MiB, or whose packages are more than a document holds:
+// what is read of an image takes some 20 MiB of memory at most, and a catalog
+// that would need more otherwise is refused.
 //
 // Then the dynamic linker is followed: each executable's interpreter and
 // needed shared objects, and theirs, with the search rules of ld.so, inside

@@ -18,6 +18,15 @@ type object struct {
 	runpath string
 }
 
+// size is what is kept of a file.
+func (o object) size() int {
+	n := 128 + len(o.interp) + len(o.rpath) + len(o.runpath)
+	for _, s := range o.needed {
+		n += 16 + len(s)
+	}
+	return n
+}
+
 const (
 	maxHeaders = 1024    // program headers
 	maxDynamic = 1 << 16 // bytes of the dynamic section

@@ -4,16 +4,10 @@ package sbom
 
 import (
 	"debug/buildinfo"
-	"encoding/json"
 	"io"
-	"maps"
 	"path"
-	"slices"
 	"strings"
 )
-
-// reader turns a file into packages; false means that it could not.
-type reader func(b []byte, file string) ([]Package, bool)
 
 // lockFiles are read wherever they stand, by their name.
 var lockFiles = map[string]reader{
@@ -62,92 +56,126 @@ func foreign(dir, name string) bool {
 // rpmFolders are where rpm keeps its database.
 var rpmFolders = map[string]bool{"/var/lib/rpm": true, "/usr/lib/sysimage/rpm": true, "/usr/share/rpm": true}
 
-// pythonMetadata reads METADATA of a *.dist-info folder, or PKG-INFO.
-func pythonMetadata(b []byte, file string) ([]Package, bool) {
-	head, _, _ := strings.Cut(strings.ReplaceAll(string(b), "\r\n", "\n"), "\n\n")
-	for _, s := range stanzas([]byte(head)) {
+// pythonMetadata reads METADATA of a *.dist-info folder, or PKG-INFO: the
+// fields before the first empty line.
+func pythonMetadata(in *input) bool {
+	found := false
+	stanzas(in, func(s map[string]string) bool {
 		if s["Name"] != "" {
-			name := strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(s["Name"]))
-			return []Package{{Type: "pypi", Name: name, Version: s["Version"], Source: file}}, true
+			found = true
+			in.add(Package{Type: "pypi", Name: strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(s["Name"])), Version: s["Version"]})
 		}
-	}
-	return nil, false
+		return false
+	}, "Name", "Version")
+	return found
 }
 
-func npmPackage(name, version, file string) Package {
+func npmPackage(name, version string) Package {
 	space, rest, scoped := strings.Cut(name, "/")
 	if !scoped {
 		space, rest = "", name
 	}
-	return Package{Type: "npm", Space: space, Name: rest, Version: version, Source: file}
+	return Package{Type: "npm", Space: space, Name: rest, Version: version}
 }
 
 // packageJSON reads package.json of an installed npm package.
-func packageJSON(b []byte, file string) ([]Package, bool) {
-	var p struct{ Name, Version string }
-	if json.Unmarshal(b, &p) != nil || p.Name == "" || p.Version == "" {
-		return nil, true // many files of that name are not a package's
+func packageJSON(in *input) bool {
+	var name, version string
+	j := in.json(nil)
+	ok := j.whole(func(field string) error {
+		switch field {
+		case "name":
+			return j.decode(&name)
+		case "version":
+			return j.decode(&version)
+		}
+		return j.skip()
+	})
+	if ok && name != "" && version != "" { // many files of that name are not a package's
+		in.add(npmPackage(name, version))
 	}
-	return []Package{npmPackage(p.Name, p.Version, file)}, true
+	return true
 }
 
-func packageLock(b []byte, file string) ([]Package, bool) {
-	type entry struct {
-		Name, Version string
-		Link          bool
-		Dependencies  map[string]json.RawMessage
-	}
-	var lock struct {
-		Packages     map[string]entry // of versions 2 and 3, by folder
-		Dependencies map[string]json.RawMessage
-	}
-	if json.Unmarshal(b, &lock) != nil {
-		return nil, false
-	}
-	var out []Package
-	for _, dir := range slices.Sorted(maps.Keys(lock.Packages)) {
-		e := lock.Packages[dir]
-		i := strings.LastIndex(dir, "node_modules/")
-		if i < 0 || e.Link || e.Version == "" {
-			continue
+// packageLock reads "packages" of versions 2 and 3, by folder, or else
+// "dependencies", by name.
+func packageLock(in *input) bool {
+	j := in.json(nil)
+	var down func(depth int) error
+	down = func(depth int) error {
+		if depth > 50 {
+			return errDeep
 		}
-		name := dir[i+len("node_modules/"):]
-		if e.Name != "" {
-			name = e.Name
-		}
-		out = append(out, npmPackage(name, e.Version, file))
+		_, err := j.object(func(name string) error {
+			var version string
+			_, err := j.object(func(field string) error {
+				switch field {
+				case "version":
+					return j.decode(&version)
+				case "dependencies":
+					return down(depth + 1)
+				}
+				return j.skip()
+			})
+			in.add(npmPackage(name, version))
+			return err
+		})
+		return err
 	}
-	if lock.Packages != nil {
-		return out, true
-	}
-	var down func(deps map[string]json.RawMessage, depth int) bool
-	down = func(deps map[string]json.RawMessage, depth int) bool {
-		for _, name := range slices.Sorted(maps.Keys(deps)) {
-			var e entry
-			if depth > 50 || json.Unmarshal(deps[name], &e) != nil {
-				return false
+	folders := func() (bool, error) {
+		return j.object(func(dir string) error {
+			var e struct {
+				Name, Version string
+				Link          bool
 			}
-			out = append(out, npmPackage(name, e.Version, file))
-			if !down(e.Dependencies, depth+1) {
-				return false
+			if err := j.decode(&e); err != nil {
+				return err
 			}
-		}
-		return true
+			i := strings.LastIndex(dir, "node_modules/")
+			if i < 0 || e.Link || e.Version == "" {
+				return nil
+			}
+			name := dir[i+len("node_modules/"):]
+			if e.Name != "" {
+				name = e.Name
+			}
+			in.add(npmPackage(name, e.Version))
+			return nil
+		})
 	}
-	return out, down(lock.Dependencies, 0)
+	newer := false
+	return j.whole(func(field string) (err error) {
+		switch {
+		case field == "packages" && !newer:
+			in.forget() // of "dependencies", which say the same of fewer
+			newer, err = folders()
+			return err
+		case field == "dependencies" && !newer:
+			return down(0)
+		}
+		return j.skip()
+	})
 }
 
 // tomlLock reads the [[package]] tables that Cargo, Poetry and uv write. It
 // knows no more of TOML than they use there.
 func tomlLock(kind string) reader {
-	return func(b []byte, file string) ([]Package, bool) {
-		var out []Package
-		inside := false
-		for line := range strings.Lines(string(b)) {
+	return func(in *input) bool {
+		var p Package
+		inside, whole := false, true
+		flush := func() {
+			if p.Type != "" {
+				whole = whole && p.Name != ""
+				in.add(p)
+			}
+			p = Package{}
+		}
+		for line := range in.lines() {
 			line = strings.TrimSpace(line)
 			if strings.HasPrefix(line, "[") {
 				if inside = line == "[[package]]"; inside {
-					out = append(out, Package{Type: kind, Source: file})
+					flush()
+					p.Type = kind
 				}
 				continue
 			}
@@ -156,7 +184,6 @@ func tomlLock(kind string) reader {
 			if !inside || !ok || len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
 				continue
 			}
-			p := &out[len(out)-1]
 			switch strings.TrimSpace(key) {
 			case "name":
 				p.Name = value[1 : len(value)-1]
@@ -164,16 +191,14 @@ func tomlLock(kind string) reader {
 				p.Version = value[1 : len(value)-1]
 			}
 		}
-		whole := !slices.ContainsFunc(out, func(p Package) bool { return p.Name == "" })
-		return out, whole
+		flush()
+		return whole
 	}
 }
 
-func gemfileLock(b []byte, file string) ([]Package, bool) {
-	var out []Package
+func gemfileLock(in *input) bool {
 	specs := false
-	for line := range strings.Lines(string(b)) {
-		line = strings.TrimRight(line, "\r\n")
+	for line := range in.lines() {
 		switch {
 		case line == "  specs:":
 			specs = true
@@ -182,47 +207,63 @@ func gemfileLock(b []byte, file string) ([]Package, bool) {
 		case specs && len(line) > 4 && line[4] != ' ':
 			name, version, ok := strings.Cut(strings.TrimSpace(line), " (")
 			if ok {
-				out = append(out, Package{Type: "gem", Name: name, Version: strings.TrimSuffix(version, ")"), Source: file})
+				in.add(Package{Type: "gem", Name: name, Version: strings.TrimSuffix(version, ")")})
 			}
 		}
 	}
-	return out, true
+	return true
 }
 
-func composerLock(b []byte, file string) ([]Package, bool) {
-	var lock struct {
-		Packages []struct{ Name, Version string }
-	}
-	if json.Unmarshal(b, &lock) != nil {
-		return nil, false
-	}
-	var out []Package
-	for _, p := range lock.Packages {
-		space, name := path.Split(p.Name)
-		out = append(out, Package{Type: "composer", Space: strings.TrimSuffix(space, "/"), Name: name, Version: p.Version, Source: file})
-	}
-	return out, true
+func composerLock(in *input) bool {
+	j := in.json(nil)
+	return j.whole(func(field string) error {
+		if field != "packages" {
+			return j.skip()
+		}
+		return j.array(func() error {
+			var p struct{ Name, Version string }
+			err := j.decode(&p)
+			space, name := path.Split(p.Name)
+			in.add(Package{Type: "composer", Space: strings.TrimSuffix(space, "/"), Name: name, Version: p.Version})
+			return err
+		})
+	})
 }
 
-// goProgram reads what a Go program says of itself; none is no Go program.
-func goProgram(r io.ReaderAt, file string) (out []Package) {
+// maxRead bounds one read of a Go program: its build information is read at
+// once, and is as long as it says.
+const maxRead = 4 << 20
+
+type shortReads struct{ io.ReaderAt }
+
+func (r shortReads) ReadAt(b []byte, off int64) (int, error) {
+	if len(b) > maxRead {
+		return 0, errPiece
+	}
+	return r.ReaderAt.ReadAt(b, off)
+}
+
+// goProgram reads what a Go program says of itself. What says nothing is no Go
+// program, and has been read.
+func goProgram(in *input) (ok bool) {
 	// The reader is the standard library's and reads what others made: a
 	// fault in it is a program that says nothing.
 	defer func() {
 		if recover() != nil {
-			out = nil
+			in.forget()
+			ok = true
 		}
 	}()
-	info, err := buildinfo.Read(r)
+	info, err := buildinfo.Read(shortReads{in.SectionReader})
 	if err != nil {
-		return nil
+		return true
 	}
 	module := func(name, version string) {
 		if name == "" {
 			return
 		}
 		space, last := path.Split(name)
-		out = append(out, Package{Type: "golang", Space: strings.TrimSuffix(space, "/"), Name: last, Version: version, Source: file})
+		in.add(Package{Type: "golang", Space: strings.TrimSuffix(space, "/"), Name: last, Version: version})
 	}
 	module("std", strings.TrimPrefix(info.GoVersion, "go"))
 	module(info.Main.Path, info.Main.Version)
@@ -232,5 +273,5 @@ func goProgram(r io.ReaderAt, file string) (out []Package) {
 		}
 		module(d.Path, d.Version)
 	}
-	return out
+	return true
 }

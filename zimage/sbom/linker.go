@@ -25,13 +25,18 @@ type linker struct {
 	tree    *flat.Tree
 	dirs    map[byte][]string // of the system, by class
 	objects map[*erofs.Node]*object
+	left    int // of maxELF
+	configs int // files that say where to search, still to be read
 }
+
+// maxConfigs and maxDirs bound what ld.so.conf may lead to, also in circles.
+const maxConfigs, maxDirs = 256, 1024
 
 // triplets are the names of Debian's library folders.
 var triplets = map[uint16]string{3: "i386-linux-gnu", 40: "arm-linux-gnueabihf", 62: "x86_64-linux-gnu", 183: "aarch64-linux-gnu"}
 
 func newLinker(tree *flat.Tree) *linker {
-	return &linker{tree: tree, objects: map[*erofs.Node]*object{}}
+	return &linker{tree: tree, objects: map[*erofs.Node]*object{}, left: maxELF, configs: maxConfigs}
 }
 
 // object reads a file once; nil is none that can be loaded.
@@ -42,7 +47,9 @@ func (l *linker) object(n *erofs.Node) *object {
 	var found *object
 	if n.Mode&erofs.TypeMask == erofs.TypeRegular && n.Size > 0 {
 		if o, ok := readELF(io.NewSectionReader(n.Data, n.Off, n.Size), n.Size); ok {
-			found = &o
+			if l.left -= o.size(); l.left >= 0 { // the collector refuses the image
+				found = &o
+			}
 		}
 	}
 	l.objects[n] = found
@@ -53,13 +60,20 @@ func (l *linker) object(n *erofs.Node) *object {
 type link struct{ from, to *erofs.Node }
 
 // follow resolves everything that an executable needs. It gives the links
-// that resolve and what is missing, each in the order of the search.
-func (l *linker) follow(name string, exe *erofs.Node) (links []link, missing []Missing) {
+// that resolve and what is missing, each in the order of the search; ok is
+// false when spend did not allow as much.
+func (l *linker) follow(name string, exe *erofs.Node, spend func(int) bool) (links []link, missing []Missing, ok bool) {
 	top := l.object(exe)
+	if top == nil {
+		return nil, nil, false
+	}
 	if top.interp != "" {
 		if to := l.tree.Lookup(top.interp); to != nil && l.fits(to, top) {
 			links = append(links, link{exe, to})
 		} else {
+			if !spend(missingCost + len(top.interp) + 2*len(name)) {
+				return nil, nil, false
+			}
 			missing = append(missing, Missing{name, name, top.interp})
 		}
 	}
@@ -74,6 +88,9 @@ func (l *linker) follow(name string, exe *erofs.Node) (links []link, missing []M
 		for _, needs := range o.needed {
 			to, where := l.find(needs, at.name, o, name, top)
 			if to == nil {
+				if !spend(missingCost + len(needs) + len(at.name) + len(name)) {
+					return nil, nil, false
+				}
 				missing = append(missing, Missing{name, at.name, needs})
 				continue
 			}
@@ -84,7 +101,7 @@ func (l *linker) follow(name string, exe *erofs.Node) (links []link, missing []M
 			}
 		}
 	}
-	return links, missing
+	return links, missing, l.left >= 0
 }
 
 // fits says whether a file can be loaded beside another.
@@ -155,6 +172,7 @@ func (l *linker) system(o *object) []string {
 		dirs = append(dirs, "/lib64", "/usr/lib64")
 	}
 	dirs = append(dirs, "/lib", "/usr/local/lib", "/usr/lib")
+	dirs = dirs[:min(len(dirs), maxDirs)]
 	if l.dirs == nil {
 		l.dirs = map[byte][]string{}
 	}
@@ -165,6 +183,9 @@ func (l *linker) system(o *object) []string {
 // configured reads ld.so.conf and what it includes.
 func (l *linker) configured(file string, depth int) []string {
 	var out []string
+	if l.configs--; l.configs < 0 {
+		return nil
+	}
 	for line := range strings.Lines(string(read(l.tree.Lookup(file), 1<<16))) {
 		line, _, _ = strings.Cut(line, "#")
 		words := strings.Fields(line)

@@ -101,7 +101,7 @@ func TestSearch(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.files["lib/ld.so"] = loader
-			got := Collect(treeOf(t, c.files))
+			got := collected(t, treeOf(t, c.files))
 			var links, missing []string
 			for _, to := range got.Links {
 				links = append(links, to...)
@@ -115,7 +115,7 @@ func TestSearch(t *testing.T) {
 			}
 		})
 	}
-	c := Collect(treeOf(t, map[string]string{"x:bin/a": exe(elfFile{})}))
+	c := collected(t, treeOf(t, map[string]string{"x:bin/a": exe(elfFile{})}))
 	if len(c.Missing) != 1 || c.Missing[0].Needs != "/lib/ld.so" {
 		t.Errorf("without its loader: %v", c.Missing)
 	}

@@ -3,36 +3,32 @@
 package sbom
 
 import (
+	"bufio"
 	"encoding/json"
-	"maps"
-	"slices"
+	"io"
 	"strings"
 )
 
 // yarnLock reads yarn.lock of versions 1 (its own format) and 2 and later
 // (YAML, of which it knows no more than yarn uses there).
-func yarnLock(b []byte, file string) ([]Package, bool) {
-	text := string(b)
-	if !strings.Contains(text, "# yarn lockfile v1") && !strings.Contains(text, "__metadata:") {
-		return nil, false
-	}
-	var out []Package
+func yarnLock(in *input) bool {
 	var name, version string
+	known := false
 	flush := func() bool {
 		ok := name == "" || version != ""
 		if name != "" && ok {
-			out = append(out, npmPackage(name, version, file))
+			in.add(npmPackage(name, version))
 		}
 		name, version = "", ""
 		return ok
 	}
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\r\n")
+	for line := range in.lines() {
+		known = known || strings.Contains(line, "# yarn lockfile v1") || strings.Contains(line, "__metadata:")
 		switch {
 		case line == "" || line[0] == '#':
 		case line[0] != ' ':
 			if !flush() {
-				return nil, false
+				return false
 			}
 			first, _, _ := strings.Cut(strings.TrimSuffix(line, ":"), ", ")
 			if first = unquote(strings.TrimSuffix(first, `"`)); first == "__metadata" {
@@ -40,7 +36,7 @@ func yarnLock(b []byte, file string) ([]Package, bool) {
 			}
 			n, how, ok := nameAt(strings.TrimPrefix(first, `"`))
 			if !ok {
-				return nil, false
+				return false
 			}
 			if alias, _, ok := nameAt(strings.TrimPrefix(how, "npm:")); ok && strings.HasPrefix(how, "npm:") {
 				n = alias
@@ -63,7 +59,7 @@ func yarnLock(b []byte, file string) ([]Package, bool) {
 			}
 		}
 	}
-	return out, flush()
+	return flush() && known
 }
 
 // nameAt cuts "@scope/name@rest".
@@ -82,11 +78,15 @@ func unquote(s string) string { return strings.Trim(strings.TrimSpace(s), `"'`) 
 
 // pnpmLock reads the keys of pnpm-lock.yaml's packages: "/name/1.0.0_peers"
 // before version 6, "/name@1.0.0(peers)" in it, "name@1.0.0" since.
-func pnpmLock(b []byte, file string) ([]Package, bool) {
-	var out []Package
+func pnpmLock(in *input) bool {
 	version, inside := "", false
-	for line := range strings.Lines(string(b)) {
-		line = strings.TrimRight(line, "\r\n")
+	var last Package
+	flush := func() {
+		if last.Type != "" {
+			in.add(last)
+		}
+	}
+	for line := range in.lines() {
 		if v, ok := strings.CutPrefix(line, "lockfileVersion:"); ok {
 			version = unquote(v)
 			continue
@@ -96,28 +96,29 @@ func pnpmLock(b []byte, file string) ([]Package, bool) {
 		case line[0] != ' ':
 			inside = line == "packages:"
 		case !inside:
-		case strings.HasPrefix(line, "  ") && line[2] != ' ':
+		case len(line) > 2 && strings.HasPrefix(line, "  ") && line[2] != ' ':
 			key, ok := strings.CutSuffix(line, ":")
 			if !ok {
 				key, ok = strings.CutSuffix(line, ": {}")
 			}
 			name, v, whole := pnpmKey(unquote(key), version)
 			if !ok || !whole {
-				return nil, false
+				return false
 			}
-			out = append(out, npmPackage(name, v, file))
-		case strings.HasPrefix(line, "    ") && line[4] != ' ' && len(out) > 0: // what no registry has says its name here
+			flush()
+			last = npmPackage(name, v)
+		case len(line) > 4 && strings.HasPrefix(line, "    ") && line[4] != ' ' && last.Type != "": // what no registry has says its name here
 			key, value, _ := strings.Cut(line[4:], ": ")
-			last := &out[len(out)-1]
 			switch key {
 			case "name":
-				*last = npmPackage(unquote(value), last.Version, file)
+				last = npmPackage(unquote(value), last.Version)
 			case "version":
 				last.Version = unquote(value)
 			}
 		}
 	}
-	return out, version != ""
+	flush()
+	return version != ""
 }
 
 func pnpmKey(key, lockfile string) (name, version string, ok bool) {
@@ -134,68 +135,94 @@ func pnpmKey(key, lockfile string) (name, version string, ok bool) {
 }
 
 // bunLock reads bun.lock, JSON with commas that JSON does not have.
-func bunLock(b []byte, file string) ([]Package, bool) {
-	var lock struct {
-		Packages map[string][]json.RawMessage
-	}
-	if json.Unmarshal(plainJSON(b), &lock) != nil || lock.Packages == nil {
-		return nil, false
-	}
-	var out []Package
-	for _, key := range slices.Sorted(maps.Keys(lock.Packages)) {
-		var id string
-		if e := lock.Packages[key]; len(e) == 0 || json.Unmarshal(e[0], &id) != nil {
-			return nil, false
+func bunLock(in *input) bool {
+	j := in.json(func(r io.Reader) io.Reader { return &plainJSON{r: bufio.NewReader(r)} })
+	some := false
+	return j.whole(func(field string) (err error) {
+		if field != "packages" {
+			return j.skip()
 		}
-		name, version, ok := nameAt(id)
-		if !ok {
-			return nil, false
-		}
-		if !strings.HasPrefix(version, "workspace:") {
-			out = append(out, npmPackage(name, version, file))
-		}
-	}
-	return out, true
+		some, err = j.object(func(string) error {
+			var e []json.RawMessage
+			var id string
+			if err := j.decode(&e); err != nil {
+				return err
+			}
+			if len(e) == 0 || json.Unmarshal(e[0], &id) != nil {
+				return errKind
+			}
+			name, version, ok := nameAt(id)
+			if !ok {
+				return errKind
+			}
+			if !strings.HasPrefix(version, "workspace:") {
+				in.add(npmPackage(name, version))
+			}
+			return nil
+		})
+		return err
+	}) && some
 }
 
-// plainJSON leaves out the commas before a closing bracket.
-func plainJSON(b []byte) []byte {
-	out := make([]byte, 0, len(b))
-	comma, quoted := -1, false
-	for i := 0; i < len(b); i++ {
-		c := b[i]
-		out = append(out, c)
-		switch {
-		case quoted && c == '\\' && i+1 < len(b):
-			i++
-			out = append(out, b[i])
-		case c == '"':
-			quoted, comma = !quoted, -1
-		case quoted:
-		case c == ',':
-			comma = len(out) - 1
-		case (c == ']' || c == '}') && comma >= 0:
-			out[comma], comma = ' ', -1
-		case c != ' ' && c != '\n' && c != '\r' && c != '\t':
-			comma = -1
+// plainJSON leaves out the commas before a closing bracket, and the blanks
+// behind any.
+type plainJSON struct {
+	r      *bufio.Reader
+	quoted bool
+	escape bool
+	comma  bool // was read, and not given yet
+}
+
+// Read implements io.Reader.
+func (p *plainJSON) Read(b []byte) (n int, err error) {
+	for n < len(b) {
+		c, err := p.r.ReadByte()
+		if err != nil {
+			if p.comma {
+				b[n], p.comma = ',', false
+				n++
+			}
+			return n, err
 		}
+		switch {
+		case p.comma && (c == ' ' || c == '\n' || c == '\r' || c == '\t'):
+			continue
+		case p.comma:
+			p.comma = false
+			if c != ']' && c != '}' {
+				if err := p.r.UnreadByte(); err != nil {
+					return n, err
+				}
+				c = ','
+			}
+		case p.quoted:
+			p.quoted = c != '"' || p.escape
+			p.escape = c == '\\' && !p.escape
+		case c == ',':
+			p.comma = true
+			continue
+		default:
+			p.quoted = c == '"'
+		}
+		b[n] = c
+		n++
 	}
-	return out
+	return n, nil
 }
 
 // pipfileLock reads Pipfile.lock.
-func pipfileLock(b []byte, file string) ([]Package, bool) {
-	var lock struct {
-		Default, Develop map[string]struct{ Version string }
-	}
-	if json.Unmarshal(b, &lock) != nil {
-		return nil, false
-	}
-	var out []Package
-	for _, group := range []map[string]struct{ Version string }{lock.Default, lock.Develop} {
-		for _, name := range slices.Sorted(maps.Keys(group)) {
-			out = append(out, Package{Type: "pypi", Name: name, Version: strings.TrimPrefix(group[name].Version, "=="), Source: file})
+func pipfileLock(in *input) bool {
+	j := in.json(nil)
+	return j.whole(func(field string) error {
+		if field != "default" && field != "develop" {
+			return j.skip()
 		}
-	}
-	return out, true
+		_, err := j.object(func(name string) error {
+			var p struct{ Version string }
+			err := j.decode(&p)
+			in.add(Package{Type: "pypi", Name: name, Version: strings.TrimPrefix(p.Version, "==")})
+			return err
+		})
+		return err
+	})
 }

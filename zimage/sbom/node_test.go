@@ -119,7 +119,7 @@ snapshots:
 		"shrinkwrap":  {"npm-shrinkwrap.json", `{"packages":{"node_modules/left":{"version":"1.1"}}}`, "pkg:npm/left@1.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c2 := Collect(treeOf(t, map[string]string{"app/" + c.file: c.text}))
+			c2 := collected(t, treeOf(t, map[string]string{"app/" + c.file: c.text}))
 			var got []string
 			for _, p := range c2.Packages {
 				got = append(got, p.purl())
@@ -144,7 +144,7 @@ func FuzzLockFiles(f *testing.F) {
 	f.Add([]byte(`{"packages":{"a":["a@1",],},}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for name, read := range lockFiles {
-			found, ok := read(b, name)
+			found, ok := readAll(read, b, name)
 			for _, p := range found {
 				if ok && strings.ContainsAny(p.purl(), " \n") {
 					t.Errorf("%s: %q", name, p.purl())

@@ -3,6 +3,7 @@
 package sbom
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -62,60 +63,66 @@ func escape(s string) string {
 	return b.String()
 }
 
-// stanzas cuts a file of "Field: value" lines at its empty lines. Lines that
-// go on are not kept: no field that is asked for has any.
-func stanzas(b []byte) []map[string]string {
-	var out []map[string]string
+// cost is what a package takes of a document, about.
+func (p Package) cost() int {
+	return packageCost + len(p.Source) + 2*(len(p.Type)+len(p.Space)+len(p.Name)+len(p.Version)+len(p.Arch)+len(p.Epoch))
+}
+
+// stanzas cuts a file of "Field: value" lines at its empty lines, and tells of
+// each the fields that are asked for. Lines that go on are not kept: no such
+// field has any. The map is the next stanza's too.
+func stanzas(in *input, each func(s map[string]string) (more bool), fields ...string) {
 	now := map[string]string{}
-	flush := func() {
-		if len(now) > 0 {
-			out = append(out, now)
-			now = map[string]string{}
-		}
-	}
-	for line := range strings.Lines(string(b)) {
-		line = strings.TrimRight(line, "\r\n")
+	some := false
+	for line := range in.lines() {
 		if line == "" {
-			flush()
+			if some && !each(now) {
+				return
+			}
+			clear(now)
+			some = false
 			continue
 		}
 		key, value, ok := strings.Cut(line, ":")
 		if !ok || line[0] == ' ' || line[0] == '\t' {
 			continue
 		}
-		if _, twice := now[key]; !twice {
+		some = true
+		if _, twice := now[key]; !twice && slices.Contains(fields, key) {
 			now[key] = strings.TrimSpace(value)
 		}
 	}
-	flush()
-	return out
+	if some {
+		each(now)
+	}
 }
 
 // dpkg reads /var/lib/dpkg/status and files of status.d.
-func dpkg(b []byte, file, distro string) ([]Package, bool) {
-	var out []Package
-	for _, s := range stanzas(b) {
-		if s["Package"] == "" || s["Version"] == "" {
-			continue
-		}
+func dpkg(in *input) bool {
+	found := false
+	stanzas(in, func(s map[string]string) bool {
 		// Files of status.d have no Status: what is there is installed.
-		if state := s["Status"]; state != "" && !strings.HasSuffix(state, " installed") {
-			continue
+		state := s["Status"]
+		if s["Package"] != "" && s["Version"] != "" && (state == "" || strings.HasSuffix(state, " installed")) {
+			found = true
+			in.add(Package{Type: "deb", Space: in.distro, Name: s["Package"], Version: s["Version"], Arch: s["Architecture"]})
 		}
-		out = append(out, Package{Type: "deb", Space: distro, Name: s["Package"], Version: s["Version"], Arch: s["Architecture"], Source: file})
-	}
-	return out, len(out) > 0
+		return true
+	}, "Package", "Version", "Status", "Architecture")
+	return found
 }
 
 // apk reads /lib/apk/db/installed.
-func apk(b []byte, file, distro string) ([]Package, bool) {
-	var out []Package
-	for _, s := range stanzas(b) {
+func apk(in *input) bool {
+	found := false
+	stanzas(in, func(s map[string]string) bool {
 		if s["P"] != "" && s["V"] != "" {
-			out = append(out, Package{Type: "apk", Space: distro, Name: s["P"], Version: s["V"], Arch: s["A"], Source: file})
+			found = true
+			in.add(Package{Type: "apk", Space: in.distro, Name: s["P"], Version: s["V"], Arch: s["A"]})
 		}
-	}
-	return out, len(out) > 0
+		return true
+	}, "P", "V", "A")
+	return found
 }
 
 // distro is the ID of /etc/os-release.

@@ -5,6 +5,8 @@ package sbom
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"io"
 	"strconv"
 	"strings"
 )
@@ -14,6 +16,9 @@ const (
 	rpmName, rpmVersion, rpmRelease, rpmEpoch, rpmArch = 1000, 1001, 1002, 1003, 1022
 	rpmInt32, rpmString                                = 4, 6
 	maxRPMTags                                         = 1 << 16
+	maxRow                                             = 16 << 20 // of a package's header with its lists of files
+	maxColumns                                         = 16
+	maxLevels                                          = 20 // of a table's tree
 )
 
 // rpmHeader reads a package's header as the databases hold it: the number of
@@ -32,7 +37,7 @@ func rpmHeader(b []byte) (Package, bool) {
 	for i := 0; i < tags; i++ {
 		e := b[8+16*i:]
 		tag, kind, off := n.Uint32(e), n.Uint32(e[4:]), int(n.Uint32(e[8:]))
-		if off >= size {
+		if off >= size || tag != rpmName && tag != rpmVersion && tag != rpmRelease && tag != rpmEpoch && tag != rpmArch {
 			continue
 		}
 		switch {
@@ -53,81 +58,83 @@ func rpmHeader(b []byte) (Package, bool) {
 const rpmKeys = "gpg-pubkey"
 
 // rpmSQLite reads rpmdb.sqlite: the blobs of its table Packages.
-func rpmSQLite(b []byte, file, distro string) ([]Package, bool) {
-	rows, ok := sqliteTable(b, "Packages")
-	if !ok {
-		return nil, false
-	}
-	var out []Package
-	for _, r := range rows { // hnum, blob
+func rpmSQLite(in *input) bool {
+	some := false
+	return sqliteTable(in, in.Size(), "Packages", func(r [][]byte) bool { // hnum, blob
 		if len(r) < 2 {
-			return nil, false
+			return false
 		}
 		p, ok := rpmHeader(r[1])
 		if !ok {
-			return nil, false
+			return false
 		}
+		some = true
 		if p.Name != rpmKeys {
-			p.Space, p.Source = distro, file
-			out = append(out, p)
+			p.Space = in.distro
+			in.add(p)
 		}
-	}
-	return out, len(rows) > 0
+		return true
+	}) && some
 }
 
-// sqliteTable reads all rows of a table from a whole SQLite 3 database file.
-// Integers come as nothing; only blobs and texts are asked for.
-func sqliteTable(b []byte, table string) (rows [][][]byte, ok bool) {
+// sqliteTable passes all rows of a table of a SQLite 3 database file to row,
+// which must not keep them. Integers come as nothing; only blobs and texts are
+// asked for.
+func sqliteTable(r io.ReaderAt, size int64, table string, row func([][]byte) bool) bool {
 	const magic = "SQLite format 3\x00"
-	if len(b) < 100 || string(b[:16]) != magic {
-		return nil, false
+	head := make([]byte, 100)
+	if n, err := r.ReadAt(head, 0); n < len(head) || err != nil && !errors.Is(err, io.EOF) || string(head[:16]) != magic {
+		return false
 	}
-	d := sqlite{b: b, page: int(binary.BigEndian.Uint16(b[16:]))}
+	d := sqlite{r: r, page: int(binary.BigEndian.Uint16(head[16:]))}
 	if d.page == 1 {
 		d.page = 1 << 16
 	}
 	if d.page < 512 || d.page&(d.page-1) != 0 {
-		return nil, false
+		return false
 	}
-	d.usable = d.page - int(b[20])
+	d.pages, d.usable = int(size/int64(d.page)), d.page-int(head[20])
 	if d.usable < 480 {
-		return nil, false
+		return false
 	}
-	schema, ok := d.walk(1)
-	if !ok {
-		return nil, false
-	}
-	for _, r := range schema { // type, name, tbl_name, rootpage, sql
-		if len(r) >= 4 && string(r[0]) == "table" && strings.EqualFold(string(r[1]), table) {
-			root := 0
+	root := 0
+	if !d.walk(1, 0, func(r [][]byte) bool { // type, name, tbl_name, rootpage, sql
+		if root == 0 && len(r) >= 4 && string(r[0]) == "table" && strings.EqualFold(string(r[1]), table) {
 			for _, c := range r[3] {
 				root = root<<8 | int(c)
 			}
-			return d.walk(root)
 		}
+		return true
+	}) {
+		return false
 	}
-	return nil, false
+	return root > 0 && d.walk(root, 0, row)
 }
 
 type sqlite struct {
-	b            []byte
-	page, usable int
-	visited      int
+	r                   io.ReaderAt
+	page, usable, pages int
+	visited             int
 }
 
+// at reads a page; nil is none.
 func (d *sqlite) at(number int) []byte {
-	if number < 1 || number > len(d.b)/d.page {
+	if number < 1 || number > d.pages {
 		return nil
 	}
-	return d.b[(number-1)*d.page:][:d.page]
+	b := make([]byte, d.page)
+	if n, err := d.r.ReadAt(b, int64(number-1)*int64(d.page)); n < len(b) || err != nil && !errors.Is(err, io.EOF) {
+		return nil
+	}
+	return b
 }
 
-// walk gives the rows below a page of a table's tree.
-func (d *sqlite) walk(number int) (rows [][][]byte, ok bool) {
+// walk passes on the rows below a page of a table's tree.
+func (d *sqlite) walk(number, level int, row func([][]byte) bool) bool {
 	const interior, leaf = 5, 13
 	p := d.at(number)
-	if d.visited++; p == nil || d.visited > len(d.b)/d.page+1 { // pages that lead in a circle
-		return nil, false
+	if d.visited++; p == nil || level > maxLevels || d.visited > d.pages+1 { // pages that lead in a circle
+		return false
 	}
 	head := 0
 	if number == 1 {
@@ -138,43 +145,36 @@ func (d *sqlite) walk(number int) (rows [][][]byte, ok bool) {
 		start = head + 12
 	}
 	if p[head] != interior && p[head] != leaf || start+2*n > len(p) {
-		return nil, false
+		return false
 	}
 	for i := 0; i < n; i++ {
 		at := int(binary.BigEndian.Uint16(p[start+2*i:]))
 		if at+4 > d.usable {
-			return nil, false
+			return false
 		}
 		if p[head] == interior {
-			more, ok := d.walk(int(binary.BigEndian.Uint32(p[at:])))
-			if !ok {
-				return nil, false
+			if !d.walk(int(binary.BigEndian.Uint32(p[at:])), level+1, row) {
+				return false
 			}
-			rows = append(rows, more...)
 			continue
 		}
 		payload, ok := d.payload(p[at:d.usable])
 		if !ok {
-			return nil, false
+			return false
 		}
-		row, ok := record(payload)
-		if !ok {
-			return nil, false
+		r, ok := record(payload)
+		if !ok || !row(r) {
+			return false
 		}
-		rows = append(rows, row)
 	}
-	if p[head] == interior {
-		more, ok := d.walk(int(binary.BigEndian.Uint32(p[head+8:])))
-		return append(rows, more...), ok
-	}
-	return rows, true
+	return p[head] == leaf || d.walk(int(binary.BigEndian.Uint32(p[head+8:])), level+1, row)
 }
 
 // payload is a leaf cell's, with what overflows into other pages.
 func (d *sqlite) payload(cell []byte) ([]byte, bool) {
 	size, n := varint(cell)
 	_, m := varint(cell[n:]) // the row's number
-	if n == 0 || m == 0 || size > uint64(len(d.b)) {
+	if n == 0 || m == 0 || size > maxRow {
 		return nil, false
 	}
 	cell = cell[n+m:]
@@ -214,6 +214,9 @@ func record(b []byte) (row [][]byte, ok bool) {
 	}
 	kinds, values := b[n:size], b[size:]
 	for len(kinds) > 0 {
+		if len(row) == maxColumns {
+			return nil, false
+		}
 		kind, n := varint(kinds)
 		if n == 0 {
 			return nil, false

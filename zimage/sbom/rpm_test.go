@@ -58,7 +58,7 @@ func TestRPMAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := Collect(treeOf(t, map[string]string{"usr/lib/sysimage/rpm/rpmdb.sqlite": string(b), "etc/os-release": "ID=fedora\n"}))
+	found := collected(t, treeOf(t, map[string]string{"usr/lib/sysimage/rpm/rpmdb.sqlite": string(b), "etc/os-release": "ID=fedora\n"}))
 	var got []string
 	for _, p := range found.Packages {
 		if p.Space != "fedora" {
@@ -76,7 +76,7 @@ func TestRPMAgrees(t *testing.T) {
 	}
 	// Whatever is cut off, nothing is read by half.
 	for cut := 0; cut < len(b); cut += 4096 + 512 {
-		c := Collect(treeOf(t, map[string]string{"usr/lib/sysimage/rpm/rpmdb.sqlite": string(b[:cut])}))
+		c := collected(t, treeOf(t, map[string]string{"usr/lib/sysimage/rpm/rpmdb.sqlite": string(b[:cut])}))
 		if cut > 0 && len(c.Packages) > 0 && len(c.Packages) < 20 {
 			t.Errorf("cut at %d: %d packages", cut, len(c.Packages))
 		}
@@ -108,7 +108,7 @@ func FuzzRPM(f *testing.F) {
 		if p, ok := rpmHeader(b); ok && p.Name == "" {
 			t.Error("no name")
 		}
-		if found, ok := rpmSQLite(b, "f", "d"); !ok && found != nil {
+		if found, ok := readAll(rpmSQLite, b, "f"); !ok && found != nil {
 			t.Error("half of it")
 		}
 	})
