@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export FUZZTIME ?= 60s
 export FUZZ
 
-.PHONY: run test test-boot test-update test-ledger test-image fuzz fuzz-image bench image deb programs setup clean
+.PHONY: run test test-boot test-update test-ledger test-image test-s3 fuzz fuzz-image bench image deb programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -44,7 +44,7 @@ fuzz-image: setup
 # What is done to images on purpose: to the stores at every step, to disks under
 # guests, from inside of guests, and to what running deployments were
 # started from. Takes about 20 min where KVM does not work, and ends in tables.
-test-image: programs
+test-image: programs test-s3
 	@mkdir -p build/test
 	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./zimage ./agent/content
 	@ZOS_LIMITS=all go test -v -count=1 -timeout 30m -run 'ConvertMemory|ThroughTheWholeConversion' ./cmd/zos ./zimage
@@ -52,6 +52,16 @@ test-image: programs
 	@bash -o pipefail -c "ZOS_E2E=attacks go test -v -count=1 -timeout 40m -run '^TestAttacks$$' ./qemu/e2e"
 	@echo; echo "== attacks: a wrong block is read, its guest ends, its VM is gone"
 	@grep -ohE '(ATTACK|INSIDE) .*' build/test/attacks.log
+
+# Package s3 against a server that people run, which is built for it from
+# zimage/s3/server/go.mod and listens on a socket in a temporary folder.
+VERSITYGW = github.com/versity/versitygw
+test-s3: setup
+	@cd zimage/s3/server && if go list -deps $(VERSITYGW)/cmd/versitygw >/dev/null; then \
+	  go build -o $(CURDIR)/build/bin/versitygw $(VERSITYGW)/cmd/versitygw && cd $(CURDIR) && \
+	  echo "== zimage/s3 against $$(cd zimage/s3/server && go list -m $(VERSITYGW))" && \
+	  ZOS_S3_SERVER=$(CURDIR)/build/bin/versitygw go test -v -count=1 ./zimage/s3; \
+	else echo "SKIP TestPublish and TestRefused of zimage/s3 against $(VERSITYGW): it cannot be fetched"; fi
 
 # What breaks a ledger of several validators on purpose: takes up to 30 min and
 # prints a table.

@@ -107,6 +107,11 @@ type Image struct {
 }
 
 // Process is what PID 1 of the guest starts.
+//
+// CAP_SYS_RAWIO, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON and CAP_BPF are the
+// guest's kernel: a workload that has one of them as root may switch off in its
+// guest what the guest checks, dm-verity and the filter of system calls among it.
+// It stays in its VM. Who signs a spec with one of them signs that.
 type Process struct {
 	Args         []string          `json:"args" jsonschema:"minItems=1,maxItems=256"`                        // argv; args[0] is an absolute path or is looked up in env PATH
 	Env          map[string]string `json:"env"`                                                              // the whole environment

@@ -112,12 +112,17 @@ func (s *Store) BlobObject(digest string) (o Object, close func() error, err err
 }
 
 // HasImage tells a store's image ids from other digests.
-func (s *Store) HasImage(id string) (bool, error) {
-	h, err := hexOf(id)
+func (s *Store) HasImage(id string) (bool, error) { return s.has("manifests", id, ".json") }
+
+// HasBlob tells a store's kernels and initramfs from other digests.
+func (s *Store) HasBlob(digest string) (bool, error) { return s.has("blobs", digest, "") }
+
+func (s *Store) has(folder, digest, ending string) (bool, error) {
+	h, err := hexOf(digest)
 	if err != nil {
 		return false, err
 	}
-	_, err = os.Stat(filepath.Join(s.dir, "manifests", h+".json"))
+	_, err = os.Stat(filepath.Join(s.dir, folder, h+ending))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

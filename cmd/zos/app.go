@@ -160,6 +160,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case ctx.Err() != nil:
 		code = exitInterrupted
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("stopped by a signal, before the end")
+		}
 	case errors.As(err, &c):
 		code = c.code
 	}

@@ -81,7 +81,10 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
   zos image convert ghcr.io/example/web@sha256:0123… --store build/store --platform linux/arm64`,
 		Args: exactly(1, "one image reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := zimage.OpenStore(store)
+			if err := checkPlatform(platform); err != nil {
+				return err
+			}
+			s, undo, err := makeStore(store)
 			if err != nil {
 				return imageError(err)
 			}
@@ -89,6 +92,7 @@ layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
 			c := zimage.Converter{Store: s, Strict: strict, Progress: a.bytesDone("convert " + args[0])}
 			made, err := convertRef(cmd.Context(), c, args[0], platform)
 			if err != nil {
+				undo()
 				return imageError(err)
 			}
 			m := made.Manifest
@@ -152,7 +156,8 @@ chunk against its hash, and the verity root, made anew from the data. With
 --oci the OCI image is converted once more, and must give the same id: that
 shows that the image is what its publisher says it is.
 
-Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer.`,
+Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer, or not
+all was verified within --timeout.`,
 		Example: `  zos image verify sha256:0123… --store build/store
   zos image verify sha256:0123… --store http://127.0.0.1:8480 --oci oci:build/oci/web`,
 		Args: exactly(1, "one image id"),
@@ -167,13 +172,14 @@ Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer.`,
 				return imageError(err)
 			}
 			m, err := from.verify(reading, args[0], a.bytesDone("verify "+args[0]))
+			if err == nil && ref != "" {
+				err = a.convertAgain(ctx, ref, args[0], m)
+			}
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+				return coded(exitUnreachable, fmt.Errorf("%s was not verified in %v; --timeout gives it longer", args[0], timeout))
+			}
 			if err != nil {
 				return imageError(err)
-			}
-			if ref != "" {
-				if err := a.convertAgain(ctx, ref, args[0], m); err != nil {
-					return imageError(err)
-				}
 			}
 			r := map[string]any{"id": args[0], "verityRoot": m.Verity.Root, "diskSize": m.DiskSize, "chunks": len(m.Chunks), "reconverted": ref != ""}
 			return a.print(r, func(w io.Writer) {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/zos-node/zos/zimage"
@@ -61,6 +62,33 @@ func openStore(dir string) (*zimage.Store, error) {
 		}
 	}
 	return zimage.ReadStore(dir)
+}
+
+// makeStore opens a folder that is a store, or makes one. undo removes what was
+// made, as far as nothing was put into it.
+func makeStore(dir string) (s *zimage.Store, undo func(), err error) {
+	undo = func() {}
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		undo = func() {
+			parts, err := filepath.Glob(filepath.Join(dir, "*"))
+			if err != nil {
+				return // dir has characters that Glob takes for a pattern
+			}
+			for _, path := range append(parts, dir) {
+				syscall.Rmdir(path) // what is not empty stays
+			}
+		}
+	}
+	s, err = zimage.OpenStore(dir)
+	return s, undo, err
+}
+
+// checkPlatform refuses platforms that images are not for.
+func checkPlatform(platform string) error {
+	if platform != "linux/amd64" && platform != "linux/arm64" {
+		return coded(exitUsage, fmt.Errorf("--platform %q: want linux/amd64 or linux/arm64", platform))
+	}
+	return nil
 }
 
 // imageID is the form of an image's id.

@@ -67,6 +67,14 @@ file and chunk by chunk.`,
   zos image inspect oci:build/oci/web --store build/store --ledger https://ledger.example --root root.json`,
 		Args: exactly(1, "one image id or image reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkPlatform(platform); err != nil {
+				return err
+			}
+			for _, flag := range []string{"root", "state"} {
+				if cmd.Flags().Changed(flag) && !cmd.Flags().Changed("ledger") {
+					return coded(exitUsage, fmt.Errorf("--%s is of a ledger, and none is asked without --ledger; give --ledger too", flag))
+				}
+			}
 			from, ctx, err := openImages(cmd.Context(), store)
 			if err != nil {
 				return imageError(err)

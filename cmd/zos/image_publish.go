@@ -86,6 +86,16 @@ image, 5 the server does not answer.`,
 			if start != "" && len(args) != 1 {
 				return coded(exitUsage, fmt.Errorf("--start is of one image, here are %d ids", len(args)))
 			}
+			for _, id := range args { // before a folder is made into a mirror
+				isImage, err := from.HasImage(id)
+				isBlob, berr := from.HasBlob(id)
+				if err := errors.Join(err, berr); err != nil {
+					return imageError(err)
+				}
+				if !isImage && !isBlob {
+					return coded(exitNotFound, fmt.Errorf("%s: %s has neither an image of this id, nor a kernel or initramfs of this digest; zos image convert and zos image blob say theirs", id, store))
+				}
+			}
 			bucket, err := openBucket(to)
 			if err != nil {
 				return err

@@ -50,6 +50,29 @@ func Capabilities(list []string) ([]Capability, error) {
 	return caps, nil
 }
 
+// ofTheKernel says whether a capability is the guest's kernel: with it a
+// workload reads or writes the kernel's memory or PID 1's, and may switch off in
+// its guest what the guest switched on, the check of its disk among it. Loading
+// a module is not of these: PID 1 ends that for good before a workload runs.
+func (c Capability) ofTheKernel() bool {
+	switch c {
+	case unix.CAP_SYS_RAWIO, unix.CAP_SYS_PTRACE, unix.CAP_SYS_ADMIN, unix.CAP_PERFMON, unix.CAP_BPF:
+		return true
+	}
+	return false
+}
+
+// Contained lists the capabilities that do not give a workload its guest's
+// kernel, by the order of their numbers.
+func Contained() (list []string) {
+	for i, name := range names {
+		if !Capability(i).ofTheKernel() {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
 // Signal turns a name such as "SIGTERM" into its number.
 func Signal(name string) (syscall.Signal, error) {
 	n := unix.SignalNum(name)

@@ -33,9 +33,9 @@ import (
 // and the user of the signed spec do not suffer: they are given before exec
 // (bounding set, ambient set, setuid by PID 1), none by exec.
 //
-// What stays: CAP_SYS_PTRACE, CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_ADMIN or
-// CAP_BPF in a signed spec give a workload the guest's kernel or its PID 1, and
-// with it the line. That is what was signed; the agent believes no guest.
+// What stays: a capability in a signed spec that is not one of Contained gives
+// a workload the guest's kernel or its PID 1, and with it the line. That is what
+// was signed; the agent believes no guest.
 
 // abi is what a filter must know of an architecture.
 type abi struct {

@@ -6,11 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -36,8 +36,8 @@ const (
 )
 
 // inRoot runs a program in a root, as PID 1's only child in its namespaces, and
-// asks it on a port until it answers.
-func inRoot(root, port string, argv []string) error {
+// asks it, as program.health says, until it answers.
+func inRoot(root, health string, argv []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("private mounts: %w", err)
 	}
@@ -83,12 +83,13 @@ func inRoot(root, port string, argv []string) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	if port == "0" {
+	if health == "" {
 		return <-ended
 	}
-	for client := (http.Client{Timeout: time.Second}); ; time.Sleep(2 * time.Millisecond) {
-		if r, err := client.Get("http://127.0.0.1:" + port + "/"); err == nil {
-			r.Body.Close() // only that it answered
+	kind, port, _ := strings.Cut(health, ":")
+	ask := map[string]func(addr string) error{"http": askHTTP, "sql": askSQL}[kind]
+	for ; ; time.Sleep(2 * time.Millisecond) {
+		if ask("127.0.0.1:"+port) == nil {
 			fmt.Println(healthyLine)
 			break
 		}

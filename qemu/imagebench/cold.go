@@ -34,7 +34,19 @@ import (
 // then answers on a port, or ends.
 type program struct {
 	argv []string
-	port int // where it answers HTTP; 0 is never
+	port int  // where it answers; 0 is never
+	sql  bool // it answers PostgreSQL's protocol there, else HTTP
+}
+
+// health is what inRoot asks: "http:8899", "sql:8899", or "" for nothing.
+func (p program) health() string {
+	switch {
+	case p.port == 0:
+		return ""
+	case p.sql:
+		return fmt.Sprint("sql:", p.port)
+	}
+	return fmt.Sprint("http:", p.port)
 }
 
 // programs by image. Each loads much of what its image is for.
@@ -42,12 +54,16 @@ func programs() map[string]program {
 	const python = `import numpy, http.server
 print("here", flush=True)
 http.server.HTTPServer(("127.0.0.1", 8899), http.server.SimpleHTTPRequestHandler).serve_forever()`
+	// A database is made at the start, as the entry point of PostgreSQL's own
+	// image does on an empty volume.
+	const bin, data = "/usr/lib/postgresql/17/bin/", "/var/data"
+	const postgres = bin + "initdb -D " + data + " -U postgres --locale=C --no-sync && exec " + bin + "postgres -D " + data + " -h 127.0.0.1 -p 8899 -k /tmp"
 	return map[string]program{
 		"static":   {argv: []string{"/bin/busybox", "sh", "-c", "echo here; exec /bin/busybox httpd -f -p 127.0.0.1:8899 -h /"}, port: 8899},
 		"nginx":    {argv: []string{"/usr/sbin/nginx", "-e", "stderr", "-c", "/run/nginx.conf", "-g", "daemon off;"}, port: 8899},
 		"python":   {argv: []string{"/usr/bin/python3", "-c", python}, port: 8899},
-		"postgres": {argv: []string{"/usr/lib/postgresql/17/bin/postgres", "--version"}},
-		"large":    {argv: []string{"/usr/lib/jvm/java-21-openjdk-amd64/bin/java", "-version"}},
+		"postgres": {argv: []string{"/bin/sh", "-c", postgres}, port: 8899, sql: true},
+		"large":    {argv: []string{"/usr/lib/jvm/java-21-openjdk-amd64/bin/java", "-m", "jdk.httpserver", "-b", "127.0.0.1", "-p", "8899", "-d", "/usr/share"}, port: 8899},
 	}
 }
 
@@ -59,6 +75,8 @@ type answer struct {
 	bytes          int64 // down the line until the first output
 	all            int64 // until the end
 }
+
+const coldRow = "cold start over a shaped link"
 
 // cold measures the start of a program from an image that is only on the
 // other end of a line, against a copy and an unpacking of all of it.
@@ -73,12 +91,12 @@ func (b *bench) cold(ctx context.Context, m made) error {
 	}
 	for _, tool := range []string{"umoci", "skopeo"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			b.note("cold start over a shaped link: no " + tool)
+			b.cannot(coldRow, ">= 5", m, "no "+tool)
 			return nil
 		}
 	}
 	if err := imaged.Available(); err != nil {
-		b.note("cold start over a shaped link: " + err.Error())
+		b.cannot(coldRow, ">= 5", m, err.Error())
 		return nil
 	}
 	c, err := b.coldSide(ctx, m)
@@ -338,7 +356,7 @@ func start(ctx context.Context, root string, p program, begin time.Time, sent fu
 	if err != nil {
 		return a, err
 	}
-	cmd := exec.CommandContext(ctx, self, append([]string{chrootTask, root, fmt.Sprint(p.port)}, p.argv...)...)
+	cmd := exec.CommandContext(ctx, self, append([]string{chrootTask, root, p.health()}, p.argv...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -112,7 +112,7 @@ func (b *bench) inTurn(ctx context.Context, r row, ours, theirs [][]string) (row
 func (b *bench) convert(ctx context.Context, m made) error {
 	for _, tool := range []string{"umoci", "mkfs.erofs", "veritysetup"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			b.note("OCI layout to image: no " + tool)
+			b.cannot("OCI layout to image with hash tree", ">= 1.5, <= 256 MiB", m, "no "+tool)
 			return nil
 		}
 	}
@@ -137,7 +137,7 @@ func (b *bench) convert(ctx context.Context, m made) error {
 func (b *bench) fromTar(ctx context.Context, m made) error {
 	mkfs, err := b.mkfs(ctx)
 	if err != nil {
-		b.note("image from a tar: " + err.Error())
+		b.cannot("image alone from a tar", ">= 1.0", m, err.Error())
 		return nil
 	}
 	ours, theirs := b.path("work", "ours"), b.path("work", "theirs")

@@ -58,7 +58,7 @@ func (b *bench) reads(ctx context.Context, m made) (err error) {
 		return nil // one image is as good as another
 	}
 	if err := imaged.Available(); err != nil {
-		b.note("reads in a guest: " + err.Error())
+		b.cannot("reads in a guest", "<= 10 % lost in a row", m, err.Error())
 		return nil
 	}
 	b.read = true

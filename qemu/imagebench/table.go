@@ -23,6 +23,13 @@ func verdict(goal string, holds bool) string {
 	return "DOES NOT HOLD"
 }
 
+// cannot adds a row that this machine cannot measure. Nobody knows whether it
+// holds, so it does not.
+func (b *bench) cannot(what, goal string, m made, why string) {
+	b.note(what + ": " + why)
+	b.res.Rows = append(b.res.Rows, row{What: what, Image: m.Name, Goal: goal, Load: load()})
+}
+
 // table writes every row of the results, its goal, and whether it was reached.
 func (r results) table(out io.Writer) error {
 	count := map[string]int{}
@@ -40,6 +47,8 @@ func (r results) table(out io.Writer) error {
 			ours, theirs, times = fmt.Sprint(x.Ours, " B"), fmt.Sprint(x.Theirs, " B"), fmt.Sprintf("%.4f", x.Ratio)
 		case len(x.OursMs) > 0:
 			ours = fmt.Sprint(median(x.OursMs), " ms")
+		default:
+			ours = "not measured"
 		}
 		if len(x.TheirsMs) > 0 {
 			theirs, times = fmt.Sprint(median(x.TheirsMs), " ms"), fmt.Sprintf("%.2f", x.Ratio)

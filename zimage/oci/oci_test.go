@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log"
@@ -208,17 +209,38 @@ func TestTwoImagesInOneLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var digests []string
 	for _, text := range []string{"one", "two"} {
 		img, err := mutate.AppendLayers(twoLayers(t, "amd64"), static.NewLayer(layerTar(t, map[string]string{"x": text}), types.OCIUncompressedLayer))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.AppendImage(img); err != nil {
+		if err := l.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": text})); err != nil {
 			t.Fatal(err)
 		}
+		digests = append(digests, digest(t, img))
 	}
-	if _, _, err := convert(t, "oci:"+dir, "linux/amd64"); !errors.Is(err, ErrRef) {
+	_, _, err = convert(t, "oci:"+dir, "linux/amd64")
+	if !errors.Is(err, ErrRef) {
 		t.Errorf("got %v", err)
+	}
+	for _, d := range digests {
+		if !strings.Contains(fmt.Sprint(err), d) {
+			t.Errorf("it does not name %s: %v", d, err)
+		}
+	}
+	// As other tools write it.
+	for ref, says := range map[string]string{
+		dir + ":two":    "want oci:" + dir + ", or oci:" + dir + "@" + digests[1],
+		dir + ":none":   "want oci:" + dir + ", or oci:DIR@sha256:",
+		dir + "/x":      "index.json and blobs",
+		dir + "x:two":   "there is none in",
+		dir + ":a/none": "there is none in",
+	} {
+		_, err := OpenSource("oci:" + ref)
+		if isRef := strings.HasPrefix(ref, dir+":") && !strings.Contains(ref, "/none"); errors.Is(err, ErrRef) != isRef || isRef == errors.Is(err, fs.ErrNotExist) || !strings.Contains(fmt.Sprint(err), says) {
+			t.Errorf("%s: got %v, want %q", ref, err, says)
+		}
 	}
 }
 

@@ -171,6 +171,9 @@ func openLayout(ref string) (zimage.Source, error) {
 		dir, want = ref[:i], h
 	}
 	path, err := layout.FromPath(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, noLayout(dir, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open OCI layout: %w", malformed(err))
 	}
@@ -189,8 +192,49 @@ func openLayout(ref string) (zimage.Source, error) {
 		case 0:
 			return nil, fmt.Errorf("OCI layout %s has no image %s for %s: %w", dir, strings.Trim(want.String(), ":"), p, fs.ErrNotExist)
 		}
-		return nil, fmt.Errorf("%w: OCI layout %s has %d images for %s: name one with @sha256:…", ErrRef, dir, len(found), p)
+		var digests []string
+		for _, img := range found[:min(len(found), maxNamed)] {
+			d, err := img.Digest()
+			if err != nil {
+				return nil, fmt.Errorf("OCI layout %s: %w", dir, err)
+			}
+			digests = append(digests, d.String())
+		}
+		if len(found) > maxNamed {
+			digests = append(digests, "…")
+		}
+		return nil, fmt.Errorf("%w: OCI layout %s has %d images for %s: name one with oci:%s@DIGEST; they are %s", ErrRef, dir, len(found), p, dir, strings.Join(digests, ", "))
 	}}, nil
+}
+
+const (
+	maxNamed = 16 // digests in a message
+	// refName is the annotation in which a layout has what others call a tag.
+	refName = "org.opencontainers.image.ref.name"
+)
+
+// noLayout says what to do about a folder that is no layout. Other tools take
+// oci:DIR:TAG, and a tag may be another image tomorrow.
+func noLayout(dir string, cause error) error {
+	i := strings.LastIndexByte(dir, ':')
+	if i < 0 || strings.ContainsRune(dir[i:], '/') {
+		return fmt.Errorf("open OCI layout: there is none in %s: %w; want a folder with index.json and blobs, as `skopeo copy … oci:DIR:latest` makes one", dir, cause)
+	}
+	path, err := layout.FromPath(dir[:i])
+	if err != nil {
+		return fmt.Errorf("open OCI layout: there is none in %s: %w", dir, cause)
+	}
+	tag, named := dir[i+1:], "oci:DIR@sha256:…"
+	if top, err := path.ImageIndex(); err == nil {
+		if m, err := top.IndexManifest(); err == nil {
+			for _, d := range m.Manifests {
+				if d.Annotations[refName] == tag {
+					named = fmt.Sprintf("oci:%s@%s, which %q is today", dir[:i], d.Digest, tag)
+				}
+			}
+		}
+	}
+	return fmt.Errorf("%w: oci:%s names a tag, which may be another image tomorrow; want oci:%s, or %s", ErrRef, dir, dir[:i], named)
 }
 
 // malformed makes what is not the JSON that it should be a reference that is

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package s3 puts files into a bucket of a server that speaks S3: Amazon's,
-// MinIO, Ceph, Garage and others.
+// Package s3 puts files into a bucket of a server that speaks S3. It is tested
+// against gofakes3 (rclone's), and by `make test-s3` against versitygw.
 //
 // It knows three requests, HEAD, GET and PUT of an object, with the bucket in the
 // path, signed with AWS Signature Version 4. A bucket whose objects anybody

@@ -4,65 +4,23 @@ package s3
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
-
-	"github.com/rclone/gofakes3"
-	"github.com/rclone/gofakes3/s3mem"
 
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/publish"
 	"github.com/zos-node/zos/zimage/zimagetest"
 )
 
-// server is the S3 server of `rclone serve s3`, which checks signatures, and
-// the same objects for anybody to read.
-type server struct {
-	url, public string
-
-	mu       sync.Mutex
-	requests map[string]int
-	busy     int // answers 503 so many times
-}
-
-func start(t *testing.T) *server {
-	t.Helper()
-	objects := s3mem.New()
-	if err := objects.CreateBucket(context.Background(), "images"); err != nil {
-		t.Fatal(err)
-	}
-	s := &server{requests: map[string]int{}}
-	signed := gofakes3.New(objects, gofakes3.WithV4Auth(map[string]string{"key": "secret"}), gofakes3.WithIntegrityCheck(true)).Server()
-	private := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.requests[r.Method]++
-		busy := s.busy > 0
-		s.busy--
-		s.mu.Unlock()
-		if busy {
-			http.Error(w, "<Error><Code>SlowDown</Code></Error>", http.StatusServiceUnavailable)
-			return
-		}
-		signed.ServeHTTP(w, r)
-	}))
-	public := httptest.NewServer(gofakes3.New(objects).Server())
-	t.Cleanup(private.Close)
-	t.Cleanup(public.Close)
-	s.url, s.public = private.URL, public.URL
-	return s
-}
-
 func (s *server) open(t *testing.T, ref, secret string) *Bucket {
 	t.Helper()
 	b, err := Open(ref, func(name string) string {
-		return map[string]string{"AWS_ENDPOINT_URL": s.url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": secret}[name]
+		return map[string]string{"AWS_ENDPOINT_URL": s.url, "AWS_ACCESS_KEY_ID": testKey, "AWS_SECRET_ACCESS_KEY": secret}[name]
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +40,7 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := s.open(t, "s3://images/zos/v1/", "secret")
+	b := s.open(t, "s3://images/zos/v1/", testSecret)
 	s.busy = 2
 	r, err := publish.Image(t.Context(), store, id, b, nil)
 	if err != nil || int(r.Sent) != len(m.Chunks)+3 {
@@ -122,30 +80,30 @@ func TestRefused(t *testing.T) {
 	if _, err := s.open(t, "s3://images", "wrong").Size(t.Context(), name); !errors.Is(err, ErrRefused) {
 		t.Errorf("wrong secret: %v", err)
 	}
-	if _, err := s.open(t, "s3://images", "secret").Size(t.Context(), name); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.open(t, "s3://images", testSecret).Size(t.Context(), name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no such file: %v", err)
 	}
-	if _, err := s.open(t, "s3://images", "secret").Get(t.Context(), name); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.open(t, "s3://images", testSecret).Get(t.Context(), name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no such file to read: %v", err)
 	}
-	if _, err := s.open(t, "s3://none", "secret").Get(t.Context(), name); !errors.Is(err, ErrRefused) {
+	if _, err := s.open(t, "s3://none", testSecret).Get(t.Context(), name); !errors.Is(err, ErrRefused) {
 		t.Errorf("no such bucket to read: %v", err)
 	}
 	o := zimage.Object{Name: name, Kind: "application/zstd", Size: 3, Body: strings.NewReader("abc")} // with the hash of something else
-	if err := s.open(t, "s3://images", "secret").Put(t.Context(), o); err == nil {
+	if err := s.open(t, "s3://images", testSecret).Put(t.Context(), o); err == nil {
 		t.Error("bytes that are not the signed ones were taken")
 	}
-	if err := s.open(t, "s3://none", "secret").Put(t.Context(), o); err == nil {
+	if err := s.open(t, "s3://none", testSecret).Put(t.Context(), o); err == nil {
 		t.Error("a bucket that is not there took a file")
 	}
 	s.busy = 1000
-	if _, err := s.open(t, "s3://images", "secret").Size(t.Context(), name); !errors.Is(err, publish.ErrTemporary) {
+	if _, err := s.open(t, "s3://images", testSecret).Size(t.Context(), name); !errors.Is(err, publish.ErrTemporary) {
 		t.Errorf("a busy server: %v", err)
 	}
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	s.url = gone.URL
-	if _, err := s.open(t, "s3://images", "secret").Size(t.Context(), name); !errors.Is(err, publish.ErrTemporary) {
+	if _, err := s.open(t, "s3://images", testSecret).Size(t.Context(), name); !errors.Is(err, publish.ErrTemporary) {
 		t.Errorf("a server that is gone: %v", err)
 	}
 }

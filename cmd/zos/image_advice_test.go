@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestImageErrorsAdvise: an error says what to do, its code is the contract's, and
+// what was refused leaves no folder behind.
+func TestImageErrorsAdvise(t *testing.T) {
+	layout := smallLayout(t, "content")
+	store := filepath.Join(t.TempDir(), "store")
+	code, out, errs := imageRun(t, "image", "convert", "oci:"+layout, "--store", store, "--json")
+	var r converted
+	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
+		t.Fatalf("convert: %d %s %s %v", code, out, errs, err)
+	}
+	fresh := filepath.Join(t.TempDir(), "fresh")
+	zeros := "sha256:" + strings.Repeat("0", 64)
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"convert oci:" + layout + ":latest --store " + fresh, exitRefused, "want oci:" + layout},
+		{"convert oci:" + fresh + " --store " + fresh, exitNotFound, "index.json"},
+		{"convert oci:" + layout + " --platform windows/amd64 --store " + fresh, exitUsage, "linux/arm64"},
+		{"convert oci:" + layout + " --platform linux/arm64 --store " + fresh, exitRefused, ""},
+		{"inspect oci:" + layout + " --platform windows/amd64 --store " + store, exitUsage, "linux/arm64"},
+		{"inspect " + r.ID + " --root root.json --store " + store, exitUsage, "--ledger"},
+		{"inspect " + r.ID + " --state s --store " + store, exitUsage, "--ledger"},
+		{"verify " + r.ID + " --timeout 1ns --store " + store, exitUnreachable, "--timeout"},
+		{"publish " + zeros + " --store " + store + " --to " + fresh, exitNotFound, "neither an image"},
+		{"publish " + r.ID + " " + zeros + " --store " + store + " --to " + fresh, exitNotFound, zeros},
+	} {
+		code, out, errs := imageRun(t, append([]string{"image"}, strings.Fields(c.args)...)...)
+		if code != c.code || !strings.Contains(errs, c.says) {
+			t.Errorf("%s: exit %d, want %d, and %q\n%s%s", c.args, code, c.code, c.says, out, errs)
+		}
+		if _, err := os.Lstat(fresh); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("%s: it left %s: %v", c.args, fresh, err)
+		}
+	}
+	// A store that was there stays, and so does what is in it.
+	empty := t.TempDir()
+	if code, _, errs := imageRun(t, "image", "convert", "oci:"+layout, "--platform", "linux/arm64", "--store", empty); code != exitRefused {
+		t.Errorf("%d %s", code, errs)
+	}
+	if _, err := os.Lstat(empty); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStoppedBySignal(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"image", "convert", "oci:" + smallLayout(t, "content"), "--store", filepath.Join(t.TempDir(), "s")}, &out, &errs)
+	if code != exitInterrupted || !strings.Contains(errs.String(), "stopped by a signal") || strings.Contains(errs.String(), "context") {
+		t.Errorf("exit %d: %s", code, errs.String())
+	}
+}
