@@ -18,6 +18,7 @@ import (
 	"github.com/zos-node/zos/agent/phase"
 	"github.com/zos-node/zos/agent/vm"
 	"github.com/zos-node/zos/agent/vm/proc"
+	"github.com/zos-node/zos/guest/wire"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
 	"github.com/zos-node/zos/spec"
@@ -120,6 +121,16 @@ func (b *bench) started() string {
 	return s[0].Plan.Machines[0].VM.Disks[0].Path
 }
 
+// arriving says whether the running guest was told that its image is arriving.
+func (b *bench) arriving() bool {
+	b.t.Helper()
+	s, err := States(b.dir)
+	if err != nil || len(s) != 1 {
+		b.t.Fatal(s, err)
+	}
+	return strings.HasSuffix(s[0].Plan.Machines[0].VM.Cmdline, " "+wire.Arriving)
+}
+
 func (b *bench) untilAgain(g *ledger.Grant, key string) {
 	b.t.Helper()
 	b.until("running again with "+key, func(s *ledger.State) bool {
@@ -137,6 +148,9 @@ func TestLazyThenWhole(t *testing.T) {
 	served, file := filepath.Join(b.dir, imaged.Name), b.world.Content.ImagePath(ledgertest.Digest("image"))
 	if at := b.started(); !strings.HasPrefix(at, served) {
 		t.Errorf("started from %s", at)
+	}
+	if !b.arriving() {
+		t.Error("the guest does not know that its image is arriving")
 	}
 	if r := b.ledger.State().Records(g.Index)[phase.Index(phase.FetchContent)].Record.Detail; !strings.Contains(r, "is served while it arrives") {
 		t.Errorf("fetch-content says %q", r)
@@ -156,6 +170,9 @@ func TestLazyThenWhole(t *testing.T) {
 	b.driver.Find("web").End("died")
 	s.end("exit status 0") // its last reader is gone
 	b.untilAgain(g, "web-2")
+	if b.arriving() {
+		t.Error("the guest takes an image that is here for one that is arriving")
+	}
 	if at := b.started(); at != file {
 		t.Errorf("started again from %s", at)
 	}

@@ -3,7 +3,9 @@
 package extent
 
 import (
+	"encoding/binary"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -46,6 +48,7 @@ func TestRefused(t *testing.T) {
 		"no length":            {0x02},
 		"half a length":        {0x02, 0x80},
 		"too far":              {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x00},
+		"over all numbers":     append(binary.AppendVarint(nil, math.MaxInt64), 0x01),
 		"too long":             {0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
 	} {
 		if got, err := Decode(b, 10); !errors.Is(err, ErrList) {
