@@ -5,6 +5,7 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,47 +38,101 @@ func (m memory) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 // covers, and in a folder also with every other one that is there. It returns
 // how many files it compared and what is wrong with which.
 func (e Entries) CheckFiles(ctx context.Context) (compared int, wrong []error, err error) {
-	var hashes memory
-	var roots [][]byte
-	bundles := map[int64][]byte{}
-	err = e.Range(ctx, 0, e.Len(), func(i int64, raw []byte) error {
-		more, err := tlog.StoredHashes(i, raw, hashes)
-		if err != nil {
-			return fmt.Errorf("hash entry %d: %w", i, err)
-		}
-		hashes = append(hashes, more...)
-		bundles[i/tiles.Width] = tiles.AppendEntry(bundles[i/tiles.Width], raw)
-		if entry, err := Decode(raw); err == nil && entry.Type == TypeRoot {
-			roots = append(roots, raw)
-		}
-		return nil
-	})
+	f, err := e.Files()
+	if err == nil {
+		err = e.Range(ctx, 0, e.Len(), f.Add)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
-	if root, err := tlog.TreeHash(e.Len(), hashes); err != nil || root != e.v.checkpoint.Hash {
+	return f.Check(ctx)
+}
+
+// Files computes the files of a log from its entries, of which it keeps no more
+// than one bundle.
+type Files struct {
+	entries Entries
+	folders [][]string // what each source has, if it can be listed
+	widths  map[int64][]int
+	hashes  memory
+	roots   [][]byte
+	bundle  []byte                         // the one that is being filled
+	bundles map[string][tlog.HashSize]byte // SHA-256 of each that will be compared
+}
+
+// Files begins. Give it every entry, in order.
+func (e Entries) Files() (*Files, error) {
+	f := &Files{entries: e, widths: map[int64][]int{}, bundles: map[string][tlog.HashSize]byte{}}
+	for _, s := range e.c.sources {
+		var has []string
+		if d, ok := s.(dirSource); ok {
+			var err error
+			if has, err = d.list(); err != nil {
+				return nil, err
+			}
+		}
+		f.folders = append(f.folders, has)
+		for _, path := range has {
+			if bundle, ok := strings.CutPrefix(path, "tile/entries/"); ok {
+				t, err := tlog.ParseTilePath("tile/8/0/" + bundle)
+				if err != nil {
+					return nil, fmt.Errorf("compute %s: %w", path, err)
+				}
+				f.widths[t.N] = append(f.widths[t.N], t.W)
+			}
+		}
+	}
+	for _, t := range tlog.NewTiles(tiles.Height, 0, e.Len()) {
+		if t.L == 0 {
+			f.widths[t.N] = append(f.widths[t.N], t.W)
+		}
+	}
+	return f, nil
+}
+
+// Add takes the next entry.
+func (f *Files) Add(i int64, raw []byte) error {
+	more, err := tlog.StoredHashes(i, raw, f.hashes)
+	if err != nil {
+		return fmt.Errorf("hash entry %d: %w", i, err)
+	}
+	f.hashes = append(f.hashes, more...)
+	f.bundle = tiles.AppendEntry(f.bundle, raw)
+	n, w := i/tiles.Width, int(i%tiles.Width)+1
+	if slices.Contains(f.widths[n], w) {
+		f.bundles[tiles.BundlePath(n, w)] = sha256.Sum256(f.bundle)
+	}
+	if w == tiles.Width {
+		f.bundle = nil
+	}
+	if entry, err := Decode(raw); err == nil && entry.Type == TypeRoot {
+		f.roots = append(f.roots, bytes.Clone(raw))
+	}
+	return nil
+}
+
+// Check compares what each ledger has.
+func (f *Files) Check(ctx context.Context) (compared int, wrong []error, err error) {
+	e := f.entries
+	if root, err := tlog.TreeHash(e.Len(), f.hashes); err != nil || root != e.v.checkpoint.Hash {
 		return 0, nil, fmt.Errorf("%w: the entries give root %s, the checkpoint has %s (%v)", ErrForged, root, e.v.checkpoint.Hash, err)
 	}
-	want := func(path string) ([]byte, error) { return e.file(path, hashes, bundles, roots) }
-	for _, s := range e.c.sources {
-		paths, err := e.paths(s, len(roots))
-		if err != nil {
-			return compared, wrong, err
-		}
+	for i, s := range e.c.sources {
+		paths := f.paths(f.folders[i])
 		for i, path := range paths {
 			e.c.cfg.Progress("files", int64(i)+1, int64(len(paths)))
-			right, err := want(path)
+			right, beyond, err := f.digest(path)
 			if err != nil {
 				return compared, wrong, fmt.Errorf("compute %s: %w", path, err)
 			}
-			if right == nil {
+			if beyond {
 				continue // wider than the checkpoint: written, not yet published
 			}
 			got, err := s.get(ctx, path, tiles.MaxBundle)
 			compared++
 			if err != nil {
 				wrong = append(wrong, err)
-			} else if !bytes.Equal(got, right) {
+			} else if sha256.Sum256(got) != right {
 				wrong = append(wrong, fmt.Errorf("%w: %s/%s is not what the entries give", ErrForged, s, path))
 			}
 		}
@@ -86,25 +141,19 @@ func (e Entries) CheckFiles(ctx context.Context) (compared int, wrong []error, e
 }
 
 // paths lists the files to look at.
-func (e Entries) paths(s source, roots int) ([]string, error) {
-	var all []string
-	if d, ok := s.(dirSource); ok {
-		var err error
-		if all, err = d.list(); err != nil {
-			return nil, err
-		}
-	}
-	for _, t := range tlog.NewTiles(tiles.Height, 0, e.Len()) {
+func (f *Files) paths(has []string) []string {
+	all := slices.Clone(has)
+	for _, t := range tlog.NewTiles(tiles.Height, 0, f.entries.Len()) {
 		all = append(all, tiles.Path(t))
 		if t.L == 0 {
 			all = append(all, tiles.BundlePath(t.N, t.W))
 		}
 	}
-	for v := range roots {
+	for v := range f.roots {
 		all = append(all, rootPath(int64(v)+1))
 	}
 	slices.Sort(all)
-	return slices.Compact(all), nil
+	return slices.Compact(all)
 }
 
 // list finds every file of the log but the checkpoint, which its signatures
@@ -134,36 +183,31 @@ func (d dirSource) list() ([]string, error) {
 	return all, nil
 }
 
-// file computes one file of the log, nil if it goes beyond the checkpoint.
-func (e Entries) file(path string, hashes memory, bundles map[int64][]byte, roots [][]byte) ([]byte, error) {
+// digest is the SHA-256 of what a file of the log has to have; beyond says that it
+// goes beyond the checkpoint.
+func (f *Files) digest(path string) (sum [tlog.HashSize]byte, beyond bool, err error) {
 	if v, ok := strings.CutPrefix(path, "root/"); ok {
 		n, err := strconv.Atoi(strings.TrimSuffix(v, ".json"))
 		if err != nil {
-			return nil, fmt.Errorf("root version: %w", err)
+			return sum, false, fmt.Errorf("root version: %w", err)
 		}
-		if n > len(roots) {
-			return nil, nil
+		if n > len(f.roots) {
+			return sum, true, nil
 		}
-		return roots[n-1], nil
+		return sha256.Sum256(f.roots[n-1]), false, nil
 	}
 	rest := strings.TrimPrefix(path, "tile/")
-	if bundle, ok := strings.CutPrefix(rest, "entries/"); ok {
-		t, err := tlog.ParseTilePath("tile/8/0/" + bundle)
-		if err != nil {
-			return nil, err
-		}
-		if t.N*tiles.Width+int64(t.W) > e.Len() {
-			return nil, nil
-		}
-		_, used, err := tiles.CutBundle(bundles[t.N], t.W)
-		return bundles[t.N][:used], err
+	if strings.HasPrefix(rest, "entries/") {
+		sum, ok := f.bundles[path]
+		return sum, !ok, nil
 	}
 	t, err := tlog.ParseTilePath("tile/8/" + rest)
 	if err != nil {
-		return nil, err
+		return sum, false, err
 	}
-	if (t.N*tiles.Width+int64(t.W))<<(tiles.Height*t.L) > e.Len() {
-		return nil, nil
+	if (t.N*tiles.Width+int64(t.W))<<(tiles.Height*t.L) > f.entries.Len() {
+		return sum, true, nil
 	}
-	return tlog.ReadTileData(t, hashes)
+	b, err := tlog.ReadTileData(t, f.hashes)
+	return sha256.Sum256(b), false, err
 }

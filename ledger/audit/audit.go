@@ -70,7 +70,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if cfg.Progress == nil {
 		cfg.Progress = func(string, int64, int64) {}
 	}
-	c, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{cfg.Ledger}, StateFile: cfg.StateFile, HTTP: cfg.HTTP, KeepEntries: true, Progress: cfg.Progress})
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{cfg.Ledger}, StateFile: cfg.StateFile, HTTP: cfg.HTTP, Progress: cfg.Progress})
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,19 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	entries := c.Entries()
 	r := &Report{Origin: c.State().Root().Log.Origin, Size: cp.N, Root: hex.EncodeToString(cp.Hash[:]), Cosigners: cp.Cosigners, Discrepancies: []string{}, proof: map[int64]string{}, claimed: map[int64]string{}}
 
-	state, err := replay(ctx, entries, cfg.Progress)
+	// One more walk through the log does for everything, so that no entry has to
+	// be kept. Which of them belong to the deployment says the client's state;
+	// that the replay comes to the same one is checked.
+	story, err := find(c.State(), cfg.Deployment)
+	if err != nil {
+		return nil, err
+	}
+	files, err := entries.Files()
+	if err != nil {
+		return nil, err
+	}
+	teller := newTeller(c.State(), story)
+	state, err := replay(ctx, entries, cfg.Progress, files.Add, teller.add)
 	if err != nil {
 		return nil, err
 	}
@@ -89,16 +101,17 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if state.RootHash() != r.Root {
 		return nil, fmt.Errorf("%w: replaying %d entries gives root %s, the checkpoint has %s", ledger.ErrForged, state.Size(), state.RootHash(), r.Root)
 	}
-	files, wrong, err := entries.CheckFiles(ctx)
+	if state.StateRoot() != c.State().StateRoot() {
+		return nil, fmt.Errorf("%w: replaying %d entries gives state root %s, following them gave %s", ledger.ErrForged, state.Size(), state.StateRoot(), c.State().StateRoot())
+	}
+	r.Story = story
+	compared, wrong, err := files.Check(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.Files = files
+	r.Files = compared
 	for _, w := range wrong {
 		r.wrong("%v", w)
-	}
-	if r.Story, err = collect(ctx, state, entries, cfg.Deployment); err != nil {
-		return nil, err
 	}
 	if err := r.proofs(ctx, entries, cp.Note); err != nil {
 		return nil, err
@@ -109,12 +122,17 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return r, nil
 }
 
-// replay folds the log into a state of its own.
-func replay(ctx context.Context, entries ledger.Entries, progress func(step string, done, total int64)) (*ledger.State, error) {
+// replay folds the log into a state of its own, and gives every entry to others.
+func replay(ctx context.Context, entries ledger.Entries, progress func(step string, done, total int64), each ...func(index int64, raw []byte) error) (*ledger.State, error) {
 	s := ledger.NewState()
 	fold := ledger.NewFold(s)
 	err := entries.Range(ctx, 0, entries.Len(), func(i int64, raw []byte) error {
 		progress("replay", i+1, entries.Len())
+		for _, other := range each {
+			if err := other(i, raw); err != nil {
+				return err
+			}
+		}
 		return fold.Add(raw)
 	})
 	if err := errors.Join(err, fold.Done()); err != nil {

@@ -11,6 +11,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -95,36 +96,53 @@ func collect(ctx context.Context, s *ledger.State, entries ledger.Entries, deplo
 	if err != nil {
 		return nil, err
 	}
-	fresh := 0 // items of the block that has not ended
-	root := s.RootAt(1)
-	err = entries.Range(ctx, 0, entries.Len(), func(i int64, raw []byte) error {
-		e, err := ledger.Decode(raw)
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", i, err)
+	return st, entries.Range(ctx, 0, entries.Len(), newTeller(s, st).add)
+}
+
+// teller makes a story of the entries of a log.
+type teller struct {
+	state *ledger.State // of all of them
+	story *Story
+	root  *ledger.Root // in force at the entry that comes
+	fresh int          // items of the block that has not ended
+}
+
+func newTeller(s *ledger.State, st *Story) *teller {
+	return &teller{state: s, story: st, root: s.RootAt(1)}
+}
+
+// add takes the next entry. It keeps those of the story.
+func (t *teller) add(i int64, raw []byte) error {
+	e, err := ledger.Decode(raw)
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", i, err)
+	}
+	st := t.story
+	switch p := e.Payload.(type) {
+	case *ledger.Root:
+		t.root = p
+	case *ledger.Block:
+		for n := len(st.Items) - t.fresh; n < len(st.Items); n++ {
+			st.Items[n].TimeMs = p.TimeMs
 		}
-		switch p := e.Payload.(type) {
-		case *ledger.Root:
-			root = p
-		case *ledger.Block:
-			for n := len(st.Items) - fresh; n < len(st.Items); n++ {
-				st.Items[n].TimeMs = p.TimeMs
-			}
-			fresh = 0
-			return nil
-		}
-		item, ok := st.item(i, e)
-		if !ok {
-			return nil
-		}
-		item.Signers, err = signers(s, root, e)
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", i, err)
-		}
-		fresh++
-		st.Items = append(st.Items, item)
+		t.fresh = 0
 		return nil
-	})
-	return st, err
+	}
+	item, ok := st.item(i, e)
+	if !ok {
+		return nil
+	}
+	item.Signers, err = signers(t.state, t.root, e)
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", i, err)
+	}
+	// The entry shares the bytes of its whole bundle.
+	if item.entry, err = ledger.Decode(bytes.Clone(raw)); err != nil {
+		return fmt.Errorf("entry %d: %w", i, err)
+	}
+	t.fresh++
+	st.Items = append(st.Items, item)
+	return nil
 }
 
 // item describes an entry, if it belongs to the story.

@@ -112,10 +112,11 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	}
 	writer := tiles.NewWriter(LogDir(dir))
 	start := time.Now()
-	state, durable, err := fold(ctx, dir, root, writer, o.Log)
+	begun, err := fold(ctx, dir, root, writer, o.Log)
 	if err != nil {
 		return nil, err
 	}
+	state, durable := begun.state, begun.durable
 	o.Log.Info("folded the log", "part", "ledger", "size", state.Size(), "took", time.Since(start))
 	if o.step != nil {
 		writer.Step = o.step
@@ -129,7 +130,7 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	state.UseCache(cache)
 	e.app = &app{
 		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, log: o.Log, state: state, durable: durable,
-		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: snapshotSize(LogDir(dir)),
+		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: begun.snapped,
 	}
 	e.keep, e.archives, e.reserve = o.Keep, o.Archives, o.Reserve
 	if e.reserve == 0 {
