@@ -49,17 +49,31 @@ func (c *cluster) reader(name string, ledgers ...string) *ledger.Client {
 }
 
 // otherTree is what a dishonest validator can make: the log with one entry
-// replaced, under the validator's own signatures. It returns the folder and its
-// checkpoint.
+// replaced, every rule applied to it, under the validator's own signatures. It
+// returns the folder and its checkpoint.
 func (c *cluster) otherTree(i int, cl *ledger.Client, at int64, entry []byte) (dir string, signed []byte) {
 	c.t.Helper()
 	dir = c.t.TempDir()
-	var leaves [][]byte
+	var leaves, block [][]byte
+	state := ledger.NewState()
 	err := cl.Entries().Range(c.t.Context(), 0, cl.Entries().Len(), func(index int64, raw []byte) error {
 		if index == at {
 			raw = entry
 		}
-		leaves = append(leaves, append([]byte{}, raw...))
+		e, err := ledger.Decode(raw)
+		if err != nil {
+			return err
+		}
+		b, ends := e.Payload.(*ledger.Block)
+		if !ends {
+			block = append(block, append([]byte{}, raw...))
+			return nil
+		}
+		out := state.Apply(b.Height, b.TimeMs, block)
+		if len(out.Refused) > 0 {
+			return fmt.Errorf("block %d: %v", b.Height, out.Refused)
+		}
+		leaves, block = append(leaves, out.Leaves...), nil
 		return nil
 	})
 	if err != nil {
@@ -70,6 +84,9 @@ func (c *cluster) otherTree(i int, cl *ledger.Client, at int64, entry []byte) (d
 		if err := w.WriteRoot(v, cl.State().RootEnvelope(v)); err != nil {
 			c.t.Fatal(err)
 		}
+	}
+	if int64(len(leaves)) != cl.Entries().Len() {
+		c.t.Fatalf("the other log has %d entries, the real one %d", len(leaves), cl.Entries().Len())
 	}
 	if err := w.Append(leaves); err != nil {
 		c.t.Fatal(err)
