@@ -61,7 +61,8 @@ func TestMain(m *testing.M) {
 // child serves until it is killed, or kills itself the n-th time it gets to a
 // step ("checkpoint:3"). bad makes it a dishonest or a sick one: "mute" keeps
 // its cosignatures for itself, "liar" tells the others rubbish and signatures
-// of trees that are not, "clock:DURATION" has a clock that is off.
+// of trees that are not, "clock:DURATION" has a clock that is off. "quota:RATE"
+// is honest and gives each key so many entries a second, and twice that at once.
 func child(dir, crash, bad string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	step, times, _ := strings.Cut(crash, ":")
@@ -88,6 +89,12 @@ func child(dir, crash, bad string) error {
 		o.now = func() time.Time { return time.Now().Add(d) }
 	}
 	o.mute = bad == "mute"
+	if rate, ok := strings.CutPrefix(bad, "quota:"); ok {
+		if o.Quota.Rate, err = strconv.ParseFloat(rate, 64); err != nil {
+			return err
+		}
+		o.Quota.Burst = 2 * o.Quota.Rate
+	}
 	if size := os.Getenv("ZOS_TEST_RESERVE"); size != "" {
 		if o.Reserve, err = strconv.ParseInt(size, 10, 64); err != nil {
 			return err

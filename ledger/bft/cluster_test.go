@@ -133,12 +133,12 @@ type cluster struct {
 // newCluster starts n validators.
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
-	return newClusterOver(t, n, "", "")
+	return newClusterOver(t, n, n, "", "")
 }
 
 // newClusterOver has them listen on one host and reach each other at another; ""
-// is loopback, through links.
-func newClusterOver(t testing.TB, n int, listen, reach string) *cluster {
+// is loopback, through links. The first of them are validators, the others follow.
+func newClusterOver(t testing.TB, n, validators int, listen, reach string) *cluster {
 	t.Helper()
 	c := &cluster{group: newGroup(t, n), srv: make([]*server, n), links: map[[2]int]*link{}, got: &kept{entries: map[int64][]byte{}, want: -1}}
 	for i := range n {
@@ -165,7 +165,7 @@ func newClusterOver(t testing.TB, n int, listen, reach string) *cluster {
 		}
 		c.srv[i] = start(t, c.dirs[i], "")
 	}
-	members := make([]int, n)
+	members := make([]int, validators)
 	for i := range members {
 		members[i] = i
 	}
@@ -174,7 +174,7 @@ func newClusterOver(t testing.TB, n int, listen, reach string) *cluster {
 		t.Fatal(err)
 	}
 	rotation := c.rotation(cl.State(), members...)
-	waitFor(t, "the rotation to four validators", func() bool {
+	waitFor(t, fmt.Sprintf("the rotation to %d validators", validators), func() bool {
 		_, err := cl2(t, c.dirs[0], c.srv[0].url).Submit(t.Context(), rotation)
 		return err == nil
 	})

@@ -36,6 +36,8 @@ const (
 	lossDelay   = 200 * time.Millisecond
 )
 
+var lossName = fmt.Sprintf("%d %% loss each way, %s, reordering, 2 min", lossPercent, lossDelay)
+
 func newMirror() (*mirror, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -111,18 +113,20 @@ func TestFaultsOfLoss(t *testing.T) {
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		t.Fatalf("in its namespace: %v", err)
 	} else if err != nil {
+		skipRow(t, table(t), lossName)
 		t.Skipf("SKIP no network of its own: a namespace of users and networks is refused: %v", err)
 	}
 }
 
 func loss(t *testing.T) {
+	row := table(t)
+	skipRow(t, row, lossName)
 	m, err := newMirror()
 	if err != nil {
 		t.Skipf("SKIP the network cannot be made: %v", err)
 	}
 	go m.run()
-	row := table(t)
-	c := newClusterOver(t, 4, "10.77.0.1", "10.78.0.1")
+	c := newClusterOver(t, 4, 4, "10.77.0.1", "10.78.0.1")
 	for i := range 4 {
 		c.put(i, c.entry())
 	}
@@ -143,7 +147,7 @@ func loss(t *testing.T) {
 	if lost < 50 || overtaken < 20 {
 		t.Errorf("of %d packets %d were lost, %d overtaken", sent, lost, overtaken)
 	}
-	row(fmt.Sprintf("%d %% loss each way, %s, reordering, 2 min", lossPercent, lossDelay),
+	row(lossName,
 		fmt.Sprintf("%d of %d packets lost, %d overtaken", lost, sent, overtaken),
 		fmt.Sprintf("%d receipts meanwhile; one of each of the four %s after it is over; %d receipts hold in a log of %d", n, healed.Round(time.Millisecond), len(c.got.entries), size))
 }

@@ -107,8 +107,32 @@ func (c *cluster) operate(run scenario) {
 	})
 }
 
-// seven is a ledger of seven validators.
+// seven is a ledger of four validators with three servers that follow it.
 func seven(t *testing.T, run scenario, c *cluster) {
+	run("from four to seven, by a root that the old one signs, under load", func(t *testing.T) (string, string) {
+		cl := client(t, c.dirs[0], c.srv[0].url) // knows the first root alone
+		waitFor(t, "the ledger", func() bool { return cl.Sync(t.Context()) == nil })
+		if n := len(cl.State().Root().Log.Validators); n != 4 {
+			t.Errorf("%d validators before", n)
+		}
+		stop := c.load(2)
+		var raw []byte
+		waitFor(t, "the rotation", func() bool {
+			if raw == nil && cl.Sync(t.Context()) == nil {
+				raw = c.rotation(cl.State(), 0, 1, 2, 3, 4, 5, 6)
+			}
+			_, err := c.try(0, raw)
+			return err == nil
+		})
+		for i := range 7 {
+			c.put(i, c.entry())
+		}
+		n := stop()
+		if err := cl.Sync(t.Context()); err != nil || len(cl.State().Root().Log.Validators) != 7 || len(cl.Checkpoint().Cosigners) < 5 {
+			t.Errorf("%d validators, cosigners %v, %v", len(cl.State().Root().Log.Validators), cl.Checkpoint().Cosigners, err)
+		}
+		return fmt.Sprintf("root version %d", cl.State().Root().Version), fmt.Sprintf("%d receipts under load meanwhile; %d of 7 cosign", n, len(cl.Checkpoint().Cosigners))
+	})
 	run("seven validators, two killed, then a third", func(t *testing.T) (string, string) {
 		var slowest time.Duration
 		for i := range 7 {
@@ -139,7 +163,7 @@ func seven(t *testing.T, run scenario, c *cluster) {
 		if err := cl.Sync(t.Context()); err != nil || len(cl.State().Root().Log.Validators) != 4 {
 			t.Errorf("%d validators, %v", len(cl.State().Root().Log.Validators), err)
 		}
-		return "root version 3", "4 of 7 go on, the others follow"
+		return fmt.Sprintf("root version %d", cl.State().Root().Version), "4 of 7 go on, the others follow"
 	})
 	run("a halt of an hour of ledger time, with a lease", func(t *testing.T) (string, string) {
 		n := c.log.NewNode("n")
