@@ -27,8 +27,12 @@ type Plan struct {
 	Refused string `json:"refused"` // why nothing will be written; "": it may be
 }
 
-// Look makes the plan. serial is what the operator named, or "".
-func Look(img, device, serial string) (Plan, error) {
+// Progress hears how far a step is, in bytes.
+type Progress func(step string, done, total int64)
+
+// Look makes the plan. serial is what the operator named, or "". It reads all of
+// the disk that the image would cover, which progress (may be nil) hears of.
+func Look(ctx context.Context, img, device, serial string, progress Progress) (Plan, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return Plan{}, fmt.Errorf("flash: %w", err)
@@ -41,7 +45,7 @@ func Look(img, device, serial string) (Plan, error) {
 	if err != nil {
 		return Plan{}, fmt.Errorf("flash: %w", err)
 	}
-	d, err := look(device, "/sys", string(mounts))
+	d, err := look(ctx, device, "/sys", string(mounts), st.Size(), progress)
 	if err != nil {
 		return Plan{}, fmt.Errorf("flash: %w", err)
 	}
@@ -80,7 +84,7 @@ const chunk = 1 << 20
 
 // Write does what the plan says, and reads back what it wrote. Cancelled, it
 // leaves a disk that does not boot: the partition tables come last.
-func (p Plan) Write(ctx context.Context, progress func(step string, done, total int64)) error {
+func (p Plan) Write(ctx context.Context, progress Progress) error {
 	if p.Refused != "" {
 		return fmt.Errorf("%w: %s", ErrRefused, p.Refused)
 	}
@@ -103,7 +107,7 @@ func (p Plan) Write(ctx context.Context, progress func(step string, done, total 
 	return nil
 }
 
-func (p Plan) write(ctx context.Context, src, dst *os.File, progress func(string, int64, int64)) error {
+func (p Plan) write(ctx context.Context, src, dst *os.File, progress Progress) error {
 	// Old tables go first, at both ends, so that half a write is no boot disk.
 	blank := make([]byte, window)
 	for _, at := range []int64{0, p.Device.Size - window} {
@@ -136,7 +140,7 @@ func (p Plan) write(ctx context.Context, src, dst *os.File, progress func(string
 }
 
 // verify reads the disk and not the memory that remembers the writing.
-func (p Plan) verify(ctx context.Context, src, dst *os.File, progress func(string, int64, int64)) error {
+func (p Plan) verify(ctx context.Context, src, dst *os.File, progress Progress) error {
 	if err := unix.Fadvise(int(dst.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		return fmt.Errorf("forget what was cached: %w", err)
 	}
@@ -171,7 +175,7 @@ func (p Plan) verify(ctx context.Context, src, dst *os.File, progress func(strin
 	return nil
 }
 
-func each(ctx context.Context, step string, from, to int64, progress func(string, int64, int64), do func([]byte, int64) error) error {
+func each(ctx context.Context, step string, from, to int64, progress Progress, do func([]byte, int64) error) error {
 	buf := make([]byte, chunk)
 	for at := from; at < to; at += chunk {
 		if err := ctx.Err(); err != nil {

@@ -78,7 +78,7 @@ func TestDecide(t *testing.T) {
 // TestWrite: the disk is larger than the image, and its table is right for it.
 func TestWrite(t *testing.T) {
 	source, disk := img(t), blank(t, 200<<20)
-	p, err := Look(source, disk, "")
+	p, err := Look(t.Context(), source, disk, "", nil)
 	if err != nil || p.Refused != "" {
 		t.Fatalf("%+v, %v", p, err)
 	}
@@ -94,7 +94,7 @@ func TestWrite(t *testing.T) {
 	} else if out, err := exec.Command(sgdisk, "-v", disk).CombinedOutput(); err != nil || !strings.Contains(string(out), "No problems found") {
 		t.Errorf("sgdisk: %v\n%s", err, out)
 	}
-	again, err := Look(source, disk, "")
+	again, err := Look(t.Context(), source, disk, "", nil)
 	if err != nil || !strings.Contains(again.Refused, "a GPT partition table") {
 		t.Errorf("a written disk: %+v, %v", again, err)
 	}
@@ -126,7 +126,7 @@ func TestWrite(t *testing.T) {
 // TestCancelled: half a write leaves no disk that anybody would boot.
 func TestCancelled(t *testing.T) {
 	source, disk := img(t), blank(t, 200<<20)
-	p, err := Look(source, disk, "")
+	p, err := Look(t.Context(), source, disk, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
