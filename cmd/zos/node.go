@@ -219,9 +219,7 @@ func (a *app) nodeSeed() *cobra.Command {
 			if err != nil {
 				return coded(exitRefused, fmt.Errorf("%s: %w", voucher, err))
 			}
-			if now := time.Now().UnixMilli(); v.ExpiresMs != 0 && now >= v.ExpiresMs {
-				fmt.Fprintf(a.err, "note: voucher %s expired at %s: no ledger enrols a node with it any more; make another: zos ledger voucher\n", v.ID, ledger.Moment(v.ExpiresMs))
-			}
+			a.noteExpired(v, time.Now())
 			if voucherKey == "" {
 				voucherKey = voucher + voucherKeyExt
 			}

@@ -25,10 +25,21 @@ func smallImage(t *testing.T) string {
 	return name
 }
 
+// smallISO is the same as an optical medium.
+func smallISO(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "node.iso")
+	if err := (image.ISO{Boot: image.Boot{Arch: "amd64", Version: "1", Loader: []byte("loader"), UKI: []byte("uki")}}).Write(name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 func TestMediaCommands(t *testing.T) {
 	dir := t.TempDir()
 	img, voucher, s := smallImage(t), voucherFile(t), filepath.Join(dir, "seed.json")
 	p := func(n string) string { return filepath.Join(dir, n) }
+	iso := smallISO(t)
 	disk := func(name string, size int64, content string) string {
 		if err := os.WriteFile(p(name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
@@ -56,6 +67,10 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "flash", img, empty, "--seed", s, "--write"}, exitOK, "read back the same"},
 		{[]string{"node", "flash", img, empty, "--write"}, exitRefused, "GPT"},
 		{[]string{"node", "seeds", img, s, "--names", "edge-098..edge-102", "-o", p("fleet")}, exitOK, "5 made"},
+		{[]string{"node", "seeds", img, s, "--names", "edge-01..edge-10", "--form", "smbios", "-o", p("ten")}, exitOK, "10 made"},
+		{[]string{"node", "seeds", img, s, "--names", "edge-01..edge-11", "--form", "smbios", "-o", p("eleven")}, exitRefused, "11 seeds have voucher v, which is good for 10 nodes: make one for all (zos ledger voucher --uses 11)"},
+		{[]string{"node", "seeds", iso, s, "-o", p("isos")}, exitOK, "note: " + iso + " is an ISO"},
+		{[]string{"node", "seeds", s, s, "-o", p("junk")}, exitRefused, "not a node image"},
 		{[]string{"node", "seeds", img, s, "--form", "usb", "-o", p("usb")}, exitOK, "1 made"},
 		{[]string{"node", "seeds", img, s, "--form", "smbios", "-o", p("smbios")}, exitOK, "1 made"},
 		{[]string{"node", "seeds", img, s, s, "-o", p("twice")}, exitRefused, "two seeds"},
@@ -80,6 +95,12 @@ func TestMediaCommands(t *testing.T) {
 		if err != nil || !strings.Contains(string(m.Seed), `"name":"`+node+`"`) {
 			t.Errorf("%s: %v: %.80s", name, err, m.Seed)
 		}
+	}
+	if _, err := os.Stat(p("eleven")); err == nil {
+		t.Error("some of too many were made")
+	}
+	if m, err := image.Open(p("isos/n1.iso")); err != nil || m.Kind != image.KindISO || len(m.Seed) == 0 {
+		t.Errorf("a seeded ISO: %v", err)
 	}
 	if b, err := os.ReadFile(p("smbios/n1.smbios")); err != nil || !strings.HasPrefix(string(b), "zos.seed=") {
 		t.Errorf("%v: %.20s", err, b)
