@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zos-node/zos/agent/deploy"
 	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/sign"
@@ -55,17 +56,24 @@ func TestLeftOutside(t *testing.T) {
 // TestInsideAgain: what the panel said is gone with its reason.
 func TestInsideAgain(t *testing.T) {
 	board, console := wait.NewBoard(), &buffer{}
-	f := New(t.Context(), Config{Log: slog.New(board.Handler(slog.NewTextHandler(console, nil)))})
+	f := New(t.Context(), Config{World: &deploy.World{Node: "SHA256:none"}, Log: slog.New(board.Handler(slog.NewTextHandler(console, nil)))})
 	now := time.Unix(1000, 0)
-	for range 3 {
-		f.notEnrolled(now, errors.New("no way"))
-		now = now.Add(askAgain)
-	}
-	if got := board.Now(now); len(got) != 1 || !strings.Contains(got[0], "no way; it is tried again") || !strings.HasSuffix(got[0], ", for 45s") {
+	f.notEnrolled(now, errors.New("no way"))
+	f.notEnrolled(now.Add(SyncEvery), errors.New("no way"))
+	now = now.Add(2 * SyncEvery)
+	if got := board.Now(now); len(got) != 1 || !strings.Contains(got[0], "no way; it is tried again") || !strings.HasSuffix(got[0], ", for 2s") {
 		t.Errorf("%q", got)
 	}
 	if n := console.count("level=WARN"); n != 1 {
 		t.Errorf("said %d times", n)
+	}
+	// It is looked at between two tries as well, so that it stays on the panel.
+	f.enrolAt = now.Add(askAgain)
+	for range 10 {
+		now = now.Add(SyncEvery)
+		if f.enrolled(t.Context(), ledger.NewState(), now) || len(board.Now(now)) != 1 {
+			t.Fatalf("between two tries: %q", board.Now(now))
+		}
 	}
 	f.inside()
 	if got := board.Now(now); len(got) != 0 {
