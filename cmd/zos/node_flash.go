@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,12 +34,7 @@ func (a *app) nodeFlash() *cobra.Command {
 			"3 refused, and why, 4 no such image, disk or seed.",
 		Example: "  zos node flash build/images/pc-x86_64/node.img /dev/sdb\n" +
 			"  zos node flash build/images/pc-x86_64/node.img /dev/sdb --seed n1.json --serial S3Z8NB0K --write",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 2 {
-				return coded(exitUsage, fmt.Errorf("want the image and the disk; see %s --help", cmd.CommandPath()))
-			}
-			return nil
-		},
+		Args: exactly(2, "the image and the disk"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			img := args[0]
 			if seedFile != "" {
@@ -91,12 +87,27 @@ func (a *app) nodeFlash() *cobra.Command {
 
 func printPlan(w io.Writer, p flash.Plan, seedFile string) {
 	d := p.Device
-	fmt.Fprintf(w, "image   %s: zos %s, %d bytes\n", p.Image, p.Version, p.Size)
+	what := "zos " + p.Version
+	if p.Kind != image.KindDisk {
+		what = "of kind " + p.Kind
+	}
+	fmt.Fprintf(w, "image   %s: %s, %d bytes\n", p.Image, what, p.Size)
 	fmt.Fprintf(w, "disk    %s: %d bytes in sectors of %d, model %q, serial %q\n", d.Path, d.Size, d.Sector, harmless(d.Model), harmless(d.Serial))
 	fmt.Fprintf(w, "holds   %s\n", cmp.Or(d.Holds, fmt.Sprintf("nothing in the %d bytes that were looked at", d.Looked)))
-	if seedFile != "" {
-		fmt.Fprintf(w, "seed    %s\n", seedFile)
+	fmt.Fprintf(w, "seed    %s\n", whose(p.Seed, seedFile))
+}
+
+// whose says which node the seed is for that goes onto a disk.
+func whose(text []byte, seedFile string) string {
+	from := cmp.Or(seedFile, "the image's own")
+	if len(text) == 0 {
+		return "none: the node asks SMBIOS and other media for one"
 	}
+	s, err := seed.Decode(text)
+	if err != nil {
+		return from + ", which no node takes: " + err.Error()
+	}
+	return fmt.Sprintf("%s: node %s, ledger %s", from, s.Name, strings.Join(s.Ledger, " "))
 }
 
 // readSeed refuses what the node would refuse.

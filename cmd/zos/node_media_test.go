@@ -50,6 +50,7 @@ func TestMediaCommands(t *testing.T) {
 		return p(name)
 	}
 	empty, full, small := disk("empty", 200<<20, ""), disk("full", 200<<20, "precious"), disk("small", 10<<20, "")
+	disk("cert", 58, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----")
 	for _, c := range []struct {
 		args []string
 		code int
@@ -62,7 +63,10 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "flash", img, full, "--write", "--serial", "X"}, exitRefused, "does not tell"},
 		{[]string{"node", "flash", s, empty}, exitRefused, "not a node image"},
 		{[]string{"node", "flash", img, p("none")}, exitNotFound, "none"},
-		{[]string{"node", "flash", img}, exitUsage, "the image and the disk"},
+		{[]string{"node", "flash", img}, exitUsage, "want the image and the disk; see zos node flash --help\n"},
+		{[]string{"node", "flash", img, empty}, exitOK, "seed    none: the node asks SMBIOS"},
+		{[]string{"node", "flash", img, empty, "--seed", s}, exitOK, "seed    " + s + ": node n1, ledger http://192.0.2.1:1"},
+		{[]string{"node", "flash", iso, empty}, exitRefused, ": of kind iso, "},
 		{[]string{"node", "flash", img, empty, "--seed", img}, exitRefused, "seed"},
 		{[]string{"node", "flash", img, empty, "--seed", s, "--write"}, exitOK, "read back the same"},
 		{[]string{"node", "flash", img, empty, "--write"}, exitRefused, "GPT"},
@@ -76,6 +80,11 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "seeds", img, s, s, "-o", p("twice")}, exitRefused, "two seeds"},
 		{[]string{"node", "seeds", img, s, "--form", "fax", "-o", p("fax")}, exitUsage, "smbios"},
 		{[]string{"node", "seeds", img, s, "--names", "a..b", "-o", p("bad")}, exitUsage, "edge-001"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://198.51.100.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "--ipv6", "off", "-o", p("off")}, exitRefused, "ledger http://198.51.100.1:1 is not on the link of any static address, and there is no router: add --gateway"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://198.51.100.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "--gateway", "192.0.2.1", "-o", p("on")}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://192.0.2.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on")}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://[2001:db8::1]:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on")}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://x:1", "--voucher", voucher, "--recovery", p("cert"), "-o", p("on")}, exitRefused, p("cert") + ": has 3 lines, want the one line of a public key"},
 		{[]string{"node", "keys", p("keys"), "--name", "example"}, exitOK, "PK, KEK and db of example"},
 		{[]string{"node", "keys", p("keys")}, exitRefused, "not overwritten"},
 		{[]string{"node", "keys", p("keys2"), "--also", s}, exitRefused, "--also"},

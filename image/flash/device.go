@@ -39,7 +39,7 @@ func look(ctx context.Context, path, sys, mounts string, written int64, progress
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return d, err
+		return d, advise(err)
 	}
 	defer f.Close()
 	switch {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,10 @@ var ErrRefused = errors.New("refused")
 // Plan is what would happen.
 type Plan struct {
 	Image   string `json:"image"`
-	Version string `json:"version"`
-	Size    int64  `json:"size"` // of the image
+	Kind    string `json:"kind"`    // of the image: image.KindDisk, or what cannot be flashed
+	Version string `json:"version"` // "" where a medium has none beside its UKI
+	Size    int64  `json:"size"`    // of the image
+	Seed    []byte `json:"-"`       // on its boot partition, nil for none; it holds a secret
 	Device  Device `json:"device"`
 	Refused string `json:"refused"` // why nothing will be written; "": it may be
 }
@@ -49,10 +52,10 @@ func Look(ctx context.Context, img, device, serial string, progress Progress) (P
 	if err != nil {
 		return Plan{}, fmt.Errorf("flash: %w", err)
 	}
-	if d.File {
+	if d.File && m.Sector != 0 {
 		d.Sector = m.Sector // a file has no sectors of its own
 	}
-	p := Plan{Image: img, Version: m.Version, Size: st.Size(), Device: d}
+	p := Plan{Image: img, Kind: m.Kind, Version: m.Version, Size: st.Size(), Seed: m.Seed, Device: d}
 	p.Refused = decide(m.Kind, m.Sector, p.Size, d, serial)
 	return p, nil
 }
@@ -99,7 +102,7 @@ func (p Plan) Write(ctx context.Context, progress Progress) error {
 	}
 	dst, err := os.OpenFile(p.Device.Path, flags, 0)
 	if err != nil {
-		return fmt.Errorf("flash %s: %w", p.Device.Path, err)
+		return fmt.Errorf("flash %s: %w", p.Device.Path, advise(err))
 	}
 	if err := errors.Join(p.write(ctx, src, dst, progress), dst.Close()); err != nil {
 		return fmt.Errorf("flash %s: %w", p.Device.Path, err)
@@ -107,7 +110,32 @@ func (p Plan) Write(ctx context.Context, progress Progress) error {
 	return nil
 }
 
+// advise says what to do about a disk that may not be opened.
+func advise(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: disks are root's to read and write; run the same with sudo", err)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: somebody uses it; unmount it, or choose another disk", err)
+	}
+	return err
+}
+
+// write does the work. What is left by one that fails, its error says.
 func (p Plan) write(ctx context.Context, src, dst *os.File, progress Progress) error {
+	if err := p.put(ctx, src, dst, progress); err != nil {
+		return fmt.Errorf("%w; the disk is half-written, what was on it is lost, and it does not boot: flash it again", err)
+	}
+	if err := p.verify(ctx, src, dst, progress); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w; the disk is written, but was not read back to its end: flash it again to be sure of it", err)
+		}
+		return err
+	}
+	return nil
+}
+
+func (p Plan) put(ctx context.Context, src, dst *os.File, progress Progress) error {
 	// Old tables go first, at both ends, so that half a write is no boot disk.
 	blank := make([]byte, window)
 	for _, at := range []int64{0, p.Device.Size - window} {
@@ -136,7 +164,7 @@ func (p Plan) write(ctx context.Context, src, dst *os.File, progress Progress) e
 	if err := dst.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	return p.verify(ctx, src, dst, progress)
+	return nil
 }
 
 // verify reads the disk and not the memory that remembers the writing.
