@@ -15,6 +15,7 @@ const (
 	espLabel = "ZOS"
 	volumeID = 0x7a6f7300
 	seedPath = "/zos/seed.json"
+	confPath = "/loader/loader.conf"
 	keysDir  = "/loader/keys/auto" // systemd-boot enrols what it finds here
 )
 
@@ -62,7 +63,7 @@ func (b Boot) files() ([]fat32.File, error) {
 	files := []fat32.File{
 		{Path: "/EFI/BOOT/BOOT" + strings.ToUpper(arch) + ".EFI", Content: b.Loader},
 		{Path: b.UKIPath(), Content: b.UKI},
-		{Path: "/loader/loader.conf", Content: b.loaderConf()},
+		{Path: confPath, Content: b.loaderConf()},
 	}
 	if b.Seed != nil {
 		files = append(files, fat32.File{Path: seedPath, Content: b.Seed})

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -36,6 +37,7 @@ type Report struct {
 	Enrols   []string `json:"enrols"` // keys that the medium enrols in setup mode
 	Seeded   bool     `json:"seeded"`
 	Parts    []Part   `json:"parts"`
+	Beside   []Part   `json:"beside"`   // on the boot partition and on no list: what a medium gets from whoever makes it
 	Problems []string `json:"problems"` // where the list inside the image and its bytes differ
 }
 
@@ -85,7 +87,42 @@ func Inspect(m *Medium) (*Report, error) {
 		have = append(have, l)
 	}
 	r.compare(have, list, m.Kind)
+	r.Beside = m.beside(r.ours())
+	for i := range r.Parts {
+		switch p := &r.Parts[i]; p.Path {
+		case partsPath:
+			p.Origin = r.ours() // the list cannot have itself
+		case partLoader:
+			p.Size = int64(len(m.Loader)) // as it is here; its digest is without a signature
+		}
+	}
 	return r, nil
+}
+
+// ours is the origin of what was made with the image, as its init was.
+func (r *Report) ours() Origin {
+	for _, p := range r.Parts {
+		if p.Path == "/init" {
+			return p.Origin
+		}
+	}
+	return Origin{}
+}
+
+// beside lists the files of the boot partition that belong to no image.
+func (m *Medium) beside(ours Origin) []Part {
+	all := []Part{}
+	if m.conf != nil {
+		all = append(all, part("esp:"+confPath, m.conf, ours))
+	}
+	for name, b := range m.Keys {
+		all = append(all, part("esp:"+path.Join(keysDir, name), b, Origin{Name: "keys-of-the-maker"}))
+	}
+	if m.Seed != nil {
+		all = append(all, part("esp:"+seedPath, m.Seed, Origin{Name: "seed-of-the-node"}))
+	}
+	slices.SortFunc(all, func(a, b Part) int { return strings.Compare(a.Path, b.Path) })
+	return all
 }
 
 // InspectAll does the same for each UKI of one boot partition. They share the
@@ -96,8 +133,11 @@ func InspectAll(all []*Medium) ([]*Report, error) {
 	listed := false
 	for _, m := range all {
 		r, err := Inspect(m)
-		if err != nil {
+		if err != nil && m.Path != "" {
 			return nil, fmt.Errorf("%s: %w", m.Path, err)
+		}
+		if err != nil {
+			return nil, err
 		}
 		listed = listed || !slices.ContainsFunc(r.Problems, foreign)
 		reports = append(reports, r)

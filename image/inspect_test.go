@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -61,10 +62,13 @@ func TestInspect(t *testing.T) {
 	origins := map[string]string{}
 	for _, p := range r.Parts {
 		origins[p.Path] = p.Origin.Name + " " + p.Origin.Version
+		if p.Path == partLoader && p.Size != int64(len(m.Loader)) || p.Origin.Name == "" {
+			t.Errorf("%s has %d bytes and comes from %q", p.Path, p.Size, p.Origin.Name)
+		}
 	}
 	for path, want := range map[string]string{
 		"/init": "zos 1", "/bin/ch": "ch v9", "/lib/firmware/x/y.bin": "firmware-x 2", "uki:.linux": "linux-test 6", "uki:stub": "efi ", "esp:loader": "efi ",
-		"/lib/modules/6/modules.dep": "zos 1",
+		"/lib/modules/6/modules.dep": "zos 1", partsPath: "zos 1",
 	} {
 		if origins[path] != want {
 			t.Errorf("%s comes from %q, want %q", path, origins[path], want)
@@ -72,6 +76,24 @@ func TestInspect(t *testing.T) {
 	}
 	if want, err := measure.UKI(m.UKI); err != nil || r.PCR11 == strings.Repeat("0", 64) || len(r.PCR11) != 2*len(want) {
 		t.Errorf("PCR 11 is %s, %v", r.PCR11, err)
+	}
+	given := *m
+	given.Seed, given.Keys, given.conf = []byte("{}"), map[string][]byte{"db.auth": []byte("db"), "PK.auth": []byte("pk")}, []byte("timeout 0")
+	if r, err := Inspect(&given); err != nil || len(r.Problems) != 0 {
+		t.Errorf("with what a medium is given: %v, %q", err, r.Problems)
+	} else {
+		got := ""
+		for _, p := range r.Beside {
+			got += fmt.Sprintf("%s %d %s; ", p.Path, p.Size, p.Origin.Name)
+		}
+		if want := "esp:/loader/keys/auto/PK.auth 2 keys-of-the-maker; esp:/loader/keys/auto/db.auth 2 keys-of-the-maker; esp:/loader/loader.conf 9 zos; esp:/zos/seed.json 2 seed-of-the-node; "; got != want {
+			t.Errorf("beside it are %s", got)
+		}
+	}
+	broken := *m
+	broken.UKI = broken.UKI[:len(broken.UKI)-1000]
+	if _, err := InspectAll([]*Medium{&broken}); err == nil || strings.HasPrefix(err.Error(), ":") {
+		t.Errorf("a damaged UKI: %v", err)
 	}
 	for name, c := range map[string]struct {
 		change func(*Medium)

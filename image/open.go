@@ -38,6 +38,7 @@ type Medium struct {
 	size   int64  // of the boot partition
 	slots  []slot // every UKI on it
 	update string // a file that only updates leave there
+	conf   []byte // of the loader
 }
 
 // slot is one UKI on a boot partition: an update has its own beside the one that
@@ -170,7 +171,8 @@ func (m *Medium) take(files []fat32.File) error {
 				m.Keys = map[string][]byte{}
 			}
 			m.Keys[name] = f.Content
-		case f.Path == "/loader/loader.conf": // follows from the rest
+		case f.Path == confPath: // follows from the rest
+			m.conf = f.Content
 		default:
 			return fmt.Errorf("%w: unexpected file %s on its boot partition", ErrMedium, f.Path)
 		}

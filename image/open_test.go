@@ -87,6 +87,9 @@ func TestOpenAll(t *testing.T) {
 	if err != nil || len(one) != 1 || one[0].Path != "/EFI/Linux/zos-1.efi" {
 		t.Fatalf("%d images, %v", len(one), err)
 	}
+	if r, err := InspectAll(one); err != nil || len(r[0].Beside) == 0 || r[0].Beside[0].Path != "esp:/loader/loader.conf" || r[0].Beside[0].Size == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
 	add("/loader/zos-update.json", []byte("{}"))
 	if _, err := Open(disk); !errors.Is(err, ErrMedium) {
 		t.Errorf("a disk with what an update notes is as it was built: %v", err)

@@ -139,7 +139,11 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 	}
 	b, err := os.ReadFile(o.Cache)
 	if err == nil {
-		return s.cloudHypervisor(ctx, b, o)
+		h, err := s.cloudHypervisor(ctx, b, o)
+		if err != nil {
+			return Hypervisor{}, fmt.Errorf("%w; delete that file, and release %s is fetched anew, or name a program with CLOUD_HYPERVISOR=/path", err, CloudHypervisorVersion)
+		}
+		return h, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return Hypervisor{}, fmt.Errorf("hypervisor in the cache: %w", err)

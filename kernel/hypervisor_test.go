@@ -154,6 +154,9 @@ func TestCloudHypervisorSources(t *testing.T) {
 				if err == nil || errors.Is(err, fs.ErrNotExist) != c.fallback || (c.is != nil && !errors.Is(err, c.is)) {
 					t.Fatalf("error %v, want fallback %v", err, c.fallback)
 				}
+				if c.cached != nil && c.local == "" && !strings.Contains(err.Error(), cache+": not a static program for amd64, the node has no libraries for it; delete that file") {
+					t.Errorf("no word of what to do: %v", err)
+				}
 				if _, serr := os.Stat(cache); c.cached == nil && !errors.Is(serr, fs.ErrNotExist) {
 					t.Errorf("refused bytes stand in the cache: %v", serr)
 				}

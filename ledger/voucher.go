@@ -73,5 +73,6 @@ func (v *ExpiringVoucher) over(timeMs int64) error {
 	if v.ExpiresMs == 0 || timeMs < v.ExpiresMs {
 		return nil
 	}
-	return refuse("payload.voucher.payload.expiresMs", "is %s: the voucher has expired, it is %s by the ledger's time", Moment(v.ExpiresMs), Moment(timeMs))
+	// Without the time that it is now: who asks again hears the same.
+	return refuse("payload.voucher.payload.expiresMs", "is %s: the voucher has expired by the ledger's time", Moment(v.ExpiresMs))
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/content"
 	"github.com/zos-node/zos/agent/deploy"
+	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/sign"
 )
@@ -62,6 +63,7 @@ type Follower struct {
 	tries    map[int64]int
 	closeAt  map[int64]time.Time // claim that nothing is left of: when its close may be tried again
 	enrolAt  time.Time
+	outside  *wait.Line // while the ledger does not enrol the node, and has said why
 	offerAt  time.Time
 	problem  map[string]string // by what is done: the last error said
 
@@ -265,8 +267,9 @@ func (f *Follower) told(claim int64) bool {
 	return false
 }
 
-// problemOnce logs an error of one kind once per change.
-func (f *Follower) problemOnce(what string, err error) {
+// problemOnce logs an error of one kind once per change, with what more there is
+// to say of it.
+func (f *Follower) problemOnce(what string, err error, more ...any) {
 	text := ""
 	if err != nil {
 		text = err.Error()
@@ -276,7 +279,7 @@ func (f *Follower) problemOnce(what string, err error) {
 	}
 	f.problem[what] = text
 	if err != nil {
-		f.cfg.Log.Warn(what, "err", err)
+		f.cfg.Log.Warn(what, append([]any{"err", err}, more...)...)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/zos-node/zos/agent/imaged"
 	"github.com/zos-node/zos/agent/network"
 	"github.com/zos-node/zos/agent/record"
+	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
 	"github.com/zos-node/zos/sign"
@@ -67,6 +68,8 @@ type host struct {
 	kernel   *deploytest.Kernel
 	console  *buffer
 	memory   int64
+	voucher  sign.Envelope
+	board    *wait.Board
 	barred   func(*ledger.State) string
 
 	f      *Follower
@@ -81,7 +84,8 @@ func newHost(t *testing.T, ledgers int) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, dir: dir, log: ledgertest.New(t), key: ledgertest.Key(t), driver: deploytest.NewDriver(), kernel: &deploytest.Kernel{}, console: &buffer{}, memory: 4096}
+	h := &host{t: t, dir: dir, log: ledgertest.New(t), key: ledgertest.Key(t), driver: deploytest.NewDriver(), kernel: &deploytest.Kernel{}, console: &buffer{}, memory: 4096, board: wait.NewBoard()}
+	h.voucher = h.log.Voucher("v1", 5, map[string]string{})
 	for i := range ledgers {
 		h.handlers[i] = h.log.Handler()
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -117,7 +121,7 @@ func away() http.Handler {
 // boot starts an agent on the node.
 func (h *host) boot() {
 	h.t.Helper()
-	log := slog.New(slog.NewTextHandler(h.console, nil))
+	log := slog.New(h.board.Handler(slog.NewTextHandler(h.console, nil)))
 	led, err := NewLedger(clock.System{}, filepath.Join(h.dir, "acted"))
 	if err != nil {
 		h.t.Fatal(err)
@@ -146,7 +150,7 @@ func (h *host) boot() {
 	world := &deploy.World{Node: h.key.KeyID(), Signer: h.key, Ledger: led, Records: h.queue, Content: store, Images: imaged.NewImages(store, log), Driver: h.driver, Hypervisor: hyper, Network: manager,
 		Clock: clock.System{}, Log: log, RunDir: h.dir, Cgroups: filepath.Join(h.dir, "cgroup"), Resources: func() (int64, error) { return h.memory, nil }}
 	ctx, cancel := context.WithCancel(context.Background())
-	h.f = New(ctx, Config{Ledger: led, World: world, Name: "n1", Voucher: h.log.Voucher("v1", 5, map[string]string{}), VoucherSigner: h.log.Keys["voucher"], Image: "test", Clock: clock.System{}, Log: log, Every: 50 * time.Millisecond,
+	h.f = New(ctx, Config{Ledger: led, World: world, Name: "n1", Voucher: h.voucher, VoucherSigner: h.log.Keys["voucher"], Image: "test", Clock: clock.System{}, Log: log, Every: 50 * time.Millisecond,
 		Capacity: func() (ledger.Capacity, error) {
 			return ledger.Capacity{Arch: "amd64", VCPUs: 4, MemoryMiB: h.memory, StorageMiB: 1000, Hypervisor: hyper, Addresses: []string{"192.0.2.1"}, Boot: ledgertest.Boot()}, nil
 		}, LedgerTime: func(time.Time) {}, Moved: func() {}, Barred: h.barred})

@@ -29,6 +29,9 @@ type ticks struct {
 // grace is how much longer than twice the usual a line may stay quiet.
 const grace = 5 * time.Second
 
+// forget is when a line that nobody looks at any more is dropped.
+const forget = 10 * time.Minute
+
 // NewBoard makes an empty one.
 func NewBoard() *Board { return &Board{waits: map[*Line]ticks{}} }
 
@@ -44,8 +47,11 @@ func (b *Board) Now(now time.Time) []string {
 	defer b.mu.Unlock()
 	var all []ticks
 	for l, t := range b.waits {
-		if now.Sub(t.at) > 2*t.gap+grace {
-			delete(b.waits, l)
+		if quiet := now.Sub(t.at); quiet > 2*t.gap+grace {
+			// It may only be slow: when it is looked at again, its gap is known.
+			if quiet > forget {
+				delete(b.waits, l)
+			}
 			continue
 		}
 		if now.Sub(t.start) >= firstLine {

@@ -48,3 +48,23 @@ func TestUntilLeavesTheBoard(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// TestSlowLine: one that is looked at seldom, since what is done between two
+// looks takes long on this machine, stays on the board once that is known.
+func TestSlowLine(t *testing.T) {
+	b := NewBoard()
+	log := slog.New(b.Handler(slog.NewTextHandler(io.Discard, nil)))
+	t0 := time.Unix(1000, 0)
+	l := Start(log, t0, "it", "")
+	l.Tick(t0)
+	if got := b.Now(t0.Add(20 * time.Second)); len(got) != 0 {
+		t.Errorf("nobody has looked at it for long: %q", got)
+	}
+	l.Tick(t0.Add(20 * time.Second))
+	if got := b.Now(t0.Add(39 * time.Second)); len(got) != 1 {
+		t.Errorf("it is looked at every 20 s, and after 19 s it is not there: %q", got)
+	}
+	if got := b.Now(t0.Add(time.Hour)); len(got) != 0 || len(b.waits) != 0 {
+		t.Errorf("after an hour without a look: %q, %d are kept", got, len(b.waits))
+	}
+}

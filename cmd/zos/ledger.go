@@ -63,6 +63,14 @@ func (f *ledgerFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.state, "state", "", "file that remembers the last checkpoint, to notice a ledger that was rolled back or forked")
 }
 
+// addNeeded is add for commands that guess no ledger; given checks it.
+func (f *ledgerFlags) addNeeded(cmd *cobra.Command) {
+	f.add(cmd)
+	if os.Getenv("ZOS_LEDGER") == "" {
+		cmd.Flags().Lookup("ledger").DefValue = "[]" // and the help shows none
+	}
+}
+
 // rootEnvelope reads the trust root's envelope.
 func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
 	if f.root == "" {

@@ -219,9 +219,7 @@ func (a *app) nodeSeed() *cobra.Command {
 			if err != nil {
 				return coded(exitRefused, fmt.Errorf("%s: %w", voucher, err))
 			}
-			if now := time.Now().UnixMilli(); v.ExpiresMs != 0 && now >= v.ExpiresMs {
-				fmt.Fprintf(a.err, "note: voucher %s expired at %s: no ledger enrols a node with it any more; make another: zos ledger voucher\n", v.ID, ledger.Moment(v.ExpiresMs))
-			}
+			a.noteExpired(v, time.Now())
 			if voucherKey == "" {
 				voucherKey = voucher + voucherKeyExt
 			}
@@ -233,6 +231,9 @@ func (a *app) nodeSeed() *cobra.Command {
 			s.APIVersion, s.Kind, s.Voucher = seed.Version, "Seed", *env
 			if s.Networks, err = network.networks(cmd); err != nil {
 				return err
+			}
+			if err := onLink(s.Networks, s.Ledger); err != nil {
+				return coded(exitRefused, err)
 			}
 			if s.Recovery, err = operatorKeys(operators); err != nil {
 				return err
@@ -280,6 +281,9 @@ func operatorKeys(files []string) ([]string, error) {
 			return nil, fileError(fmt.Errorf("--recovery: %w", err))
 		}
 		k := strings.TrimSpace(string(b))
+		if n := strings.Count(k, "\n") + 1; n > 1 {
+			return nil, coded(exitRefused, fmt.Errorf("--recovery %s: has %d lines, want the one line of a public key: age1… (age-keygen), or ssh-ed25519 or ssh-rsa (ssh-keygen); a certificate for Secure Boot is none", name, n))
+		}
 		if _, err := recovery.Recipients([]string{k}); err != nil {
 			return nil, coded(exitRefused, fmt.Errorf("--recovery %s: %w", name, err))
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,17 +28,13 @@ func (a *app) nodeFlash() *cobra.Command {
 			"DEVICE is a whole disk such as /dev/sdb (node.img; node-4k.img for disks with sectors of\n" +
 			"4096 bytes), or a file of a virtual disk's size. A disk that is in use is never written. One\n" +
 			"that is not empty is only written when --serial names its exact serial number, which the\n" +
-			"plan shows; everything on it is lost then.\n\n" +
+			"plan shows; everything on it is lost then. Looked at are all of the disk that the image would\n" +
+			"cover, its end, and samples of the rest.\n\n" +
 			"Exit codes: 0 done or planned, 1 writing or reading back failed, 2 wrong arguments,\n" +
 			"3 refused, and why, 4 no such image, disk or seed.",
 		Example: "  zos node flash build/images/pc-x86_64/node.img /dev/sdb\n" +
 			"  zos node flash build/images/pc-x86_64/node.img /dev/sdb --seed n1.json --serial S3Z8NB0K --write",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 2 {
-				return coded(exitUsage, fmt.Errorf("want the image and the disk; see %s --help", cmd.CommandPath()))
-			}
-			return nil
-		},
+		Args: exactly(2, "the image and the disk"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			img := args[0]
 			if seedFile != "" {
@@ -48,7 +45,8 @@ func (a *app) nodeFlash() *cobra.Command {
 				defer done()
 				img = seeded
 			}
-			p, err := flash.Look(img, args[1], serial)
+			progress := func(step string, done, total int64) { a.progress(step, int(done>>20), max(1, int(total>>20))) }
+			p, err := flash.Look(cmd.Context(), img, args[1], serial, progress)
 			switch {
 			case errors.Is(err, os.ErrNotExist):
 				return coded(exitNotFound, err)
@@ -66,7 +64,7 @@ func (a *app) nodeFlash() *cobra.Command {
 			}
 			p.Image = img
 			if write {
-				if err := p.Write(cmd.Context(), func(step string, done, total int64) { a.progress(step, int(done>>20), max(1, int(total>>20))) }); err != nil {
+				if err := p.Write(cmd.Context(), progress); err != nil {
 					return err
 				}
 				a.progress("", 1, 1)
@@ -89,12 +87,27 @@ func (a *app) nodeFlash() *cobra.Command {
 
 func printPlan(w io.Writer, p flash.Plan, seedFile string) {
 	d := p.Device
-	fmt.Fprintf(w, "image   %s: zos %s, %d bytes\n", p.Image, p.Version, p.Size)
-	fmt.Fprintf(w, "disk    %s: %d bytes in sectors of %d, model %q, serial %q\n", d.Path, d.Size, d.Sector, harmless(d.Model), harmless(d.Serial))
-	fmt.Fprintf(w, "holds   %s\n", cmp.Or(d.Holds, "nothing"))
-	if seedFile != "" {
-		fmt.Fprintf(w, "seed    %s\n", seedFile)
+	what := "zos " + p.Version
+	if p.Kind != image.KindDisk {
+		what = "of kind " + p.Kind
 	}
+	fmt.Fprintf(w, "image   %s: %s, %d bytes\n", p.Image, what, p.Size)
+	fmt.Fprintf(w, "disk    %s: %d bytes in sectors of %d, model %q, serial %q\n", d.Path, d.Size, d.Sector, harmless(d.Model), harmless(d.Serial))
+	fmt.Fprintf(w, "holds   %s\n", cmp.Or(d.Holds, fmt.Sprintf("nothing in the %d bytes that were looked at", d.Looked)))
+	fmt.Fprintf(w, "seed    %s\n", whose(p.Seed, seedFile))
+}
+
+// whose says which node the seed is for that goes onto a disk.
+func whose(text []byte, seedFile string) string {
+	from := cmp.Or(seedFile, "the image's own")
+	if len(text) == 0 {
+		return "none: the node asks SMBIOS and other media for one"
+	}
+	s, err := seed.Decode(text)
+	if err != nil {
+		return from + ", which no node takes: " + err.Error()
+	}
+	return fmt.Sprintf("%s: node %s, ledger %s", from, s.Name, strings.Join(s.Ledger, " "))
 }
 
 // readSeed refuses what the node would refuse.

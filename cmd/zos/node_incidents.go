@@ -52,7 +52,7 @@ func (a *app) nodeIncidents() *cobra.Command {
 			return a.print(all, func(w io.Writer) { printIncidents(w, all, whole) })
 		},
 	}
-	f.add(cmd)
+	f.addNeeded(cmd)
 	cmd.Flags().BoolVar(&whole, "detail", false, "the whole text of each")
 	return cmd
 }

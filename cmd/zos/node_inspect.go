@@ -41,7 +41,7 @@ func (a *app) nodeInspect() *cobra.Command {
 			}
 			reports, err := image.InspectAll(all)
 			if err != nil {
-				return coded(exitRefused, err)
+				return coded(exitRefused, fmt.Errorf("%s: %w", args[0], err))
 			}
 			if only != "" {
 				reports = slices.DeleteFunc(reports, func(r *image.Report) bool { return path.Base(r.Path) != only })
@@ -105,7 +105,7 @@ func (a *app) inspected(name string, reports []*image.Report, spdx string) error
 }
 
 func printReport(w io.Writer, r *image.Report) {
-	for _, p := range r.Parts {
+	for _, p := range slices.Concat(r.Parts, r.Beside) {
 		fmt.Fprintf(w, "%s %9d  %-60s %s %s\n", p.SHA256, p.Size, harmless(p.Path), harmless(p.Origin.Name), harmless(p.Origin.Version))
 	}
 	if r.Path != "" {

@@ -25,10 +25,21 @@ func smallImage(t *testing.T) string {
 	return name
 }
 
+// smallISO is the same as an optical medium.
+func smallISO(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "node.iso")
+	if err := (image.ISO{Boot: image.Boot{Arch: "amd64", Version: "1", Loader: []byte("loader"), UKI: []byte("uki")}}).Write(name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 func TestMediaCommands(t *testing.T) {
 	dir := t.TempDir()
 	img, voucher, s := smallImage(t), voucherFile(t), filepath.Join(dir, "seed.json")
 	p := func(n string) string { return filepath.Join(dir, n) }
+	iso := smallISO(t)
 	disk := func(name string, size int64, content string) string {
 		if err := os.WriteFile(p(name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
@@ -39,6 +50,7 @@ func TestMediaCommands(t *testing.T) {
 		return p(name)
 	}
 	empty, full, small := disk("empty", 200<<20, ""), disk("full", 200<<20, "precious"), disk("small", 10<<20, "")
+	disk("cert", 58, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----")
 	for _, c := range []struct {
 		args []string
 		code int
@@ -51,16 +63,28 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "flash", img, full, "--write", "--serial", "X"}, exitRefused, "does not tell"},
 		{[]string{"node", "flash", s, empty}, exitRefused, "not a node image"},
 		{[]string{"node", "flash", img, p("none")}, exitNotFound, "none"},
-		{[]string{"node", "flash", img}, exitUsage, "the image and the disk"},
+		{[]string{"node", "flash", img}, exitUsage, "want the image and the disk; see zos node flash --help\n"},
+		{[]string{"node", "flash", img, empty}, exitOK, "seed    none: the node asks SMBIOS"},
+		{[]string{"node", "flash", img, empty, "--seed", s}, exitOK, "seed    " + s + ": node n1, ledger http://192.0.2.1:1"},
+		{[]string{"node", "flash", iso, empty}, exitRefused, ": of kind iso, "},
 		{[]string{"node", "flash", img, empty, "--seed", img}, exitRefused, "seed"},
 		{[]string{"node", "flash", img, empty, "--seed", s, "--write"}, exitOK, "read back the same"},
 		{[]string{"node", "flash", img, empty, "--write"}, exitRefused, "GPT"},
 		{[]string{"node", "seeds", img, s, "--names", "edge-098..edge-102", "-o", p("fleet")}, exitOK, "5 made"},
+		{[]string{"node", "seeds", img, s, "--names", "edge-01..edge-10", "--form", "smbios", "-o", p("ten")}, exitOK, "10 made"},
+		{[]string{"node", "seeds", img, s, "--names", "edge-01..edge-11", "--form", "smbios", "-o", p("eleven")}, exitRefused, "11 seeds have voucher v, which is good for 10 nodes: make one for all (zos ledger voucher --uses 11)"},
+		{[]string{"node", "seeds", iso, s, "-o", p("isos")}, exitOK, "note: " + iso + " is an ISO"},
+		{[]string{"node", "seeds", s, s, "-o", p("junk")}, exitRefused, "not a node image"},
 		{[]string{"node", "seeds", img, s, "--form", "usb", "-o", p("usb")}, exitOK, "1 made"},
 		{[]string{"node", "seeds", img, s, "--form", "smbios", "-o", p("smbios")}, exitOK, "1 made"},
 		{[]string{"node", "seeds", img, s, s, "-o", p("twice")}, exitRefused, "two seeds"},
 		{[]string{"node", "seeds", img, s, "--form", "fax", "-o", p("fax")}, exitUsage, "smbios"},
 		{[]string{"node", "seeds", img, s, "--names", "a..b", "-o", p("bad")}, exitUsage, "edge-001"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://198.51.100.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "--ipv6", "off", "-o", p("off")}, exitRefused, "ledger http://198.51.100.1:1 is not on the link of any static address, and there is no router: add --gateway"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://198.51.100.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "--gateway", "192.0.2.1", "-o", p("on")}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://192.0.2.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on")}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://[2001:db8::1]:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on")}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://x:1", "--voucher", voucher, "--recovery", p("cert"), "-o", p("on")}, exitRefused, p("cert") + ": has 3 lines, want the one line of a public key"},
 		{[]string{"node", "keys", p("keys"), "--name", "example"}, exitOK, "PK, KEK and db of example"},
 		{[]string{"node", "keys", p("keys")}, exitRefused, "not overwritten"},
 		{[]string{"node", "keys", p("keys2"), "--also", s}, exitRefused, "--also"},
@@ -80,6 +104,12 @@ func TestMediaCommands(t *testing.T) {
 		if err != nil || !strings.Contains(string(m.Seed), `"name":"`+node+`"`) {
 			t.Errorf("%s: %v: %.80s", name, err, m.Seed)
 		}
+	}
+	if _, err := os.Stat(p("eleven")); err == nil {
+		t.Error("some of too many were made")
+	}
+	if m, err := image.Open(p("isos/n1.iso")); err != nil || m.Kind != image.KindISO || len(m.Seed) == 0 {
+		t.Errorf("a seeded ISO: %v", err)
 	}
 	if b, err := os.ReadFile(p("smbios/n1.smbios")); err != nil || !strings.HasPrefix(string(b), "zos.seed=") {
 		t.Errorf("%v: %.20s", err, b)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 
@@ -112,4 +113,30 @@ func describe(networks []seed.Network) string {
 		out = append(out, text)
 	}
 	return strings.Join(out, "; else ")
+}
+
+// onLink refuses a network by which none of the ledgers can ever be reached: all
+// have addresses, and a static one without a router reaches only its own link.
+func onLink(networks []seed.Network, ledgers []string) error {
+	for _, where := range ledgers {
+		u, err := url.Parse(where)
+		if err != nil {
+			return nil // the seed's own check says more
+		}
+		a, err := netip.ParseAddr(u.Hostname())
+		if err != nil {
+			return nil // a name
+		}
+		for _, n := range networks {
+			ip := n.IPv4
+			if !a.Is4() {
+				ip = n.IPv6
+			}
+			p, err := netip.ParsePrefix(ip.Address)
+			if ip.Mode != seed.ModeStatic && ip.Mode != seed.ModeOff || ip.Router != "" || err == nil && p.Contains(a) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("ledger %s is not on the link of any static address, and there is no router: add --gateway, or another --ledger or --address", strings.Join(ledgers, " "))
 }

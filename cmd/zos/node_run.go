@@ -182,7 +182,7 @@ func (a *app) nodeCapacity() *cobra.Command {
 			return a.print(nodes, func(w io.Writer) { printCapacity(w, nodes) })
 		},
 	}
-	f.add(cmd)
+	f.addNeeded(cmd)
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -136,5 +137,18 @@ func TestPressedAgain(t *testing.T) {
 	cancel()
 	if err := pressUntilOff(ctx, d, nil); !errors.Is(err, context.Canceled) || d.presses != 1 {
 		t.Errorf("a node that does not end: pressed %d times, %v", d.presses, err)
+	}
+}
+
+// TestNoLedgerGuessed: help shows no default for a flag that has to be given.
+func TestNoLedgerGuessed(t *testing.T) {
+	t.Setenv("ZOS_LEDGER", "")
+	for _, name := range []string{"capacity", "incidents"} {
+		if out, _ := zos(t, exitOK, "node", name, "--help"); strings.Contains(out, "default [http") {
+			t.Errorf("node %s: %s", name, out)
+		}
+	}
+	if out, _ := zos(t, exitOK, "status", "--help"); !strings.Contains(out, "default [http") {
+		t.Error("where there is a default, the help does not show it")
 	}
 }

@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/image/fat32"
+	"github.com/zos-node/zos/ledger"
 )
 
 // maxSeeds bounds one command.
@@ -54,8 +56,10 @@ func (a *app) nodeSeeds() *cobra.Command {
 		Short: "put seeds onto copies of an image, onto sticks, or into SMBIOS strings",
 		Long: "Make one seeded image for each seed: whole fleets in one command.\n\n" +
 			"With --names FIRST..LAST there is one SEED, whose name is replaced by each name of the\n" +
-			"range (edge-001..edge-100); its voucher must be good for as many nodes. The images are\n" +
-			"sparse: a hundred take little more room than one.\n\n" +
+			"range (edge-001..edge-100). A voucher that is not good for as many nodes is refused. Each\n" +
+			"image is a whole one: a hundred take a hundred times the room of its UKI; what is empty\n" +
+			"in them takes none. A copy of an ISO stays one (.iso); its seed is read when it is written\n" +
+			"onto a stick, not when it is an optical medium.\n\n" +
 			"--form image   " + forms["image"].about + "\n" +
 			"--form usb     " + forms["usb"].about + "\n" +
 			"--form smbios  " + forms["smbios"].about + "\n\n" +
@@ -74,6 +78,21 @@ func (a *app) nodeSeeds() *cobra.Command {
 			all, err := seedList(args[1:], names)
 			if err != nil {
 				return err
+			}
+			if err := a.vouchersFor(all, time.Now()); err != nil {
+				return coded(exitRefused, err)
+			}
+			if how == "image" {
+				m, err := image.Open(args[0])
+				switch {
+				case errors.Is(err, image.ErrMedium):
+					return coded(exitRefused, err)
+				case err != nil:
+					return err
+				case m.Kind == image.KindISO:
+					f.ext = ".iso"
+					fmt.Fprintf(a.err, "note: %s is an ISO: a node reads the seed on it when it is written onto a stick, not when it is an optical medium; take node.img, or --form usb or smbios beside it\n", args[0])
+				}
 			}
 			if err := os.MkdirAll(out, 0o755); err != nil {
 				return err
@@ -109,6 +128,35 @@ func (a *app) nodeSeeds() *cobra.Command {
 	cmd.Flags().StringVarP(&out, "output", "o", "", "folder for the result")
 	must(cmd.MarkFlagRequired("output"))
 	return cmd
+}
+
+// vouchersFor refuses seeds of which some could never enrol: the ledger counts
+// the uses of each voucher. One that is over is worth a note, since whether it
+// is, the ledger's time says.
+func (a *app) vouchersFor(all []seed.Seed, now time.Time) error {
+	wanted := map[string]int64{}
+	for _, s := range all {
+		v, err := ledger.OpenVoucher(&s.Voucher)
+		if err != nil {
+			return fmt.Errorf("voucher in the seed of %s: %w", s.Name, err)
+		}
+		if wanted[v.ID]++; wanted[v.ID] == 1 {
+			a.noteExpired(v, now)
+		}
+	}
+	for _, s := range all {
+		if v, err := ledger.OpenVoucher(&s.Voucher); err == nil && wanted[v.ID] > v.Uses {
+			return fmt.Errorf("%d seeds have voucher %s, which is good for %d nodes: make one for all (zos ledger voucher --uses %d) and a seed with it (zos node seed)", wanted[v.ID], v.ID, v.Uses, wanted[v.ID])
+		}
+	}
+	return nil
+}
+
+// noteExpired says that a voucher is over, by this machine's clock.
+func (a *app) noteExpired(v *ledger.ExpiringVoucher, now time.Time) {
+	if v.ExpiresMs != 0 && now.UnixMilli() >= v.ExpiresMs {
+		fmt.Fprintf(a.err, "note: voucher %s expired at %s: no ledger enrols a node with it any more; make another: zos ledger voucher\n", v.ID, ledger.Moment(v.ExpiresMs))
+	}
 }
 
 // seedList reads the seeds, or makes one for each name of a range.

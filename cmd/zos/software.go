@@ -18,6 +18,7 @@ import (
 
 	"github.com/zos-node/zos/image"
 	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec/strict"
 	"github.com/zos-node/zos/zimage"
 )
@@ -230,6 +231,9 @@ func (a *app) software(ctx context.Context, f softwareFlags, kind string, payloa
 	if f.out == "" {
 		return a.submit(ctx, f.ledgerFlags, raw, what)
 	}
+	if err := mayRelease(f.root, raw); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	if err := writeFile(f.out, raw, 0o644); err != nil {
 		return fileError(fmt.Errorf("write the envelope: %w", err))
 	}
@@ -238,4 +242,39 @@ func (a *app) software(ctx context.Context, f softwareFlags, kind string, payloa
 	}{f.out}, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is in %s; zos sign adds signatures, zos submit puts it on the ledger\n", what, f.out)
 	})
+}
+
+// mayRelease refuses signatures that would count for nothing, where a trust root
+// says so. Others may still have to sign.
+func mayRelease(rootFile string, raw []byte) error {
+	if rootFile == "" {
+		return nil
+	}
+	root, err := trustRoot(rootFile)
+	if err != nil {
+		return err
+	}
+	env, err := sign.DecodeEnvelope(raw)
+	if err != nil {
+		return coded(exitRefused, err)
+	}
+	keys, err := env.Keys()
+	if err != nil {
+		return coded(exitRefused, err)
+	}
+	roles := root.Require["release"]
+	for _, k := range keys {
+		if slices.ContainsFunc(roles, func(r string) bool { return slices.Contains(root.Policy.Roles[r].Keys, k) }) {
+			continue
+		}
+		id, err := sign.Fingerprint(k)
+		if err != nil {
+			return coded(exitRefused, err)
+		}
+		if len(roles) == 0 {
+			return coded(exitRefused, fmt.Errorf("root version %d names no role for releases: the next one needs require.release", root.Version))
+		}
+		return coded(exitRefused, fmt.Errorf("key %s is in none of the roles that sign releases in root version %d (%s): nothing was written", id, root.Version, strings.Join(roles, ", ")))
+	}
+	return nil
 }

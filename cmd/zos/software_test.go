@@ -38,6 +38,13 @@ func TestSoftware(t *testing.T) {
 	zos(t, exitNotFound, on("release", a+"x", "--key", key)...)
 	_, errs = zos(t, exitRefused, on("release", a, "--key", stranger)...)
 	contains(t, errs, "release")
+	// Not for others to sign either: it would count for nothing.
+	nothing := filepath.Join(t.TempDir(), "release.envelope")
+	_, errs = zos(t, exitRefused, "release", a, "--root", root, "--key", stranger, "-o", nothing)
+	contains(t, errs, "is in none of the roles that sign releases in root version 1 (release): nothing was written")
+	if _, err := os.Stat(nothing); err == nil {
+		t.Error("it was written")
+	}
 	_, errs = zos(t, exitNotFound, on("rollout", "1.4.0", "--key", key)...)
 	contains(t, errs, "zos release makes one")
 

@@ -3,7 +3,7 @@
 package flash
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,18 +22,16 @@ type Device struct {
 	Sector int    `json:"sector"` // bytes of a logical sector
 	Model  string `json:"model"`
 	Serial string `json:"serial"` // "": it has none, or does not say
-	Holds  string `json:"holds"`  // what was found on it; "": empty
+	Holds  string `json:"holds"`  // what was found on it; "": nothing
+	Looked int64  `json:"looked"` // bytes that were read to find that
 	InUse  string `json:"inUse"`  // who uses it; "": nobody
 	File   bool   `json:"file"`   // a file that stands for a disk
 }
 
-// window is how much of both ends is looked at: every partition table, and
-// what file systems, RAID and LVM begin or end with, stands in it.
-const window = 1 << 20
-
 // look collects the facts. sys is /sys, mounts the text of
-// /proc/self/mountinfo.
-func look(path, sys, mounts string) (Device, error) {
+// /proc/self/mountinfo, written how many bytes from the beginning would be
+// overwritten.
+func look(ctx context.Context, path, sys, mounts string, written int64, progress Progress) (Device, error) {
 	d := Device{Path: path, Sector: 512}
 	st, err := os.Stat(path)
 	if err != nil {
@@ -41,7 +39,7 @@ func look(path, sys, mounts string) (Device, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return d, err
+		return d, advise(err)
 	}
 	defer f.Close()
 	switch {
@@ -60,7 +58,7 @@ func look(path, sys, mounts string) (Device, error) {
 	default:
 		return d, fmt.Errorf("%s is no disk and no file", path)
 	}
-	d.Holds, err = holds(f, d.Size)
+	d.Holds, d.Looked, err = holds(ctx, f, d.Size, written, progress)
 	return d, err
 }
 
@@ -114,36 +112,4 @@ func first(dir string, names ...string) string {
 		}
 	}
 	return ""
-}
-
-// signatures that people know by name; anything else that is not zero is data.
-var signatures = []struct {
-	at   int
-	text string
-	name string
-}{
-	{512, "EFI PART", "a GPT partition table"}, {4096, "EFI PART", "a GPT partition table"}, {510, "\x55\xaa", "a boot sector"},
-	{1080, "\x53\xef", "an ext file system"}, {0, "XFSB", "an XFS file system"}, {65600, "_BHRfS_M", "a Btrfs file system"},
-	{0, "LUKS\xba\xbe", "an encrypted volume"}, {536, "LVM2", "an LVM volume"}, {32769, "CD001", "an ISO image"},
-}
-
-// holds says what a disk has; "" when both ends are zeros.
-func holds(r io.ReaderAt, size int64) (string, error) {
-	head := make([]byte, min(window, size))
-	tail := make([]byte, min(window, size))
-	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("look at the disk: %w", err)
-	}
-	if _, err := r.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("look at the disk: %w", err)
-	}
-	for _, s := range signatures {
-		if end := s.at + len(s.text); end <= len(head) && string(head[s.at:end]) == s.text {
-			return s.name, nil
-		}
-	}
-	if len(bytes.TrimLeft(head, "\x00")) > 0 || len(bytes.TrimLeft(tail, "\x00")) > 0 {
-		return "data", nil
-	}
-	return "", nil
 }

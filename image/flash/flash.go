@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -21,14 +22,20 @@ var ErrRefused = errors.New("refused")
 // Plan is what would happen.
 type Plan struct {
 	Image   string `json:"image"`
-	Version string `json:"version"`
-	Size    int64  `json:"size"` // of the image
+	Kind    string `json:"kind"`    // of the image: image.KindDisk, or what cannot be flashed
+	Version string `json:"version"` // "" where a medium has none beside its UKI
+	Size    int64  `json:"size"`    // of the image
+	Seed    []byte `json:"-"`       // on its boot partition, nil for none; it holds a secret
 	Device  Device `json:"device"`
 	Refused string `json:"refused"` // why nothing will be written; "": it may be
 }
 
-// Look makes the plan. serial is what the operator named, or "".
-func Look(img, device, serial string) (Plan, error) {
+// Progress hears how far a step is, in bytes.
+type Progress func(step string, done, total int64)
+
+// Look makes the plan. serial is what the operator named, or "". It reads all of
+// the disk that the image would cover, which progress (may be nil) hears of.
+func Look(ctx context.Context, img, device, serial string, progress Progress) (Plan, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return Plan{}, fmt.Errorf("flash: %w", err)
@@ -41,14 +48,14 @@ func Look(img, device, serial string) (Plan, error) {
 	if err != nil {
 		return Plan{}, fmt.Errorf("flash: %w", err)
 	}
-	d, err := look(device, "/sys", string(mounts))
+	d, err := look(ctx, device, "/sys", string(mounts), st.Size(), progress)
 	if err != nil {
 		return Plan{}, fmt.Errorf("flash: %w", err)
 	}
-	if d.File {
+	if d.File && m.Sector != 0 {
 		d.Sector = m.Sector // a file has no sectors of its own
 	}
-	p := Plan{Image: img, Version: m.Version, Size: st.Size(), Device: d}
+	p := Plan{Image: img, Kind: m.Kind, Version: m.Version, Size: st.Size(), Seed: m.Seed, Device: d}
 	p.Refused = decide(m.Kind, m.Sector, p.Size, d, serial)
 	return p, nil
 }
@@ -80,7 +87,7 @@ const chunk = 1 << 20
 
 // Write does what the plan says, and reads back what it wrote. Cancelled, it
 // leaves a disk that does not boot: the partition tables come last.
-func (p Plan) Write(ctx context.Context, progress func(step string, done, total int64)) error {
+func (p Plan) Write(ctx context.Context, progress Progress) error {
 	if p.Refused != "" {
 		return fmt.Errorf("%w: %s", ErrRefused, p.Refused)
 	}
@@ -95,7 +102,7 @@ func (p Plan) Write(ctx context.Context, progress func(step string, done, total 
 	}
 	dst, err := os.OpenFile(p.Device.Path, flags, 0)
 	if err != nil {
-		return fmt.Errorf("flash %s: %w", p.Device.Path, err)
+		return fmt.Errorf("flash %s: %w", p.Device.Path, advise(err))
 	}
 	if err := errors.Join(p.write(ctx, src, dst, progress), dst.Close()); err != nil {
 		return fmt.Errorf("flash %s: %w", p.Device.Path, err)
@@ -103,7 +110,32 @@ func (p Plan) Write(ctx context.Context, progress func(step string, done, total 
 	return nil
 }
 
-func (p Plan) write(ctx context.Context, src, dst *os.File, progress func(string, int64, int64)) error {
+// advise says what to do about a disk that may not be opened.
+func advise(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: disks are root's to read and write; run the same with sudo", err)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: somebody uses it; unmount it, or choose another disk", err)
+	}
+	return err
+}
+
+// write does the work. What is left by one that fails, its error says.
+func (p Plan) write(ctx context.Context, src, dst *os.File, progress Progress) error {
+	if err := p.put(ctx, src, dst, progress); err != nil {
+		return fmt.Errorf("%w; the disk is half-written, what was on it is lost, and it does not boot: flash it again", err)
+	}
+	if err := p.verify(ctx, src, dst, progress); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w; the disk is written, but was not read back to its end: flash it again to be sure of it", err)
+		}
+		return err
+	}
+	return nil
+}
+
+func (p Plan) put(ctx context.Context, src, dst *os.File, progress Progress) error {
 	// Old tables go first, at both ends, so that half a write is no boot disk.
 	blank := make([]byte, window)
 	for _, at := range []int64{0, p.Device.Size - window} {
@@ -132,11 +164,11 @@ func (p Plan) write(ctx context.Context, src, dst *os.File, progress func(string
 	if err := dst.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	return p.verify(ctx, src, dst, progress)
+	return nil
 }
 
 // verify reads the disk and not the memory that remembers the writing.
-func (p Plan) verify(ctx context.Context, src, dst *os.File, progress func(string, int64, int64)) error {
+func (p Plan) verify(ctx context.Context, src, dst *os.File, progress Progress) error {
 	if err := unix.Fadvise(int(dst.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		return fmt.Errorf("forget what was cached: %w", err)
 	}
@@ -171,7 +203,7 @@ func (p Plan) verify(ctx context.Context, src, dst *os.File, progress func(strin
 	return nil
 }
 
-func each(ctx context.Context, step string, from, to int64, progress func(string, int64, int64), do func([]byte, int64) error) error {
+func each(ctx context.Context, step string, from, to int64, progress Progress, do func([]byte, int64) error) error {
 	buf := make([]byte, chunk)
 	for at := from; at < to; at += chunk {
 		if err := ctx.Err(); err != nil {

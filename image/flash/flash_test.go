@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zos-node/zos/image"
 )
 
@@ -78,7 +80,7 @@ func TestDecide(t *testing.T) {
 // TestWrite: the disk is larger than the image, and its table is right for it.
 func TestWrite(t *testing.T) {
 	source, disk := img(t), blank(t, 200<<20)
-	p, err := Look(source, disk, "")
+	p, err := Look(t.Context(), source, disk, "", nil)
 	if err != nil || p.Refused != "" {
 		t.Fatalf("%+v, %v", p, err)
 	}
@@ -94,7 +96,7 @@ func TestWrite(t *testing.T) {
 	} else if out, err := exec.Command(sgdisk, "-v", disk).CombinedOutput(); err != nil || !strings.Contains(string(out), "No problems found") {
 		t.Errorf("sgdisk: %v\n%s", err, out)
 	}
-	again, err := Look(source, disk, "")
+	again, err := Look(t.Context(), source, disk, "", nil)
 	if err != nil || !strings.Contains(again.Refused, "a GPT partition table") {
 		t.Errorf("a written disk: %+v, %v", again, err)
 	}
@@ -126,7 +128,7 @@ func TestWrite(t *testing.T) {
 // TestCancelled: half a write leaves no disk that anybody would boot.
 func TestCancelled(t *testing.T) {
 	source, disk := img(t), blank(t, 200<<20)
-	p, err := Look(source, disk, "")
+	p, err := Look(t.Context(), source, disk, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,11 +138,40 @@ func TestCancelled(t *testing.T) {
 			cancel()
 		}
 	})
-	if !errors.Is(err, context.Canceled) {
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "half-written") || !strings.Contains(err.Error(), "flash it again") {
 		t.Fatal(err)
 	}
 	if _, err := image.Open(disk); !errors.Is(err, image.ErrMedium) {
 		t.Errorf("half a disk opens: %v", err)
+	}
+}
+
+// TestCancelledAtTheEnd: the disk boots by then, but nobody has seen that it does.
+func TestCancelledAtTheEnd(t *testing.T) {
+	p, err := Look(t.Context(), img(t), blank(t, 200<<20), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err = p.Write(ctx, func(step string, _, _ int64) {
+		if step == "verifying" {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "was not read back") || strings.Contains(err.Error(), "half-written") {
+		t.Error(err)
+	}
+}
+
+func TestAdvise(t *testing.T) {
+	for want, err := range map[error]string{
+		unix.EACCES: "with sudo", unix.EPERM: "with sudo", unix.EBUSY: "unmount it", unix.EIO: "input/output error",
+	} {
+		got := advise(&os.PathError{Op: "open", Path: "/dev/sdx", Err: want})
+		if !errors.Is(got, want) || !strings.Contains(got.Error(), "/dev/sdx") || !strings.Contains(got.Error(), err) {
+			t.Errorf("%v: %v", want, got)
+		}
 	}
 }
 
