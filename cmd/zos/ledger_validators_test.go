@@ -137,7 +137,7 @@ func TestValidatorCommands(t *testing.T) {
 	contains(t, o, "trust root version 4 (4 validators, 3 of them needed)")
 
 	fifth := filepath.Join(dir, "validator-5")
-	_, e = zos(t, exitRefused, append([]string{"ledger", "join", fifth, "--name", "Five", "--mesh", "127.0.0.1:1", "--peer", fourth}, at(2)...)...)
+	_, e = zos(t, exitUsage, append([]string{"ledger", "join", fifth, "--name", "Five", "--mesh", "127.0.0.1:1", "--peer", fourth}, at(2)...)...)
 	contains(t, e, `"Five"`)
 	o, _ = zos(t, exitOK, append([]string{"ledger", "join", fifth + "b", "--name", "five", "--mesh", "127.0.0.1:1", "--peer", fourth}, at(2)...)...)
 	contains(t, o, "zos ledger invite")
