@@ -66,3 +66,32 @@ func TestCompromisedNode(t *testing.T) {
 	}
 	l.Must(nodes[1].Claim(id))
 }
+
+// A node whose key was revoked is no candidate, and nobody waits for its turn.
+func TestRevokedNodeIsNoCandidate(t *testing.T) {
+	l := ledgertest.New(t)
+	nodes, id := ranked(t, l, 2, nil)
+	l.Must(revoke(l, nodes[0].Key.PublicKey(), false, "root"))
+	s := l.State()
+	d := s.Deployment(id)
+	if all := s.Candidates(d); len(all) != 1 || all[0].Node != nodes[1].ID {
+		t.Errorf("the candidates are %+v", all)
+	}
+	if against := s.Match(d, s.Node(nodes[0].ID)); len(against) != 1 || against[0] != "node's key was revoked" {
+		t.Errorf("against the revoked node: %q", against)
+	}
+	l.Must(nodes[1].Claim(id)) // at once
+}
+
+// Incidents of a claim are counted with it, others are not.
+func TestIncidentsAreCounted(t *testing.T) {
+	l := ledgertest.New(t)
+	n := l.Join("n", 4096)
+	claim := l.Must(n.Claim(l.Must(l.Register("shop", 1, nil))))
+	for i, about := range []int64{claim, -1, claim} {
+		l.Must(n.Entry(ledger.TypeIncident, ledger.Incident{Claim: about, Kind: "guest-panic", Detail: string(rune('a' + i)), Acted: l.Acted()}))
+	}
+	if g := l.State().Claim(claim); g.Incidents != 2 || len(l.State().Incidents()) != 3 {
+		t.Errorf("the claim counts %d incidents, the ledger has %d", g.Incidents, len(l.State().Incidents()))
+	}
+}
