@@ -4,8 +4,10 @@ package ledger
 
 import (
 	"container/heap"
+	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Leases and a ledger that stands still.
@@ -25,6 +27,28 @@ func (s *State) DueMs() int64 {
 		return -1
 	}
 	return min(s.timeMs+max(s.Root().Lease.LeaseMs/4, 1), s.leases[0].expiresMs)
+}
+
+// frozenAfter is how long a block may be overdue by a reader's clock before the
+// log counts as one that stands still: engines make it within seconds, also
+// where the validator whose turn it is does not.
+const frozenAfter = 2 * time.Minute
+
+// Frozen says, of a log whose clock and the reader's agree, whether it stands
+// still: leases run on it, so it promised a block that has not come. It was
+// halted, or somebody serves an old copy of it, which is right in every byte. A log
+// on which no lease runs may be silent for as long as it likes.
+func (s *State) Frozen(now time.Time) error {
+	due := s.DueMs()
+	if due < 0 {
+		return nil
+	}
+	at := time.UnixMilli(due)
+	if late := now.Sub(at); late > frozenAfter {
+		return fmt.Errorf("%w: leases run on it, and a block was due at %s, %s ago by this clock; it was halted, this is an old copy, or this clock is wrong: ask another ledger or mirror",
+			ErrFrozen, at.UTC().Format(time.RFC3339), late.Round(time.Second))
+	}
+	return nil
 }
 
 // lease is when a claim's lease runs out, or did before it was renewed.

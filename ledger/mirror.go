@@ -29,7 +29,13 @@ type Mirror struct {
 	snapped int64
 	last    time.Time // when a ledger was last found in order
 	err     error     // of the last Sync
+	now     func() time.Time
 }
+
+// ErrCopy says that what a mirror has on its own disk is not to be believed: it
+// is damaged, or it is of another ledger than the root of trust says. The error
+// has more. No ledger was asked.
+var ErrCopy = errors.New("the mirror's own copy does not hold")
 
 // OpenMirror continues the copy in a folder, which it checks first, or begins
 // one. snapshotEvery is the number of entries between two snapshots.
@@ -44,7 +50,7 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 	if err != nil {
 		return nil, err
 	}
-	m := &Mirror{dir: tiles.Dir(dir), client: c, writer: tiles.NewWriter(tiles.Dir(dir)), every: snapshotEvery}
+	m := &Mirror{dir: tiles.Dir(dir), client: c, writer: tiles.NewWriter(tiles.Dir(dir)), every: snapshotEvery, now: time.Now}
 	c.keepFresh = true
 	if _, err := os.Stat(filepath.Join(dir, "checkpoint")); errors.Is(err, fs.ErrNotExist) {
 		return m, nil
@@ -55,11 +61,11 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 	}
 	h := c.lookAt(ctx, own)
 	if h.err != nil {
-		return nil, fmt.Errorf("mirror: %w", h.err)
+		return nil, ofCopy(ctx, h.err)
 	}
 	next, err := c.advance(ctx, h)
 	if err != nil {
-		return nil, fmt.Errorf("mirror: its own copy: %w", err)
+		return nil, ofCopy(ctx, err)
 	}
 	for _, raw := range next.fresh {
 		m.writer.Restore(raw)
@@ -69,13 +75,21 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 	return m, c.accept(next)
 }
 
+// ofCopy is the error of a copy, an ErrCopy if it was read and does not hold.
+func ofCopy(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("mirror: its own copy: %w", err)
+	}
+	return fmt.Errorf("%w: %w", ErrCopy, err)
+}
+
 // Sync copies what is new.
 func (m *Mirror) Sync(ctx context.Context) (err error) {
 	defer func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.err = err; err == nil {
-			m.last = time.Now()
+			m.last = m.now()
 		}
 	}()
 	before := m.writer.Head().N
@@ -120,14 +134,16 @@ func (m *Mirror) Client() *Client { return m.client }
 // that it is not healthy.
 const staleMirror = time.Minute
 
-// Health is nil while the mirror keeps up.
+// Health is nil while the mirror keeps up with a log that goes on, as far as
+// this computer's clock can tell (State.Frozen).
 func (m *Mirror) Health() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if age := time.Since(m.last); age > staleMirror {
+	now := m.now()
+	if age := now.Sub(m.last); age > staleMirror {
 		return fmt.Errorf("nothing was copied for %s: %w", age.Round(time.Second), errors.Join(m.err, errors.New("no ledger was in order")))
 	}
-	return nil
+	return m.client.State().Frozen(now)
 }
 
 // Submit implements Submitter, by saying who takes entries.

@@ -176,7 +176,7 @@ func TestMirrorIsTheSame(t *testing.T) {
 	if err := os.WriteFile(path, flip(500)(b), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ledger.OpenMirror(t.Context(), dir, 5, cfg); !errors.Is(err, ledger.ErrForged) {
+	if _, err := ledger.OpenMirror(t.Context(), dir, 5, cfg); !errors.Is(err, ledger.ErrForged) || !errors.Is(err, ledger.ErrCopy) {
 		t.Errorf("a damaged copy: %v", err)
 	}
 }

@@ -20,6 +20,7 @@ var (
 	ErrFork        = errors.New("ledger was forked")           // it has another history than what was seen before
 	ErrUnreachable = errors.New("ledger could not be reached") // no answer, or none that could be used
 	ErrPruned      = errors.New("ledger was pruned")           // it has the hashes of old entries, not themselves
+	ErrFrozen      = errors.New("ledger stands still")         // a block that it promised has not come
 )
 
 func forged(s source, err error) error {
