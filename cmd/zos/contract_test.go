@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,6 +87,25 @@ func unheard(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
+// busy serves a ledger that takes no entries now.
+func busy(t *testing.T, l *ledgertest.Log, status int, why string) string {
+	t.Helper()
+	log := l.Handler()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			log.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(status)
+		if err := json.NewEncoder(w).Encode(map[string]string{"error": why}); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
 // TestExitCodes: what is absent, what cannot be reached and what makes no
 // sense, for every command, and what the message has to name.
 func TestExitCodes(t *testing.T) {
@@ -107,8 +128,15 @@ func TestExitCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := ledgertest.Digest("none")
+	damaged := filepath.Join(dir, "damaged")
+	if err := os.CopyFS(damaged, os.DirFS(l.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(damaged, "tile", "entries")); err != nil {
+		t.Fatal(err)
+	}
 	place := strings.NewReplacer("@dir", dir, "@led", "--ledger "+l.Dir+" --root "+dir+"/root.json",
-		"@root", "--root "+dir+"/root.json", "@away", unheard(t), "@key", key, "@digest", digest)
+		"@root", "--root "+dir+"/root.json", "@away", unheard(t), "@quota", busy(t, l, 429, "this key has submitted more than its share"), "@halted", busy(t, l, 503, "validator-2 is missing"), "@key", key, "@digest", digest)
 	for _, c := range []struct {
 		args string
 		code int
@@ -179,10 +207,31 @@ func TestExitCodes(t *testing.T) {
 		{"ledger init @dir/l --origin x --root-key @key --role author=@key.pub:x --require deployment=author", exitUsage, "no number"},
 		{"ledger init @dir/l --origin x --root-key @key --role author=@key.pub:1 --role author=@key.pub:1 --require deployment=author", exitUsage, "twice"},
 		{"ledger init @dir --origin x --root-key @key --require deployment=root --require voucher=root", exitRefused, "is not empty"},
+		{"ledger init @dir/l --origin x --root-key @key --require deployment=root --require voucher=root --name A_B", exitUsage, "--name|A_B|DNS label"},
+		{"ledger init @dir/l --origin x --root-key @key --require deployment=root --require voucher=root --mesh foo", exitUsage, "--mesh|foo|host:port"},
+		{"ledger init @dir/l --origin x --root-key @key --require deployment=root --require voucher=root --mesh 127.0.0.1:99999", exitUsage, "99999|65535"},
+		{"ledger init @dir/l --origin x --root-key @key --require deployment=root --require voucher=root --mesh :8471", exitUsage, ":8471|reach it"},
+		{"ledger init @dir/l --origin x --root-key @key --require deployment=root --require voucher=root --mesh 0.0.0.0:8471", exitUsage, "0.0.0.0|reach it"},
+		{"ledger init @dir/l --origin x --root-key @key --require deployment=root --require voucher=root --mirror x", exitUsage, "--mirror|http"},
+		{"ledger join @dir/l --name A_B --mesh 10.9.0.2:8471 --peer x@10.9.0.1:8471 @led", exitUsage, "--name|A_B|DNS label"},
+		{"ledger join @dir/l --name n --mesh 10.9.0.2 --peer x@10.9.0.1:8471 @led", exitUsage, "--mesh|10.9.0.2|host:port"},
+		{"ledger invite @dir/root.json --key @key @led", exitRefused, "root.json|want the validator.json"},
+		{"ledger invite @dir/absent --key @key @led", exitNotFound, "absent"},
+		{"ledger mirror @dir/m --every 0s @led", exitUsage, "--every 0s"},
+		{"ledger mirror @dir/m --every -1s @led", exitUsage, "--every -1s"},
+		{"ledger mirror @dir/m --snapshot-every 0 @led", exitUsage, "--snapshot-every 0"},
+		{"ledger mirror @dir/m --metrics foo @led", exitUsage, "--metrics|foo|HOST:PORT"},
+		{"ledger serve @dir/empty --metrics foo", exitUsage, "--metrics|foo|HOST:PORT"},
+		{"ledger serve @dir/empty --quota -1", exitUsage, "--quota -1|0 for no limit"},
+		{"ledger serve @dir/empty --quota NaN", exitUsage, "--quota NaN"},
+		{"ledger serve @dir/empty --archive not-a-url", exitUsage, "not-a-url|http(s)://"},
 		{"ledger serve @dir/absent", exitNotFound, "absent"},
 		{"ledger serve @dir/empty", exitNotFound, "empty|zos ledger init"},
 		{"ledger serve @dir/empty --listen nonsense", exitUsage, "nonsense|HOST:PORT"},
 		{"ledger serve @dir/empty --listen 127.0.0.1:99999", exitUsage, "99999|HOST:PORT"},
+		{"ledger mirror @dir/damaged --once @led", exitRefused, "own copy|move its folder away"},
+		{"submit @dir/entry.json --ledger @quota", exitUnreachable, "takes no entry now|more than its share|again in 7s|--quota"},
+		{"submit @dir/entry.json --ledger @halted @root", exitUnreachable, "takes no entry now|validator-2 is missing|or to another --ledger"},
 		{"ledger verify @dir/absent @root", exitNotFound, "absent"},
 		{"ledger verify @dir/empty @root", exitNotFound, "no checkpoint"},
 		{"ledger verify @away @root", exitUnreachable, "zos ledger serve"},
@@ -243,7 +292,7 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("zos %s failed and writes a result: %q", c.args, out.String())
 		}
 	}
-	for _, name := range []string{"out", "l", "v", "v.key"} {
+	for _, name := range []string{"out", "l", "m", "v", "v.key"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); !os.IsNotExist(err) {
 			t.Errorf("%s was written, although everything was refused (%v)", name, err)
 		}

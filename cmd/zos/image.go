@@ -207,7 +207,7 @@ can do the same. Nodes trust none of them and check every byte.`,
 		Example: `  zos image serve build/store --listen 127.0.0.1:8480`,
 		Args:    exactly(1, "the folder of a store"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkListen(listen); err != nil {
+			if err := checkListen("listen", listen); err != nil {
 				return err
 			}
 			s, err := openStore(args[0])

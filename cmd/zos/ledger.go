@@ -78,6 +78,12 @@ func (f *ledgerFlags) rootEnvelope() ([]byte, error) {
 	return bytes.TrimSpace(b), nil
 }
 
+// isURL says whether there can be a log behind an address.
+func isURL(where string) bool {
+	u, err := url.Parse(where)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.RawQuery == "" && u.User == nil
+}
+
 // there refuses what is no address of a ledger and folders that hold none:
 // slips of the keyboard, which say nothing about a ledger.
 func (f *ledgerFlags) there() error {
@@ -91,7 +97,7 @@ func (f *ledgerFlags) there() error {
 	}
 	for _, where := range f.ledgers {
 		if strings.Contains(where, "://") {
-			if u, err := url.Parse(where); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+			if !isURL(where) {
 				return coded(exitUsage, fmt.Errorf("--ledger %q: want http(s)://host[:port][/path] or a folder", where))
 			}
 			continue
@@ -154,13 +160,19 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 // ledgerError gives an error of the ledger its exit code, and says what to do.
 func ledgerError(err error) error {
 	var refused *ledger.Refused
+	var busy *ledger.Busy
 	switch {
+	case errors.Is(err, ledger.ErrCopy):
+		return coded(exitRefused, fmt.Errorf("%w\nno ledger was asked; check that --root belongs to this copy, else move its folder away and copy again: the ledgers have every byte of it", err))
 	case errors.Is(err, ledger.ErrFork), errors.Is(err, ledger.ErrRollback):
 		return coded(exitRefused, fmt.Errorf("%w\nkeep the state file and a copy of both ledgers: together they are the proof", err))
 	case errors.Is(err, ledger.ErrForged):
 		return coded(exitRefused, fmt.Errorf("%w\nnothing was taken from it; check that --root belongs to this ledger, or name another --ledger", err))
 	case errors.Is(err, ledger.ErrPruned):
 		return coded(exitUnreachable, fmt.Errorf("%w\nname an archive with --ledger, alone or beside this one: it need not be trusted", err))
+	case errors.As(err, &busy):
+		// It was reached: a word about its address would be wrong.
+		return coded(exitUnreachable, fmt.Errorf("the ledger takes no entry now: %w\n%s", err, waiting(busy)))
 	case errors.Is(err, ledger.ErrUnreachable):
 		return coded(exitUnreachable, fmt.Errorf("%w\nis `zos ledger serve` running, and is --ledger (ZOS_LEDGER) its address?", err))
 	// Last: a ledger that is not believed can hold a refusal inside.
@@ -170,6 +182,18 @@ func ledgerError(err error) error {
 	return err
 }
 
+// waiting says what to do about a server that was reached and is busy.
+func waiting(busy *ledger.Busy) string {
+	when := "later"
+	if busy.After > 0 {
+		when = "in " + busy.After.String()
+	}
+	if busy.Quota {
+		return "submit the same again " + when + ": it has one place only; the operator sets the share of a key with zos ledger serve --quota"
+	}
+	return "submit the same again " + when + ", or to another --ledger: it has one place only"
+}
+
 func ledgerVerifyCommand(a *app) *cobra.Command {
 	var f ledgerFlags
 	cmd := &cobra.Command{
@@ -177,9 +201,10 @@ func ledgerVerifyCommand(a *app) *cobra.Command {
 		Short: "check a whole ledger: signatures, tiles, every entry, every rule",
 		Long: `Read a ledger from its first entry to its last and check everything that can be
 checked: the signatures of the checkpoint, every tile and entry against it, and
-every entry against the rules by which it may have entered.
+every entry against the rules by which it may have entered. It also says whether
+the log stands still: while leases run on it, blocks are due, by this clock.
 
-Exit codes: 0 all is well, 3 the ledger is not to be believed, 5 not reached.`,
+Exit codes: 0 every byte is right (also of a log that stands still), 3 the ledger is not to be believed, 5 not reached.`,
 		Example: `  zos ledger verify http://127.0.0.1:8470 --root ledger/root.json
   zos ledger verify ./copy-of-log --root root.json --json`,
 		Args: cobra.MaximumNArgs(1),
@@ -219,9 +244,12 @@ func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags) error {
 		Deployments int      `json:"deployments"`
 		Files       int      `json:"files"`
 		TookMs      int64    `json:"tookMs"`
-	}{s.Root().Log.Origin, cp.N, hex.EncodeToString(cp.Hash[:]), s.TimeMs(), s.Root().Version, cp.Cosigners, len(s.Nodes()), len(s.Deployments()), files, time.Since(start).Milliseconds()}
+		Frozen      string   `json:"frozen"` // why the log stands still, or ""
+	}{s.Root().Log.Origin, cp.N, hex.EncodeToString(cp.Hash[:]), s.TimeMs(), s.Root().Version, cp.Cosigners, len(s.Nodes()), len(s.Deployments()), files, time.Since(start).Milliseconds(), ""}
+	var all string
+	all, r.Frozen = standing(s, time.Now())
 	return a.print(r, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: all is well\n", r.Origin)
+		fmt.Fprintf(w, "%s: %s\n", r.Origin, all)
 		fmt.Fprintf(w, "  entries     %d, until %s\n", r.Size, clock(r.TimeMs))
 		fmt.Fprintf(w, "  root hash   %s\n", r.Root)
 		fmt.Fprintf(w, "  cosigned by %s\n", strings.Join(r.Cosigners, ", "))
@@ -229,6 +257,14 @@ func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags) error {
 		fmt.Fprintf(w, "  holds       %d nodes, %d deployments\n", r.Nodes, r.Deployments)
 		fmt.Fprintf(w, "  checked     every entry, %d files, in %d ms\n", r.Files, r.TookMs)
 	})
+}
+
+// standing says of a log of which every byte is right how it stands.
+func standing(s *ledger.State, now time.Time) (all, frozen string) {
+	if err := s.Frozen(now); err != nil {
+		return "every entry is right, but the " + err.Error(), err.Error()
+	}
+	return "all is well", ""
 }
 
 // clock shows a ledger time.

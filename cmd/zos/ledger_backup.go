@@ -23,6 +23,7 @@ const snapshotWait = time.Minute
 
 func ledgerBackupCommand(a *app) *cobra.Command {
 	var out string
+	var replace bool
 	cmd := &cobra.Command{
 		Use:   "backup DIR -o FILE",
 		Short: "back up a ledger server while it runs",
@@ -33,19 +34,23 @@ asked for a snapshot of now, so it has to be able to go on.
 The file holds private keys: encrypt it (-o - writes to standard output), and never
 run two servers of it. A folder on which no server runs can be copied as it is.
 
-Exit codes: 0 written, 1 failed, 3 no server runs on DIR, 4 no such folder, 5 the
+Exit codes: 0 written, 1 failed, 3 no server runs on DIR or
+FILE is there, 4 no such folder, 5 the
 server made no snapshot in time.`,
 		Example: `  zos ledger backup /var/lib/zos-ledger -o ledger.tar
   zos ledger backup /var/lib/zos-ledger -o - | age -R operators.txt > ledger.tar.age`,
 		Args: exactly(1, "the ledger's folder"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.ledgerBackup(cmd.Context(), args[0], out) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ledgerBackup(cmd.Context(), args[0], out, replace)
+		},
 	}
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write, - for standard output")
+	cmd.Flags().BoolVar(&replace, "replace", false, "take the place of an older backup, once the new one is whole")
 	given(cmd, "output")
 	return cmd
 }
 
-func (a *app) ledgerBackup(ctx context.Context, dir, out string) (err error) {
+func (a *app) ledgerBackup(ctx context.Context, dir, out string, replace bool) (err error) {
 	if _, err := os.Stat(filepath.Join(dir, "root.json")); err != nil {
 		return fileError(fmt.Errorf("%s is no ledger folder: %w", dir, err))
 	}
@@ -58,6 +63,9 @@ func (a *app) ledgerBackup(ctx context.Context, dir, out string) (err error) {
 	} else {
 		if err := regularOrAbsent(out, "the backup"); err != nil {
 			return err
+		}
+		if _, err := os.Lstat(out); err == nil && !replace {
+			return coded(exitRefused, fmt.Errorf("%s is there already; name another file, or --replace it", out))
 		}
 		f, err := os.CreateTemp(filepath.Dir(out), ".new-*") // mode 0600
 		if err != nil {

@@ -80,7 +80,11 @@ func (a *app) ledgerInit(o initOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := bft.Init(dir, root, ledger.Validator{Name: o.name, Mirror: o.mirror}, bft.Mesh{Listen: o.mesh}, signers, time.Now()); err != nil {
+	v, m := ledger.Validator{Name: o.name, Mirror: o.mirror}, bft.Mesh{Listen: o.mesh}
+	if err := bft.CheckNew(v, m); err != nil {
+		return coded(exitUsage, fmt.Errorf("--name, --mirror, --mesh: %w", err))
+	}
+	if err := bft.Init(dir, root, v, m, signers, time.Now()); err != nil {
 		return coded(exitRefused, err)
 	}
 	path := filepath.Join(dir, "root.json")

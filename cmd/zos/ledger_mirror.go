@@ -56,6 +56,9 @@ Exit codes: 0 done, or ended when asked; 1 failed, 3 no ledger is believed (with
 }
 
 func (a *app) ledgerMirror(ctx context.Context, o mirrorOptions, dir string) error {
+	if o.every <= 0 || o.snapshots < 1 {
+		return coded(exitUsage, fmt.Errorf("--every %s, --snapshot-every %d: want a time and a number of entries above 0, such as 2s and 10000", o.every, o.snapshots))
+	}
 	root, err := o.rootEnvelope()
 	if err != nil {
 		return err
@@ -63,8 +66,11 @@ func (a *app) ledgerMirror(ctx context.Context, o mirrorOptions, dir string) err
 	if err := o.there(); err != nil {
 		return err
 	}
+	if err := o.addresses(); err != nil {
+		return err
+	}
 	if o.listen != "" {
-		if err := checkListen(o.listen); err != nil {
+		if err := checkListen("listen", o.listen); err != nil {
 			return err
 		}
 	}

@@ -74,6 +74,14 @@ Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 			if o.keep < 0 || o.reserve < 0 || o.snapshots < 1 {
 				return coded(exitUsage, errors.New("--keep, --reserve and --snapshot-every want numbers that are not negative, and snapshots are some entries apart"))
 			}
+			if !(o.quota.Rate >= 0 && o.quota.Rate <= 1e9) { // nor what is no number
+				return coded(exitUsage, fmt.Errorf("--quota %g: want entries a second, 0 for no limit", o.quota.Rate))
+			}
+			for _, archive := range o.archives {
+				if !isURL(archive) {
+					return coded(exitUsage, fmt.Errorf("--archive %q: want the http(s)://host[:port][/path] of a mirror; readers are sent there", archive))
+				}
+			}
 			return a.ledgerServe(cmd.Context(), args[0], o)
 		},
 	}
@@ -86,15 +94,39 @@ Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 }
 
 // checkListen refuses what is no address to listen on.
-func checkListen(address string) error {
+func checkListen(flag, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return coded(exitUsage, fmt.Errorf("--listen %q: want HOST:PORT, such as 127.0.0.1:0 for a free port: %w", address, err))
+		return coded(exitUsage, fmt.Errorf("--%s %q: want HOST:PORT, such as 127.0.0.1:0 for a free port: %w", flag, address, err))
 	}
 	return nil
+}
+
+// addresses refuses flags that cannot be right.
+func (o *serveOptions) addresses() error {
+	if o.metrics == "" {
+		return nil
+	}
+	return checkListen("metrics", o.metrics)
+}
+
+// listen opens a port, and says what is in the way.
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("%w: another program, perhaps another ledger, listens there; --%s takes another address", err, flag)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("%w: this machine has no such address; --%s wants one of its own, or 0.0.0.0 for all", err, flag)
+	case errors.Is(err, unix.EACCES):
+		return nil, fmt.Errorf("%w: ports below 1024 want the capability CAP_NET_BIND_SERVICE; --%s takes another one", err, flag)
+	}
+	return nil, fmt.Errorf("%w; --%s takes another address", err, flag)
 }
 
 func (a *app) logger(verbose bool) *slog.Logger {
@@ -123,7 +155,7 @@ func lockFolder(dir string) (unlock func() error, err error) {
 }
 
 func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err error) {
-	if err := checkListen(o.listen); err != nil {
+	if err := errors.Join(checkListen("listen", o.listen), o.addresses()); err != nil {
 		return err
 	}
 	log := a.logger(o.verbose)
@@ -159,9 +191,9 @@ func (o *serveOptions) open() (net.Listener, error) {
 	if (o.cert == "") != (o.key == "") {
 		return nil, coded(exitUsage, errors.New("--tls-cert and --tls-key go together"))
 	}
-	l, err := net.Listen("tcp", o.listen)
+	l, err := listen("listen", o.listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w; is another ledger running? --listen takes another address", err)
+		return nil, err
 	}
 	if o.cert == "" {
 		return l, nil
@@ -199,9 +231,9 @@ func (a *app) serve(ctx context.Context, o serveOptions, l net.Listener, s servi
 	go func() { ended <- server.Serve(l) }()
 	servers := []*http.Server{server}
 	if o.metrics != "" {
-		m, err := net.Listen("tcp", o.metrics)
+		m, err := listen("metrics", o.metrics)
 		if err != nil {
-			return errors.Join(fmt.Errorf("listen for Prometheus: %w", err), server.Close())
+			return errors.Join(err, server.Close())
 		}
 		own := ledger.NewServer(s.set.Handler())
 		servers = append(servers, own)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,9 @@ Exit codes: 0 made, 2 wrong arguments, 3 refused, or the ledger is not believed,
 		Args: exactly(1, "the folder to make"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m := bft.Mesh{Listen: mesh}
+			if err := bft.CheckNew(ledger.Validator{Name: name, Mirror: mirror}, m); err != nil {
+				return coded(exitUsage, fmt.Errorf("--name, --mirror, --mesh: %w", err))
+			}
 			for _, p := range peers {
 				address, err := peerAddress(p)
 				if err != nil {
@@ -110,10 +114,10 @@ func description(path string) (bft.Description, error) {
 		return bft.Description{}, fmt.Errorf("validator: %w", err)
 	}
 	d, err := bft.ReadDescription(path)
-	if err != nil {
-		return d, fileError(err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		return d, coded(exitRefused, fmt.Errorf("%w; want the validator.json that zos ledger init or join made in that server's folder", err))
 	}
-	return d, nil
+	return d, fileError(err)
 }
 
 // peerAddress reads a peer from a description, or takes it as it is.

@@ -83,6 +83,9 @@ func TestValidatorCommands(t *testing.T) {
 	fourthDir := filepath.Join(dir, "validator-4")
 	saved := filepath.Join(dir, "saved.tar")
 	o, _ = zos(t, exitOK, "ledger", "backup", fourthDir, "-o", saved)
+	_, over := zos(t, exitRefused, "ledger", "backup", fourthDir, "-o", saved)
+	contains(t, over, "is there already", "--replace")
+	zos(t, exitOK, "ledger", "backup", fourthDir, "-o", saved, "--replace")
 	contains(t, o, "backed up", "private keys")
 	if info, err := os.Stat(saved); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: %v, %v", info, err)

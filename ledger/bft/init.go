@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,10 +35,11 @@ import (
 //	keys/           log.key, validator.key, consensus.json, p2p.json; mode 0600
 //	log/            the static files; any web server can carry a copy
 //	comet/          CometBFT's blocks
-func Init(dir string, root ledger.Root, v ledger.Validator, m Mesh, signers []sign.Signer, now time.Time) error {
-	if err := vacant(dir); err != nil {
+func Init(dir string, root ledger.Root, v ledger.Validator, m Mesh, signers []sign.Signer, now time.Time) (err error) {
+	if err := errors.Join(CheckNew(v, m), vacant(dir)); err != nil {
 		return err
 	}
+	defer undo(dir, &err)()
 	d, err := makeKeys(dir, root.Log.Origin, v, m)
 	if err != nil {
 		return err
@@ -46,11 +48,11 @@ func Init(dir string, root ledger.Root, v ledger.Validator, m Mesh, signers []si
 	root.Log = ledger.LogPolicy{Origin: root.Log.Origin, Validators: []ledger.Validator{d.Validator}, Quorum: 1}
 	envelope, err := signRoot(root, signers)
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
+		return err
 	}
 	leaves, err := ledger.Genesis(envelope, now.UnixMilli())
 	if err != nil {
-		return errors.Join(fmt.Errorf("root of trust: %w", err), os.RemoveAll(dir))
+		return fmt.Errorf("root of trust: %w", err)
 	}
 	if err := writeGenesis(dir, envelope, now.UnixMilli()); err != nil {
 		return err
@@ -75,6 +77,46 @@ func Init(dir string, root ledger.Root, v ledger.Validator, m Mesh, signers []si
 	}
 	// Last: a folder with a root.json is a whole ledger.
 	return tiles.WriteFileSync(filepath.Join(dir, "root.json"), envelope, 0o644)
+}
+
+// CheckNew refuses a name, a mirror and a mesh with which no server can be made,
+// before anything is.
+func CheckNew(v ledger.Validator, m Mesh) error {
+	v.Consensus = base64.StdEncoding.EncodeToString(make([]byte, ed25519.PubKeySize)) // which is made later
+	if err := v.Validate(); err != nil {
+		return fmt.Errorf("validator: %w", err)
+	}
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	if m.Listen == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(m.Listen)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("mesh: listens on %q, want the address at which the other validators reach it, such as 10.9.0.1:8471", m.Listen)
+	}
+	return nil
+}
+
+// undo takes away what a try left in a folder that was vacant, so that the next
+// one finds it as it was.
+func undo(dir string, failed *error) func() {
+	_, absent := os.Stat(dir)
+	return func() {
+		if *failed == nil {
+			return
+		}
+		if absent != nil {
+			*failed = errors.Join(*failed, os.RemoveAll(dir))
+			return
+		}
+		list, err := os.ReadDir(dir)
+		*failed = errors.Join(*failed, err)
+		for _, f := range list {
+			*failed = errors.Join(*failed, os.RemoveAll(filepath.Join(dir, f.Name())))
+		}
+	}
 }
 
 // vacant says whether a ledger can be made in a folder.
@@ -124,7 +166,7 @@ func chainID(envelope []byte) string {
 // snapshot, from the newest snapshot of a server, which the peers' checkpoint and
 // votes prove.
 func Join(ctx context.Context, dir string, c *ledger.Client, v ledger.Validator, m Mesh, snapshot bool) (d Description, err error) {
-	if err := vacant(dir); err != nil {
+	if err := errors.Join(CheckNew(v, m), vacant(dir)); err != nil {
 		return Description{}, err
 	}
 	if m.Listen == "" || len(m.Peers) == 0 {
@@ -146,6 +188,7 @@ func Join(ctx context.Context, dir string, c *ledger.Client, v ledger.Validator,
 	if !ok {
 		return Description{}, fmt.Errorf("entry 1 is a %s, want the first block", e.Type)
 	}
+	defer undo(dir, &err)()
 	if d, err = makeKeys(dir, c.State().Root().Log.Origin, v, m); err != nil {
 		return d, err
 	}
@@ -154,7 +197,7 @@ func Join(ctx context.Context, dir string, c *ledger.Client, v ledger.Validator,
 	}
 	if snapshot {
 		if err := seed(ctx, c, dir, envelope, false); err != nil {
-			return d, errors.Join(err, os.RemoveAll(dir))
+			return d, err
 		}
 	}
 	return d, tiles.WriteFileSync(filepath.Join(dir, "root.json"), envelope, 0o644)

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cometbft/cometbft/p2p"
@@ -64,8 +66,11 @@ func (m Mesh) Validate() error {
 	if m.Listen == "" && len(m.Peers) > 0 {
 		return errors.New("mesh: has peers, but no address to listen on")
 	}
-	if m.Listen != "" && !strings.Contains(m.Listen, ":") {
-		return fmt.Errorf("mesh: listens on %q, want host:port", m.Listen)
+	if m.Listen != "" {
+		_, port, err := net.SplitHostPort(m.Listen)
+		if n, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil || n == 0 {
+			return fmt.Errorf("mesh: listens on %q, want host:port on the private network, with a port from 1 to 65535", m.Listen)
+		}
 	}
 	for _, p := range m.Peers {
 		if err := validPeer(p); err != nil {
