@@ -143,7 +143,7 @@ func TestClientRefusesLies(t *testing.T) {
 		}), ledger.ErrForged, "do not satisfy root version 1"},
 		{"redirect", liar(t, l, func(path string, b []byte) (int, []byte) { return http.StatusFound, b }), ledger.ErrUnreachable, "HTTP status 302"},
 		{"server error", liar(t, l, func(path string, b []byte) (int, []byte) { return 500, b }), ledger.ErrUnreachable, "HTTP status 500"},
-		{"nobody there", "http://127.0.0.1:1", ledger.ErrUnreachable, "connection refused"},
+		{"nobody there", unheard(t), ledger.ErrUnreachable, "connection refused"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -284,7 +284,7 @@ func TestClientFollows(t *testing.T) {
 
 func TestClientSubmits(t *testing.T) {
 	l := ledgertest.New(t)
-	c := l.Client("", "http://127.0.0.1:1", l.Serve())
+	c := l.Client("", unheard(t), l.Serve())
 	e := l.Register("shop", 1, nil)
 	first, err := c.Submit(t.Context(), e)
 	if err != nil || first.Index != 2 || first.Size != 4 {
@@ -369,4 +369,12 @@ func TestClientOfAnotherRoot(t *testing.T) {
 	if _, err := ledger.OpenClient(ledger.ClientConfig{Root: l.Sign(ledger.TypeRoot, root, "root"), Ledgers: []string{l.Dir}}); err == nil {
 		t.Error("a root that its own role did not sign was taken")
 	}
+}
+
+// unheard is an address at which nobody listens any more.
+func unheard(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	return s.URL
 }

@@ -27,6 +27,10 @@
 // old one: the node that has the old one closes it as "replaced", which frees
 // its place.
 //
+// What a node does while it is cut off (onPartition) is no rule here. The ledger
+// sees silence alone, and the node sees no ledger time: it goes by its own clock
+// since the last renewal that it has seen. The lease runs out all the same.
+//
 // # Saying the same again
 //
 // An entry is known by its type, its payload and who signed it, however it is
@@ -45,7 +49,9 @@
 // The root of trust lists the validators (LogPolicy), and the next root may
 // list others: origin, tree and old proofs stay, and a reader with any older
 // root walks the chain of roots up to the present one. The root of trust that
-// counts for a checkpoint is the newest one in the log that it covers.
+// counts for a checkpoint is the newest one in the log that it covers. Where a
+// validator's copy is read (Validator.Mirror) stands there for people, signed; a
+// Client asks only those that it was given.
 //
 // # What one operator can do
 //

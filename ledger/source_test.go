@@ -106,7 +106,7 @@ func TestReadAnswers(t *testing.T) {
 		{answers(t, 404, "{}"), ledger.ErrUnreachable},
 		{answers(t, 200, strings.Repeat("x", 1<<17)), ledger.ErrForged},
 		{answers(t, 200, "{}"), ledger.ErrForged},
-		{"http://127.0.0.1:1", ledger.ErrUnreachable},
+		{unheard(t), ledger.ErrUnreachable},
 	} {
 		if err := l.Client("", c.url).Sync(t.Context()); !errors.Is(err, c.want) || errors.Is(err, ledger.ErrForged) != (c.want == ledger.ErrForged) {
 			t.Errorf("%s: %v, want %v", c.url, err, c.want)

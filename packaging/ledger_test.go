@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,6 +143,43 @@ func TestInstall(t *testing.T) {
 	for path, want := range map[string]bool{"usr/bin/zos": false, "etc/default/zos-ledger": false, "usr/lib/systemd/system/zos-ledger.service": false, "var/lib/zos-ledger/keys": true} {
 		if _, err := os.Stat(filepath.Join(root, path)); (err == nil) != want {
 			t.Errorf("after the purge: %s: %v", path, err)
+		}
+	}
+}
+
+// TestSettings: what a unit takes from its environment has a value there and a
+// line in /etc/default, and the other way round.
+func TestSettings(t *testing.T) {
+	for _, name := range []string{"zos-ledger", "zos-mirror"} {
+		unit, err := files.ReadFile("systemd/" + name + ".service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings, err := files.ReadFile("debian/" + name + ".default")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var used, lines []string
+		for _, m := range regexp.MustCompile(`\$\{([A-Z_]+)\}`).FindAllStringSubmatch(string(unit), -1) {
+			used = append(used, m[1])
+		}
+		for _, m := range regexp.MustCompile(`(?m)^([A-Z_]+)=`).FindAllStringSubmatch(string(settings), -1) {
+			lines = append(lines, m[1])
+		}
+		slices.Sort(used)
+		slices.Sort(lines)
+		if !slices.Equal(used, lines) || len(used) < 4 {
+			t.Errorf("%s: the unit uses %v, /etc/default/%s has %v", name, used, name, lines)
+		}
+		for _, u := range used {
+			if name == "zos-ledger" && !strings.Contains(string(unit), " "+u+"=") && !strings.Contains(string(unit), "="+u+"=") {
+				t.Errorf("%s: %s has no value without /etc/default", name, u)
+			}
+		}
+	}
+	for _, flag := range []string{"--listen", "--metrics", "--quota", "--keep", "--archive", "--reserve", "--tls-cert", "--tls-key"} {
+		if unit, err := files.ReadFile("systemd/zos-ledger.service"); err != nil || !strings.Contains(string(unit), " "+flag+" ${") {
+			t.Errorf("the unit has no %s (%v)", flag, err)
 		}
 	}
 }
