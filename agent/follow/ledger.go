@@ -191,7 +191,13 @@ func (l *Ledger) Submit(ctx context.Context, entry []byte) (ledger.Receipt, erro
 		}
 		var refused *ledger.Refused
 		if errors.As(err, &refused) {
-			own := l.client.State().Check(l.NowMs(l.clock.Now()), entry)
+			now, state := l.clock.Now(), l.client.State()
+			own := state.Check(l.NowMs(now), entry)
+			if own == nil {
+				// The estimate begins with the last block, which is long ago where nobody
+				// says anything: a voucher may have ended since, as the own clock agrees.
+				own = state.Check(now.UnixMilli(), entry)
+			}
 			if errors.As(own, &refused) {
 				if refused.Index >= 0 { // it stands there already
 					return ledger.Receipt{Index: refused.Index}, nil

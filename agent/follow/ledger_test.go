@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/ledger"
@@ -146,4 +147,37 @@ func TestNotKeptNotActedOn(t *testing.T) {
 		t.Errorf("acts on %+v: %v", led.Acted(), err)
 	}
 	<-changed
+}
+
+// stopped is a clock that shows one moment.
+type stopped struct {
+	clock.System
+	now time.Time
+}
+
+func (s stopped) Now() time.Time { return s.now }
+
+// TestOverSinceTheLastBlock: on a ledger where nobody says anything, the time of
+// the last block is no measure of what has ended since. That it has, ledger and
+// own clock have to say.
+func TestOverSinceTheLastBlock(t *testing.T) {
+	l := ledgertest.New(t)
+	led, err := opened(t, l, t.TempDir(), l.Serve())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := l.NowMs() + 3_600_000
+	entry := l.NewNode("n").EnrolEntry(l.ExpiringVoucher("v", 1, ends))
+	led.Use(led.client, []Submitter{{"http://x", func(context.Context, []byte) (ledger.Receipt, error) {
+		return ledger.Receipt{}, &ledger.Refused{Reason: "over", Index: -1}
+	}}})
+	for after, over := range map[int64]bool{-1: false, 0: true, 3_600_000: true} {
+		now := time.UnixMilli(ends + after)
+		led.clock, led.heard = stopped{now: now}, now
+		_, err := led.Submit(t.Context(), entry)
+		var refused *ledger.Refused
+		if errors.As(err, &refused) != over || over && refused.Field != "payload.voucher.payload.expiresMs" {
+			t.Errorf("%d ms after its end: %v", after, err)
+		}
+	}
 }
