@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,15 +68,16 @@ func TestSecureBoot(t *testing.T) {
 		return qemu.Options{Disk: disk, UEFI: &qemu.UEFI{Bus: "virtio", Secure: true, Keep: vars}}
 	}
 
-	t.Run("enrolment", func(t *testing.T) {
-		m := start(t, options(disk))
+	// enrol boots a medium with a firmware in setup mode, which has to take the keys.
+	enrol := func(t *testing.T, o qemu.Options) {
+		m := start(t, o)
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		// It starts the machine again when it is done, which ends the emulator.
 		if err := m.Wait(ctx); err != nil {
 			t.Fatal(err)
 		}
-		b, err := os.ReadFile(vars)
+		b, err := os.ReadFile(o.UEFI.Keep)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,9 +90,44 @@ func TestSecureBoot(t *testing.T) {
 				t.Errorf("the firmware's %s has %d bytes, want our list of %d", name, len(got), len(list))
 			}
 		}
-	})
+	}
+	t.Run("enrolment", func(t *testing.T) { enrol(t, options(disk)) })
 	if t.Failed() {
 		return
+	}
+	iso := qemu.Options{Disk: filepath.Join(r.Out, image.MediumISO), SMBIOS: smbios(t)}
+	t.Run("enrolment from the ISO", func(t *testing.T) {
+		whole(t)
+		o := iso
+		o.UEFI = &qemu.UEFI{Bus: "cdrom", Secure: true, Keep: filepath.Join(t.TempDir(), "vars.fd")}
+		enrol(t, o)
+	})
+	for name, other := range map[string]func(t *testing.T) (qemu.Options, func()){
+		"the signed ISO": func(*testing.T) (qemu.Options, func()) {
+			o := iso
+			o.UEFI = &qemu.UEFI{Bus: "cdrom"}
+			return o, func() {}
+		},
+		"the signed image by HTTP": func(t *testing.T) (qemu.Options, func()) {
+			port, asked := serve(t, filepath.Join(r.Out, image.NetbootDir))
+			p := proxyDHCP(t, fmt.Sprintf("http://10.0.2.2:%d/%s", port, image.NetbootUKI))
+			return qemu.Options{Net: p.net, SMBIOS: smbios(t), UEFI: &qemu.UEFI{Net: &qemu.NetBoot{}}}, func() {
+				if asked("/"+image.NetbootUKI) == 0 {
+					t.Error("the UKI was not fetched: the boot came from elsewhere")
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole(t)
+			o, after := other(t)
+			o.UEFI.Secure, o.UEFI.Keep = true, vars
+			m := start(t, o)
+			if said := says(t, m, `msg="boot trust" .*secureBoot=(\S+)|ZOS STOPPED`); said[1] != "on" {
+				t.Errorf("Secure Boot is %q, want on", said[1])
+			}
+			after()
+		})
 	}
 	t.Run("the signed image", func(t *testing.T) {
 		o := options(disk)
