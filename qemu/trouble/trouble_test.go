@@ -22,6 +22,8 @@ type row struct {
 var table = []row{
 	{"no serial port", "runs, told by the screen", noSerialPort},
 	{"512 MB of memory", "runs", littleMemory},
+	{"voucher used up", "outside, told by the panel", voucherUsedUp},
+	{"voucher expired", "outside, told by the panel", voucherExpired},
 	{"init panics", "screen, restart, record", initPanics},
 	{"init dies", "kernel panic, restart, record", initDies},
 	{"init hangs", "reset by the watchdog, record", initHangs},

@@ -132,7 +132,7 @@ type node struct {
 type files map[string][]byte
 
 // direct boots kernel and initramfs without firmware, with the seed inside; more
-// are flags of zos node seed.
+// are flags of zos node seed. The options' command line goes before the image's.
 func (w *world) direct(t *testing.T, name string, add files, o qemu.Options, more ...string) *node {
 	t.Helper()
 	base, err := os.ReadFile(filepath.Join(w.image, "initramfs"))
@@ -140,7 +140,7 @@ func (w *world) direct(t *testing.T, name string, add files, o qemu.Options, mor
 		t.Fatal(err)
 	}
 	w.Write(name+".initrd", w.patched(t, base, add, w.Seed(name, more...)))
-	o.Kernel, o.Initrd, o.Cmdline = filepath.Join(w.image, "vmlinuz"), w.File(name+".initrd"), w.res.Cmdline
+	o.Kernel, o.Initrd, o.Cmdline = filepath.Join(w.image, "vmlinuz"), w.File(name+".initrd"), strings.TrimSpace(o.Cmdline+" "+w.res.Cmdline)
 	return w.start(t, o)
 }
 
