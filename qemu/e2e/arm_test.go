@@ -96,15 +96,8 @@ func TestArm(t *testing.T) {
 	w.stop(again, "again")
 	w.closed(long(), again, "stopped")
 	n.nothingRuns(t)
-	m := n.Console.Mark()
-	if err := n.PowerButton(deadline(t)); err != nil {
-		t.Fatal(err)
-	}
-	n.says(t, m, `the machine ends now`)
-	if err := n.Wait(deadline(t)); err != nil {
-		t.Fatal(err)
-	}
-	took("the machine is off")
+	// Without firmware there is no ACPI, and so no power button.
+	took("another one ran and ended")
 }
 
 // armDeployment is deployment with patience.
