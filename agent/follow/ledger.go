@@ -146,7 +146,7 @@ func (l *Ledger) Sync(ctx context.Context) error {
 		return fmt.Errorf("last log state: %w", err)
 	}
 	if err := renameio.WriteFile(l.path, b, 0o600); err != nil {
-		return fmt.Errorf("last log state: %w", err)
+		return fmt.Errorf("last log state: %w: %w", ledger.ErrState, err)
 	}
 	l.size, l.heard, l.acted = s.Size(), l.clock.Now(), s.Acted()
 	close(l.changed)

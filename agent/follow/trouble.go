@@ -72,7 +72,7 @@ func (t *trouble) show(log *slog.Logger, now time.Time, refused []Refusal, faile
 		if t.line == nil {
 			t.line = wait.Start(log, now, "a good ledger", "none of the configured ones can be used, what runs goes on")
 			if len(refused) == 0 {
-				log.Warn("ledger refused", "err", failed)
+				log.Warn("ledger refused", "kind", word(failed), "err", failed)
 			}
 		}
 		t.line.Tick(now)

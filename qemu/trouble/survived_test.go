@@ -120,7 +120,7 @@ func diskIsFull(t *testing.T, n *node, font letters) {
 	m = n.says(m, `the node's state partition is full: \d+ of \d+ MiB are free.*do="report this`)
 	n.shows(font, "TROUBLE", "the node's state partition is full")
 	// The report of it is new on the ledger.
-	m = n.says(m, `state file: .*no space left on device`)
+	m = n.says(m, `msg="ledger refused" .*kind=not-kept .*no space left on device`)
 	n.do(map[string]any{"do": "remove", "file": "/run/zos/kept/filler"})
 	n.says(m, `there is room for files again.*in=/run/zos/kept`)
 	n.says(m, following) // which may come first
