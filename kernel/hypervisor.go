@@ -141,7 +141,7 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 	if err == nil {
 		h, err := s.cloudHypervisor(ctx, b, o)
 		if err != nil {
-			return Hypervisor{}, fmt.Errorf("%w; delete that file, and release %s is fetched anew, or name a program with CLOUD_HYPERVISOR=/path", err, CloudHypervisorVersion)
+			return Hypervisor{}, fmt.Errorf("%w; delete that file, and release %s is fetched anew, or name a program with %s=/path", err, CloudHypervisorVersion, Variable(s.opt.Arch))
 		}
 		return h, nil
 	}

@@ -93,8 +93,6 @@ func holds(ctx context.Context, r io.ReaderAt, size, written int64, progress Pro
 // errFound ends the looking.
 var errFound = errors.New("found")
 
-var zeros [chunk]byte
-
 // named says what stands in one piece of a disk, "" for zeros.
 func named(b []byte, at int64) string {
 	for _, s := range signatures {
@@ -102,10 +100,11 @@ func named(b []byte, at int64) string {
 			return s.name
 		}
 	}
-	if bytes.Equal(b, zeros[:len(b)]) {
+	data := bytes.TrimLeft(b, "\x00")
+	if len(data) == 0 {
 		return ""
 	}
-	first := at + int64(len(b)-len(bytes.TrimLeft(b, "\x00")))
+	first := at + int64(len(b)-len(data))
 	if first < window {
 		return "data"
 	}
