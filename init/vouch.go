@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"os"
 
 	"github.com/zos-node/zos/init/disks"
@@ -14,7 +13,7 @@ import (
 // vouch says what vouches for this boot, and what does not.
 func (n *node) vouch() {
 	s := trust.Look(trust.EFIVars, trust.TPM)
-	n.log.Info("boot trust", "secureBoot", s.SecureBoot, "tpm", s.TPM, "pcr11", s.PCR11, "pcr12", cmp.Or(s.PCR12, "none"))
+	n.log.Info("boot trust", "secureBoot", s.SecureBoot, "tpm", s.TPM, "pcr11", s.PCR11, "pcr12", s.Words())
 	n.board.lack(s.Lacks())
 	for _, l := range s.Lacks() {
 		n.log.Warn("this node cannot promise all", "lacks", l)

@@ -7,6 +7,7 @@
 package trust
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -46,7 +47,8 @@ type State struct {
 	// PCR11 is the SHA-256 register with the UKI's measurement, in
 	// hexadecimal; "" when it holds nothing that could vouch for anything.
 	PCR11 string
-	// PCR12 is that of words from outside; "" when there were none.
+	// PCR12 is that of words from outside; "" when there were none, or when a
+	// Problem says that nobody knows.
 	PCR12   string
 	Problem string // why a TPM that exists does not count
 }
@@ -69,10 +71,25 @@ func Look(efivars, tpm string) State {
 	default:
 		s.PCR11 = hex.EncodeToString(raw)
 	}
-	if words, err := register(tpm, WordsRegister); err == nil && !all(words, 0) && !all(words, 0xff) {
+	words, err := register(tpm, WordsRegister)
+	switch {
+	case err != nil:
+		s.Problem = cmp.Or(s.Problem, err.Error())
+	case all(words, 0xff):
+		s.Problem = cmp.Or(s.Problem, fmt.Sprintf("register %d is all ones: the TPM does not work", WordsRegister))
+	case !all(words, 0):
 		s.PCR12 = hex.EncodeToString(words)
 	}
 	return s
+}
+
+// Words is register 12 for people: "none" where no words came from outside, and
+// "unknown" where no register says so.
+func (s State) Words() string {
+	if s.PCR12 == "" && (!s.TPM || s.Problem != "") {
+		return "unknown"
+	}
+	return cmp.Or(s.PCR12, "none")
 }
 
 // register reads one of the SHA-256 bank.

@@ -37,8 +37,10 @@ func TestLook(t *testing.T) {
 				if err := os.MkdirAll(filepath.Join(tpm, "pcr-sha256"), 0o755); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(filepath.Join(tpm, "pcr-sha256/11"), []byte(c.pcr), 0o644); err != nil {
-					t.Fatal(err)
+				for n, text := range map[string]string{"11": c.pcr, "12": strings.Repeat("0", 64)} {
+					if err := os.WriteFile(filepath.Join(tpm, "pcr-sha256", n), []byte(text), 0o644); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			got := Look(vars, tpm)
@@ -64,10 +66,13 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// TestWordsFromOutside: register 12 is told where it holds something.
+// TestWordsFromOutside: register 12 is told where it holds something, and where
+// it cannot be read nobody says that it holds nothing.
 func TestWordsFromOutside(t *testing.T) {
 	good := strings.Repeat("ab", 32)
-	for text, want := range map[string]string{"": "", strings.Repeat("0", 64): "", strings.Repeat("F", 64): "", "xyz": "", strings.ToUpper(good) + "\n": good} {
+	for text, want := range map[string]string{
+		strings.ToUpper(good) + "\n": good, strings.Repeat("0", 64): "none", "": "unknown", strings.Repeat("F", 64): "unknown", "xyz": "unknown",
+	} {
 		tpm := t.TempDir()
 		if err := os.MkdirAll(filepath.Join(tpm, "pcr-sha256"), 0o755); err != nil {
 			t.Fatal(err)
@@ -80,8 +85,12 @@ func TestWordsFromOutside(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := Look(t.TempDir(), tpm); got.PCR12 != want || got.PCR11 != good {
-			t.Errorf("register 12 is %q: %+v, want %q", text, got, want)
+		got := Look(t.TempDir(), tpm)
+		if got.Words() != want || got.PCR11 != good || (got.Problem != "") != (want == "unknown") {
+			t.Errorf("register 12 is %q: %+v says %q, want %q", text, got, got.Words(), want)
 		}
+	}
+	if got := (State{}).Words(); got != "unknown" {
+		t.Errorf("no TPM says %q", got)
 	}
 }
