@@ -61,7 +61,7 @@ func fill(name string, leave int64) (any, error) {
 		return nil, err
 	}
 	b := make([]byte, mib)
-	var wrote int64
+	var wrote, before int64
 	for {
 		var st unix.Statfs_t
 		if err := unix.Statfs(filepath.Dir(name), &st); err != nil {
@@ -73,7 +73,16 @@ func fill(name string, leave int64) (any, error) {
 		n, err := f.Write(b)
 		wrote += int64(n)
 		if errors.Is(err, unix.ENOSPC) {
-			break
+			// What a file system held back may be free once all of this is on its
+			// disk; it is full when not even a page goes in then.
+			if err := f.Sync(); err != nil && !errors.Is(err, unix.ENOSPC) {
+				return nil, errors.Join(err, f.Close())
+			}
+			if b = b[:os.Getpagesize()]; wrote == before {
+				break
+			}
+			before = wrote
+			continue
 		}
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
