@@ -49,9 +49,7 @@ func clockIn2100(t *testing.T, w *world, name string) {
 func clockAhead(t *testing.T, w *world, name string) {
 	year := time.Now().AddDate(4, 0, 0).Format("2006")
 	n := w.quickest(t, name, qemu.Options{Args: []string{"-rtc", "base=" + year + "-01-01T00:00:00"}})
-	if date := n.file("/sys/class/rtc/rtc0/date"); !strings.HasPrefix(date, year) {
-		t.Errorf("the machine's clock shows %s", date)
-	}
+	// That line is also the proof of the fault: the hardware's clock itself may be set right before anybody can read it.
 	n.says(0, `msg="clock set back" .*from=`+year)
 	n.timeIsRight()
 	w.incident(t, name, "clock-ahead")
