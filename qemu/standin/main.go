@@ -2,7 +2,8 @@
 
 // Command standin takes the agent's place in tests of init: it behaves as a
 // file in the initramfs says, so that init is tested with an agent that fails,
-// obeys, or wants the machine to start again. No image of ours contains it.
+// obeys, or wants the machine to start again. As a hypervisor it only tells its
+// version. No image of ours contains it.
 package main
 
 import (
@@ -19,6 +20,10 @@ const behaviour = "/etc/zos/standin"
 const beat = 5 * time.Second
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "--version" {
+		fmt.Println("standin")
+		return
+	}
 	b, err := os.ReadFile(behaviour)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "standin:", err)

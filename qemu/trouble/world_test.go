@@ -69,9 +69,12 @@ func newWorldOf(t *testing.T, board string) *world {
 	r := image.Request{
 		Board: b, Source: repo, Parts: w.parts, Root: w.root, Faults: true, Out: w.image, Guest: filepath.Join(w.image, "guest"), Log: log,
 	}
-	if b.Arch != "amd64" { // no guests here, and no second driver to take in its place
-		r.Hypervisor = func(context.Context, *kernel.Source) (kernel.Hypervisor, error) {
-			stub := []byte("no program")
+	if b.Arch != "amd64" { // no guests here, and no second driver to take in its place: a program that only tells its version
+		r.Hypervisor = func(ctx context.Context, _ *kernel.Source) (kernel.Hypervisor, error) {
+			stub, err := image.Program{Package: "github.com/zos-node/zos/qemu/standin", Arch: b.Arch}.Build(ctx, repo)
+			if err != nil {
+				return kernel.Hypervisor{}, err
+			}
 			sum := sha256.Sum256(stub)
 			const path = "/bin/cloud-hypervisor"
 			return kernel.Hypervisor{Name: "cloud-hypervisor", Version: "none", Source: "local", Path: path,
