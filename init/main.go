@@ -129,7 +129,7 @@ func (n *node) boot(mounted error) error {
 	n.signals()
 	n.agent = &supervise.Child{
 		Path: "/bin/agent", Env: []string{"PATH=/bin", "HOME=/run/zos", "GOMEMLIMIT=48MiB", "GOTRACEBACK=single"},
-		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked, Told: n.board.told, Ended: n.agentEnded, Score: agentScore,
+		Beats: true, Reaper: n.reaper, Console: n.out, Log: n.log, Asked: n.asked, Told: n.board.told, Began: n.board.began, Ended: n.agentEnded, Score: agentScore,
 	}
 	n.guard("agent", func() { n.agent.Run(n.running) })
 	// The agent needs its time to start; what it does not need comes now.

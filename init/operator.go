@@ -31,7 +31,8 @@ const (
 type board struct {
 	mu      sync.Mutex
 	status  *console.Status
-	heard   time.Time
+	heard   time.Time // when it last spoke, or began to run
+	runs    bool
 	agent   string // why there is nothing from it
 	ends    int
 	lacks   []string
@@ -52,10 +53,19 @@ func (b *board) told(text []byte) {
 	b.status, b.agent = &s, ""
 }
 
+// began: an agent that is started again and then hangs is one that runs, and
+// not for ever the one that ended.
+func (b *board) began() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.heard, b.runs = time.Now(), true
+}
+
 func (b *board) ended(why string) (times int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ends++
+	b.runs = false
 	b.agent = fmt.Sprintf("ended %d times, last: %s; it is started again", b.ends, why)
 	return b.ends
 }
@@ -103,11 +113,12 @@ func (b *board) show(image string) (console.Own, *console.Status, bool) {
 	for _, k := range slices.Sorted(maps.Keys(b.short)) {
 		o.Trouble = append(o.Trouble, b.short[k])
 	}
+	silent := b.runs && time.Since(b.heard) > speak
 	switch {
-	case o.Agent != "":
-	case b.status == nil:
+	case o.Agent != "" && !silent:
+	case o.Agent == "" && b.status == nil:
 		o.Agent = "starts"
-	case time.Since(b.heard) > speak:
+	case silent:
 		o.Agent = "runs, but says nothing of its state"
 	}
 	return o, b.status, !b.shut

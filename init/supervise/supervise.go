@@ -60,6 +60,7 @@ type Child struct {
 	Silence time.Duration                   // 0 takes the constant
 	Asked   func(word string)               // told of "poweroff", "reboot", "blessed" and "following"
 	Told    func(status []byte)             // told of a Status
+	Began   func()                          // told of each start
 	Ended   func(why string, last []string) // told of each end that was not asked for
 	Score   int                             // of the kernel's out-of-memory killer, -1000 to 1000
 
@@ -166,6 +167,9 @@ func (c *Child) once() (why string, last []string) {
 		return err.Error(), nil
 	}
 	c.Log.Info("program started", "program", c.Path, "pid", pid)
+	if c.Began != nil {
+		c.Began()
+	}
 	if err := c.score(pid); err != nil {
 		c.Log.Error("program", "program", c.Path, "err", err)
 	}
