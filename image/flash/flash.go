@@ -104,7 +104,13 @@ func (p Plan) Write(ctx context.Context, progress Progress) error {
 	if err != nil {
 		return fmt.Errorf("flash %s: %w", p.Device.Path, advise(err))
 	}
-	if err := errors.Join(p.write(ctx, src, dst, progress), dst.Close()); err != nil {
+	err = p.write(ctx, src, dst, progress)
+	if err == nil && !p.Device.File {
+		// The kernel still has the partitions of before. Not every disk has any for it,
+		// and udev may be looking this moment: the disk itself is right in any case.
+		_ = unix.IoctlSetInt(int(dst.Fd()), unix.BLKRRPART, 0)
+	}
+	if err := errors.Join(err, dst.Close()); err != nil {
 		return fmt.Errorf("flash %s: %w", p.Device.Path, err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -123,6 +124,51 @@ func TestWrite(t *testing.T) {
 	if err := p.verify(context.Background(), src, f, nil); err == nil || !strings.Contains(err.Error(), "broken") {
 		t.Errorf("an altered byte: %v", err)
 	}
+}
+
+// TestReadsTheDisk: what was just written is still in memory, and yet it is the disk
+// that is read back.
+func TestReadsTheDisk(t *testing.T) {
+	source, disk := img(t), blank(t, 200<<20)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(disk, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if fs.Type == unix.TMPFS_MAGIC {
+		t.Skip("SKIP TestReadsTheDisk: the folder for temporary files is in memory, there is no disk to read; qemu/media TestFlash does it on one")
+	}
+	p, err := Look(t.Context(), source, disk, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := int64(-1)
+	err = p.Write(t.Context(), func(step string, done, total int64) {
+		if step == "writing" && done == total {
+			before = diskReads(t)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := diskReads(t)-before, p.Size*9/10; before < 0 || got < want {
+		t.Errorf("%d bytes came from a disk while %d were read back", got, p.Size)
+	}
+}
+
+// diskReads is how many bytes this process had fetched from disks so far.
+func diskReads(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "\nread_bytes: ")
+	number, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		t.Fatalf("%v in %s", err, b)
+	}
+	return n
 }
 
 // TestCancelled: half a write leaves no disk that anybody would boot.

@@ -26,19 +26,10 @@ const armLimit = 20 * time.Minute
 // TestArm does the main job on the other architecture: a node on QEMU's arm64
 // machine, whose processor has EL2, claims a signed deployment, and runs it under
 // Cloud Hypervisor; and what its guest reads is checked there as well. Nothing of
-// the host is arm64. Firmware and disks are TestMedia's (qemu/media): here they
-// would be another minute of an emulated processor. A hypervisor that is not the
+// the host is arm64. Firmware and a disk are TestArmFromDisk's. A hypervisor that is not the
 // release's needs Debian's qemu-user besides.
 func TestArm(t *testing.T) {
-	if os.Getenv("ZOS_BOOT") != "all" {
-		t.Skip("SKIP TestArm: part of make test-boot")
-	}
-	if _, err := exec.LookPath(qemu.Emulator("arm64")); err != nil {
-		t.Skipf("SKIP TestArm: %v: install Debian's package qemu-system-arm", err)
-	}
-	if err := haveCloudHypervisor("arm64"); err != nil {
-		t.Skipf("SKIP TestArm: no Cloud Hypervisor for arm64 (%s=/path makes it run): %v", kernel.Variable("arm64"), err)
-	}
+	armTools(t)
 	w := newWorldOf(t, "qemu-arm64")
 	begun := time.Now()
 	n := w.boot("cloud-hypervisor", "arm", false, w.mirror())
@@ -98,6 +89,20 @@ func TestArm(t *testing.T) {
 	n.nothingRuns(t)
 	// Without firmware there is no ACPI, and so no power button.
 	took("another one ran and ended")
+}
+
+// armTools skips what is not asked for, or lacks the emulator or the hypervisor.
+func armTools(t *testing.T) {
+	t.Helper()
+	if os.Getenv("ZOS_BOOT") != "all" {
+		t.Skipf("SKIP %s: part of make test-boot", t.Name())
+	}
+	if _, err := exec.LookPath(qemu.Emulator("arm64")); err != nil {
+		t.Skipf("SKIP %s: %v: install Debian's package qemu-system-arm", t.Name(), err)
+	}
+	if err := haveCloudHypervisor("arm64"); err != nil {
+		t.Skipf("SKIP %s: no Cloud Hypervisor for arm64 (%s=/path makes it run): %v", t.Name(), kernel.Variable("arm64"), err)
+	}
 }
 
 // armDeployment is deployment with patience.
