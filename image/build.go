@@ -87,7 +87,7 @@ func item(b []byte) Item {
 // FindHypervisor is the usual choice: Cloud Hypervisor where it can be had,
 // else Debian's QEMU, said loudly.
 func FindHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hypervisor, error) {
-	cache, err := kernel.CacheFileFor(parts.Arch())
+	cache, err := parts.CacheFile()
 	if err != nil {
 		return kernel.Hypervisor{}, err
 	}

@@ -25,15 +25,14 @@ const debianPython = "/usr/bin/python3"
 
 // ukify returns the file of systemd's own builder of UKIs. It is Debian 13's
 // on every machine, from the private apt root: Debian 12 has none. It is a
-// program in Python that needs nothing else of its release. Its lock is its
-// own, since no image carries it.
+// program in Python that needs nothing else of its release. No image carries it.
 func ukify(t *testing.T) string {
 	t.Helper()
 	if out, err := exec.Command(debianPython, "-c", "import pefile").CombinedOutput(); err != nil {
 		t.Fatalf("%s with module pefile is needed to run ukify: %v\n%sdo: run ci/setup.sh, which installs python3 and python3-pefile", debianPython, err, out)
 	}
 	s, err := kernel.Open(kernel.Options{
-		Cache: "../build/cache/debian", Lock: "testdata/ukify.lock", WorkLock: filepath.Join(t.TempDir(), "ukify.lock"),
+		Cache: "../build/cache/debian", Lock: "../kernel/debian.lock", WorkLock: filepath.Join(t.TempDir(), "ukify.lock"),
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {

@@ -8,10 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,15 +19,10 @@ import (
 	"github.com/zos-node/zos/kernel/debian"
 )
 
-// The release of Cloud Hypervisor that the product is for.
 const (
-	CloudHypervisorVersion = "v53.0"
-	// CloudHypervisorSHA256 is the static x86_64 binary of the project's release.
-	CloudHypervisorSHA256 = "448af3d4e59b22c2987f7df94c213ad40fb53a10d437e42b5ee6c4fce7c29ecc"
-	// CloudHypervisorSHA256ARM64 is the static aarch64 one.
-	CloudHypervisorSHA256ARM64 = "f192b510eea1c710cbc439d716bb0573c223fc463dbe3e6523788a2b7ef62850"
-	// CloudHypervisorURL is where the project publishes it. The digest vouches, not the place.
-	CloudHypervisorURL = "https://github.com/cloud-hypervisor/cloud-hypervisor/releases/download/v53.0/cloud-hypervisor-static"
+	// releaseName is the project's in the lock, which pins the release that the
+	// product is for.
+	releaseName = "cloud-hypervisor"
 	// HypervisorPath is where the node's initramfs says what it carries.
 	HypervisorPath = "/etc/zos/hypervisor.json"
 	// HypervisorArchive is where the initramfs has the hypervisor's files, as a
@@ -78,26 +70,33 @@ func Variable(arch string) string {
 	return "CLOUD_HYPERVISOR"
 }
 
-// HypervisorOptions say where to look, in this order: Local, Cache, URL.
+// HypervisorOptions say where to look, in this order: Local, Cache, the release.
 type HypervisorOptions struct {
 	Local   string        // what Variable names; "" when not given, or NoCloudHypervisor
 	Cache   string        // file in the user's cache
-	URL     string        // "" takes the project's, for the source's architecture
-	SHA256  string        // "" takes the release's, for the source's architecture
 	Connect time.Duration // how long an offline machine waits; 0 takes 5 s
 }
 
-// CacheFile is the usual HypervisorOptions.Cache, of a machine like this.
-func CacheFile() (string, error) { return CacheFileFor("amd64") }
-
-// CacheFileFor is that of an architecture, by Debian's name.
-func CacheFileFor(arch string) (string, error) {
+// CacheFile is the usual HypervisorOptions.Cache for an architecture, by Debian's
+// name, under a lock file.
+func CacheFile(lock, arch string) (string, error) {
+	l, err := ReadLock(lock)
+	if err != nil {
+		return "", err
+	}
+	r, err := l.release(releaseName, arch, lock)
+	if err != nil {
+		return "", err
+	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("user's cache: %w", err)
 	}
-	return filepath.Join(dir, "zos", "cloud-hypervisor-"+CloudHypervisorVersion+"-"+machineNames[arch]), nil
+	return filepath.Join(dir, "zos", "cloud-hypervisor-"+r.Version+"-"+machineNames[arch]), nil
 }
+
+// CacheFile is that of the source's architecture and lock.
+func (s *Source) CacheFile() (string, error) { return CacheFile(s.opt.Lock, s.opt.Arch) }
 
 // machineNames are the architectures as uname -m, and so QEMU, names them.
 var machineNames = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
@@ -106,23 +105,15 @@ var machineNames = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
 // none to be had and a fallback is right; every other error must stop the
 // build: a file that was named is unusable, or a download is not what it claims.
 func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hypervisor, error) {
-	if o.URL == "" {
-		o.URL = CloudHypervisorURL
-		if s.opt.Arch == "arm64" {
-			o.URL += "-aarch64"
-		}
-	}
-	if o.SHA256 == "" {
-		o.SHA256 = CloudHypervisorSHA256
-		if s.opt.Arch == "arm64" {
-			o.SHA256 = CloudHypervisorSHA256ARM64
-		}
-	}
 	if o.Connect == 0 {
-		o.Connect = 5 * time.Second
+		o.Connect = connectLimit
 	}
 	if o.Local == NoCloudHypervisor {
 		return Hypervisor{}, fmt.Errorf("%s=%s: %w", Variable(s.opt.Arch), NoCloudHypervisor, fs.ErrNotExist)
+	}
+	r, err := Lockfile{Releases: s.releases}.release(releaseName, s.opt.Arch, s.opt.Lock)
+	if err != nil {
+		return Hypervisor{}, err
 	}
 	if o.Local != "" {
 		b, err := os.ReadFile(o.Local)
@@ -131,7 +122,7 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 			return Hypervisor{}, fmt.Errorf("%s: %v", Variable(s.opt.Arch), err)
 		}
 		// Only what can be used is kept: the next build takes it from the cache.
-		h, err := s.cloudHypervisor(ctx, b, o)
+		h, err := s.cloudHypervisor(ctx, b, o, r)
 		if err != nil {
 			return Hypervisor{}, err
 		}
@@ -139,20 +130,24 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 	}
 	b, err := os.ReadFile(o.Cache)
 	if err == nil {
-		h, err := s.cloudHypervisor(ctx, b, o)
+		h, err := s.cloudHypervisor(ctx, b, o, r)
 		if err != nil {
-			return Hypervisor{}, fmt.Errorf("%w; delete that file, and release %s is fetched anew, or name a program with %s=/path", err, CloudHypervisorVersion, Variable(s.opt.Arch))
+			return Hypervisor{}, fmt.Errorf("%w; delete that file, and release %s is fetched anew, or name a program with %s=/path", err, r.Version, Variable(s.opt.Arch))
 		}
 		return h, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return Hypervisor{}, fmt.Errorf("hypervisor in the cache: %w", err)
 	}
-	b, err = s.download(ctx, o)
+	s.opt.Log.Info("looking for Cloud Hypervisor's release", "part", "kernel", "version", r.Version, "limit", o.Connect)
+	b, err = r.fetch(ctx, o.Connect)
 	if err != nil {
+		if errors.Is(err, ErrDigest) {
+			err = fmt.Errorf("hypervisor: %w, or give a file by %s=/path", err, Variable(s.opt.Arch))
+		}
 		return Hypervisor{}, err
 	}
-	h, err := s.cloudHypervisor(ctx, b, o)
+	h, err := s.cloudHypervisor(ctx, b, o, r)
 	if err != nil {
 		return Hypervisor{}, err
 	}
@@ -161,15 +156,15 @@ func (s *Source) CloudHypervisor(ctx context.Context, o HypervisorOptions) (Hype
 
 // cloudHypervisor describes a program that was read. The release's version is
 // known by its digest; any other program is asked.
-func (s *Source) cloudHypervisor(ctx context.Context, b []byte, o HypervisorOptions) (Hypervisor, error) {
+func (s *Source) cloudHypervisor(ctx context.Context, b []byte, o HypervisorOptions, r Release) (Hypervisor, error) {
 	sum := sha256.Sum256(b)
 	digest := hex.EncodeToString(sum[:])
 	from := first(o.Local, o.Cache)
 	if !static(b, s.opt.Arch) {
 		return Hypervisor{}, fmt.Errorf("hypervisor %s: not a static program for %s, the node has no libraries for it", from, s.opt.Arch)
 	}
-	source, version := "release", CloudHypervisorVersion
-	if digest != o.SHA256 {
+	source, version := "release", r.Version
+	if digest != r.SHA256 {
 		source = "local"
 		var err error
 		if version, err = askVersion(ctx, s.opt.Arch, from); err != nil {
@@ -219,45 +214,4 @@ func first(a, b string) string {
 		return a
 	}
 	return b
-}
-
-// download fetches the release. Not to be reached, or not there, is
-// fs.ErrNotExist; other bytes than the release's are ErrDigest.
-func (s *Source) download(ctx context.Context, o HypervisorOptions) ([]byte, error) {
-	s.opt.Log.Info("looking for Cloud Hypervisor's release", "part", "kernel", "version", CloudHypervisorVersion, "limit", o.Connect)
-	// No retries and a short limit for each step before the body, so that an
-	// offline machine goes on within seconds.
-	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: o.Connect}).DialContext,
-		TLSHandshakeTimeout:   o.Connect,
-		ResponseHeaderTimeout: o.Connect,
-	}
-	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.URL, nil)
-	if err != nil {
-		return nil, fmt.Errorf("hypervisor: %w", err)
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("hypervisor: %w", ctx.Err())
-		}
-		return nil, fmt.Errorf("%w: Cloud Hypervisor cannot be downloaded: %v", fs.ErrNotExist, err)
-	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	err = errors.Join(err, resp.Body.Close())
-	switch {
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%w: Cloud Hypervisor cannot be downloaded: the server says %s", fs.ErrNotExist, resp.Status)
-	case err != nil:
-		return nil, fmt.Errorf("%w: Cloud Hypervisor's download broke off: %v", fs.ErrNotExist, err)
-	}
-	sum := sha256.Sum256(b)
-	if got := hex.EncodeToString(sum[:]); got != o.SHA256 {
-		return nil, fmt.Errorf("hypervisor: Cloud Hypervisor %s as downloaded: %w: sha256 %s, want %s; not used. Check what stands between this machine and the release, or give a file by %s=/path", CloudHypervisorVersion, ErrDigest, got, o.SHA256, Variable(s.opt.Arch))
-	}
-	return b, nil
 }

@@ -59,10 +59,15 @@ func hexSum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-func source(t *testing.T) *Source {
+// source has a lock that pins a release.
+func source(t *testing.T, r Release) *Source {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := Open(Options{Cache: dir, Lock: filepath.Join(dir, "none"), WorkLock: filepath.Join(dir, "work"), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	lock := filepath.Join(dir, "lock")
+	if err := writeFile(lock, Lockfile{Releases: []Release{r}}.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(Options{Cache: dir, Lock: lock, WorkLock: filepath.Join(dir, "work"), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,15 +78,15 @@ func TestCloudHypervisorSources(t *testing.T) {
 	release := program("no version", "release")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/release":
+		case "/v53.0/release":
 			if _, err := w.Write(release); err != nil {
 				t.Log(err)
 			}
-		case "/other":
+		case "/v53.0/other":
 			if _, err := w.Write(program(answers, "something else")); err != nil {
 				t.Log(err)
 			}
-		case "/cut":
+		case "/v53.0/cut":
 			w.Header().Set("Content-Length", "1000000")
 			if _, err := w.Write(release); err != nil {
 				t.Log(err)
@@ -95,7 +100,7 @@ func TestCloudHypervisorSources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := "http://" + dead.Addr().String() + "/release"
+	gone := "http://" + dead.Addr().String() + "/v53.0/release"
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -123,22 +128,22 @@ func TestCloudHypervisorSources(t *testing.T) {
 		fallback   bool   // the error allows the second driver
 		is         error
 	}{
-		"downloaded":              {url: server.URL + "/release", source: "release"},
+		"downloaded":              {url: server.URL + "/v53.0/release", source: "release"},
 		"cached release, no net":  {url: gone, cached: release, source: "release"},
 		"cached local build":      {url: gone, cached: program(answers, "built here"), source: "local"},
 		"given":                   {local: local, url: gone, source: "local"},
 		"given beats cache":       {local: local, cached: release, url: gone, source: "local"},
 		"nobody answers":          {url: gone, fallback: true},
-		"none is wished":          {local: NoCloudHypervisor, cached: release, url: server.URL + "/release", fallback: true},
-		"not there":               {url: server.URL + "/none", fallback: true},
-		"breaks off":              {url: server.URL + "/cut", fallback: true},
-		"other bytes":             {url: server.URL + "/other", is: ErrDigest},
-		"given, absent":           {local: filepath.Join(dir, "absent"), url: server.URL + "/release"},
-		"given, another program":  {local: other, url: server.URL + "/release"},
-		"given, does not run":     {local: broken, url: server.URL + "/release"},
-		"given, not a program":    {local: dynamic, url: server.URL + "/release"},
-		"cached, not a program":   {cached: []byte("junk"), url: server.URL + "/release"},
-		"proxy's page is refused": {url: server.URL + "/other", is: ErrDigest},
+		"none is wished":          {local: NoCloudHypervisor, cached: release, url: server.URL + "/v53.0/release", fallback: true},
+		"not there":               {url: server.URL + "/v53.0/none", fallback: true},
+		"breaks off":              {url: server.URL + "/v53.0/cut", fallback: true},
+		"other bytes":             {url: server.URL + "/v53.0/other", is: ErrDigest},
+		"given, absent":           {local: filepath.Join(dir, "absent"), url: server.URL + "/v53.0/release"},
+		"given, another program":  {local: other, url: server.URL + "/v53.0/release"},
+		"given, does not run":     {local: broken, url: server.URL + "/v53.0/release"},
+		"given, not a program":    {local: dynamic, url: server.URL + "/v53.0/release"},
+		"cached, not a program":   {cached: []byte("junk"), url: server.URL + "/v53.0/release"},
+		"proxy's page is refused": {url: server.URL + "/v53.0/other", is: ErrDigest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cache := filepath.Join(t.TempDir(), "deep", "ch")
@@ -147,9 +152,8 @@ func TestCloudHypervisorSources(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			h, err := source(t).CloudHypervisor(context.Background(), HypervisorOptions{
-				Local: c.local, Cache: cache, URL: c.url, SHA256: hexSum(release), Connect: 2 * time.Second,
-			})
+			pin := Release{releaseName, "amd64", "v53.0", hexSum(release), c.url}
+			h, err := source(t, pin).CloudHypervisor(context.Background(), HypervisorOptions{Local: c.local, Cache: cache, Connect: 2 * time.Second})
 			if c.source == "" {
 				if err == nil || errors.Is(err, fs.ErrNotExist) != c.fallback || (c.is != nil && !errors.Is(err, c.is)) {
 					t.Fatalf("error %v, want fallback %v", err, c.fallback)
@@ -165,7 +169,7 @@ func TestCloudHypervisorSources(t *testing.T) {
 			if err != nil || h.Source != c.source || h.Name != "cloud-hypervisor" || len(h.Files) != 1 {
 				t.Fatalf("%+v, %v", h, err)
 			}
-			if want := map[string]string{"release": CloudHypervisorVersion, "local": "v99.1-test"}[c.source]; h.Version != want {
+			if want := map[string]string{"release": "v53.0", "local": "v99.1-test"}[c.source]; h.Version != want {
 				t.Errorf("version %q, want %q", h.Version, want)
 			}
 			kept, err := os.ReadFile(cache)
@@ -187,10 +191,26 @@ func TestCloudHypervisorOfAnotherArch(t *testing.T) {
 	if err := os.WriteFile(local, theirs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(Options{Cache: dir, Lock: filepath.Join(dir, "none"), WorkLock: filepath.Join(dir, "work"), Arch: "arm64", Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
+	lock := filepath.Join(dir, "lock")
+	open := func() *Source {
+		s, err := Open(Options{Cache: dir, Lock: lock, WorkLock: filepath.Join(dir, "work"), Arch: "arm64", Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	other := Release{releaseName, "amd64", "v53.0", hexSum(theirs), "http://example.test/v53.0"}
+	if err := writeFile(lock, Lockfile{Releases: []Release{other}}.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := open().CloudHypervisor(context.Background(), HypervisorOptions{Local: local}); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no release of cloud-hypervisor for arm64") {
+		t.Errorf("a lock without a release for it: %v", err)
+	}
+	pin := Release{releaseName, "arm64", "v53.0", hexSum(nil), "http://example.test/v53.0"}
+	if err := writeFile(lock, Lockfile{Releases: []Release{pin}}.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := open()
 	o := HypervisorOptions{Local: local, Cache: filepath.Join(dir, "cache")}
 	if _, err := s.CloudHypervisor(context.Background(), o); err == nil || !strings.Contains(err.Error(), "qemu-user") {
 		t.Errorf("without an emulator: %v", err)

@@ -11,8 +11,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-
-	"github.com/zos-node/zos/kernel/debian"
 )
 
 // Wanted is what the lock has to hold for a board.
@@ -24,15 +22,16 @@ type Wanted struct {
 
 // Relock resolves all packages anew, at one moment, and replaces the lock
 // file: those of the boards, and those that the old lock has for others. What
-// is in the archive is what Debian's signed lists say.
-func Relock(ctx context.Context, cache, file string, boards []Wanted, log *slog.Logger) (debian.Lock, error) {
-	old, err := debian.ReadLock(file)
+// is in the archive is what Debian's signed lists say. releases, which
+// CheckReleases has looked at, stand in it as they are.
+func Relock(ctx context.Context, cache, file string, boards []Wanted, releases []Release, log *slog.Logger) (Lockfile, error) {
+	old, err := ReadLock(file)
 	if err != nil {
-		return nil, err
+		return Lockfile{}, err
 	}
 	fresh := file + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("lock: %w", err)
+		return Lockfile{}, fmt.Errorf("lock: %w", err)
 	}
 	open := func(arch string) (*Source, error) {
 		return Open(Options{Cache: cache, Lock: fresh, WorkLock: fresh, Arch: arch, Log: log})
@@ -40,31 +39,31 @@ func Relock(ctx context.Context, cache, file string, boards []Wanted, log *slog.
 	for _, b := range boards {
 		s, err := open(b.Arch)
 		if err != nil {
-			return nil, err
+			return Lockfile{}, err
 		}
 		for _, k := range b.Kernels {
 			if _, err := s.Linux(ctx, k); err != nil {
-				return nil, err
+				return Lockfile{}, err
 			}
 		}
 		if _, err := s.EFI(ctx); err != nil {
-			return nil, err
+			return Lockfile{}, err
 		}
 		if _, err := s.Firmware(ctx, b.Firmware, nil); err != nil {
-			return nil, err
+			return Lockfile{}, err
 		}
 		if b.Arch == "amd64" {
 			if _, err := s.DebianQEMU(ctx); err != nil {
-				return nil, err
+				return Lockfile{}, err
 			}
 		}
 	}
 	s, err := open("amd64")
 	if err != nil {
-		return nil, err
+		return Lockfile{}, err
 	}
 	var rest []string
-	for wanted := range old {
+	for wanted := range old.Packages {
 		if _, ok := s.lock[wanted]; !ok && !strings.Contains(wanted, ":") {
 			rest = append(rest, wanted)
 		}
@@ -72,11 +71,15 @@ func Relock(ctx context.Context, cache, file string, boards []Wanted, log *slog.
 	slices.Sort(rest)
 	for _, wanted := range rest {
 		if _, _, err := s.Package(ctx, wanted, nil); err != nil {
-			return nil, fmt.Errorf("lock: %s, which the old lock has: %w", wanted, err)
+			return Lockfile{}, fmt.Errorf("lock: %s, which the old lock has: %w", wanted, err)
 		}
 	}
-	if err := os.Rename(fresh, file); err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+	l := Lockfile{Packages: s.Used(), Releases: releases}
+	if err := writeFile(file, l.Bytes(), 0o644); err != nil {
+		return Lockfile{}, fmt.Errorf("lock: %w", err)
 	}
-	return s.Used(), nil
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Lockfile{}, fmt.Errorf("lock: %w", err)
+	}
+	return l, nil
 }

@@ -30,11 +30,12 @@ type Options struct {
 
 // Source hands out the packages of one lock.
 type Source struct {
-	opt     Options
-	archive *debian.Archive
-	lock    debian.Lock // what this build uses
-	files   map[string]string
-	anew    bool // the lock did not hold; everything is resolved again
+	opt      Options
+	archive  *debian.Archive
+	lock     debian.Lock // what this build uses
+	releases []Release
+	files    map[string]string
+	anew     bool // the lock did not hold; everything is resolved again
 }
 
 // Open reads the locks. A work lock of an earlier build is taken only while
@@ -50,11 +51,11 @@ func Open(opt Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := debian.ReadLock(opt.Lock)
+	lock, err := ReadLock(opt.Lock)
 	if err != nil {
 		return nil, err
 	}
-	return &Source{opt: opt, archive: archive, lock: lock, files: map[string]string{}}, nil
+	return &Source{opt: opt, archive: archive, lock: lock.Packages, releases: lock.Releases, files: map[string]string{}}, nil
 }
 
 // Used is the lock that describes what this source handed out.

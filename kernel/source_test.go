@@ -77,7 +77,7 @@ func TestRelock(t *testing.T) {
 	if err := os.WriteFile(lock, []byte(line), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Relock(context.Background(), "../build/cache/debian", lock, nil, slog.New(slog.DiscardHandler))
+	_, err := Relock(context.Background(), "../build/cache/debian", lock, nil, nil, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "no-such-package") {
 		t.Errorf("%v", err)
 	}

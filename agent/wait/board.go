@@ -42,6 +42,7 @@ func (b *Board) Handler(h slog.Handler) slog.Handler { return boarded{h, b} }
 const Elapsed = ", for "
 
 // Now lists the waits that have lasted for more than a moment, the longest first.
+// What several parts wait for is one wait: the longest of theirs.
 func (b *Board) Now(now time.Time) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,8 +65,12 @@ func (b *Board) Now(now time.Time) []string {
 		}
 		return strings.Compare(a.text, b.text)
 	})
-	texts := []string{}
+	texts, named := []string{}, map[string]bool{}
 	for _, t := range all {
+		if named[t.text] {
+			continue
+		}
+		named[t.text] = true
 		texts = append(texts, t.text+Elapsed+now.Sub(t.start).Round(time.Second).String())
 	}
 	return texts

@@ -49,6 +49,25 @@ func TestUntilLeavesTheBoard(t *testing.T) {
 	}
 }
 
+// TestSameWait: two parts that wait for the same thing are one line, which says for
+// how long the first of them does.
+func TestSameWait(t *testing.T) {
+	b := NewBoard()
+	log := slog.New(b.Handler(slog.DiscardHandler))
+	t0 := time.Unix(1000, 0)
+	first, second, other := Start(log, t0, "the drivers", "x"), Start(log, t0.Add(time.Second), "the drivers", "x"), Start(log, t0.Add(time.Second), "the drivers", "y")
+	for _, l := range []*Line{first, second, other} {
+		l.Tick(t0.Add(3 * time.Second))
+	}
+	if got, want := b.Now(t0.Add(4*time.Second)), []string{"the drivers (x), for 4s", "the drivers (y), for 3s"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	first.Done()
+	if got, want := b.Now(t0.Add(4*time.Second)), []string{"the drivers (x), for 3s", "the drivers (y), for 3s"}; !slices.Equal(got, want) {
+		t.Errorf("one of them is over: %q, want %q", got, want)
+	}
+}
+
 // TestSlowLine: one that is looked at seldom, since what is done between two
 // looks takes long on this machine, stays on the board once that is known.
 func TestSlowLine(t *testing.T) {

@@ -160,8 +160,11 @@ func parseForward(words []string) (map[int]int, error) {
 func (a *app) nodeCapacity() *cobra.Command {
 	var f ledgerFlags
 	cmd := &cobra.Command{
-		Use:     "capacity [NODE]",
-		Short:   "what nodes offer, as they said on the ledger",
+		Use:   "capacity [NODE]",
+		Short: "what nodes offer, as they said on the ledger",
+		Long: "Show what nodes have said on the ledger that they offer.\n\n" +
+			"A node that the ledger refused is not there: a refusal leaves nothing on a ledger. The node's\n" +
+			"console says why, and what to do; the ledger's metrics count refusals.",
 		Example: "  zos node capacity --ledger http://127.0.0.1:8470 --root ledger/root.json\n  zos node capacity --ledger build/run/ledger --root build/run/ledger/root.json --json n1",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -176,7 +179,7 @@ func (a *app) nodeCapacity() *cobra.Command {
 			if len(args) == 1 {
 				nodes = slices.DeleteFunc(nodes, func(n *ledger.Node) bool { return n.Name != args[0] && n.ID != args[0] })
 				if len(nodes) == 0 {
-					return coded(exitNotFound, fmt.Errorf("no node %q is enrolled; %s without a name lists all that are", args[0], cmd.CommandPath()))
+					return coded(exitNotFound, fmt.Errorf("no node %q is enrolled: %s; %s without a name lists all that are", args[0], notEnrolled, cmd.CommandPath()))
 				}
 			}
 			return a.print(nodes, func(w io.Writer) { printCapacity(w, nodes) })
@@ -185,6 +188,10 @@ func (a *app) nodeCapacity() *cobra.Command {
 	f.addNeeded(cmd)
 	return cmd
 }
+
+// notEnrolled is all that a ledger can say of a node that it does not have: what it
+// refuses leaves nothing on it.
+const notEnrolled = "it has not reached this ledger yet, or was refused; its console says which, and why"
 
 // keyKinds are ledger.BootKeys for people.
 var keyKinds = map[string]string{
@@ -200,7 +207,7 @@ func orNone(s string) string {
 
 func printCapacity(w io.Writer, nodes []*ledger.Node) {
 	if len(nodes) == 0 {
-		fmt.Fprintln(w, "no node has enrolled yet; zos node seed makes what one needs for it")
+		fmt.Fprintln(w, "no node has enrolled yet; zos node seed makes what one needs for it. If one was started: "+notEnrolled)
 		return
 	}
 	for _, n := range nodes {

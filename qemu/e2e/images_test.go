@@ -90,7 +90,7 @@ func haveCloudHypervisor(arch string) error {
 	}
 	if file == "" {
 		var err error
-		if file, err = kernel.CacheFileFor(arch); err != nil {
+		if file, err = kernel.CacheFile(filepath.Join(repo, "kernel/debian.lock"), arch); err != nil {
 			return err
 		}
 	}
@@ -100,7 +100,7 @@ func haveCloudHypervisor(arch string) error {
 
 // findCloudHypervisor takes a given or kept binary; tests download nothing.
 func findCloudHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hypervisor, error) {
-	cache, err := kernel.CacheFileFor(parts.Arch())
+	cache, err := parts.CacheFile()
 	if err != nil {
 		return kernel.Hypervisor{}, err
 	}

@@ -21,6 +21,9 @@ import (
 // initLimitKiB is the budget of PID 1's resident memory.
 const initLimitKiB = 12 << 10
 
+// eduSlot is where QEMU's device for teaching stands on the PCI bus.
+const eduSlot = "1d"
+
 // TestInit boots the node's image with a stand-in for the agent.
 func TestInit(t *testing.T) {
 	dir := initImage(t)
@@ -108,7 +111,8 @@ func standinNode(t *testing.T, dir, behaviour, words string, disk bool) *node {
 		t.Fatal(err)
 	}
 	own := t.TempDir()
-	o := qemu.Options{Accel: qemu.Probe(context.Background(), qemu.Binary), MemoryMiB: 1024, Faults: true}
+	// A device for teaching, which no driver takes.
+	o := qemu.Options{Accel: qemu.Probe(context.Background(), qemu.Binary), MemoryMiB: 1024, Faults: true, Args: []string{"-device", "edu,addr=" + eduSlot}}
 	if disk {
 		o.Disk = filepath.Join(own, "node.img")
 		diskFrom(t, b, uki, o.Disk)
@@ -186,6 +190,7 @@ func agentFails(t *testing.T, n *node) {
 	}
 	// The button works once its driver is loaded, which the watchdog's line follows.
 	n.says(t, 0, `msg="watchdog armed"`)
+	n.says(t, 0, `msg="PCI devices that no driver of this image takes".*[" \[]0000:00:`+eduSlot+`\.0 00ff00 1234:11e8`)
 	found := false
 	for _, p := range n.stat(t).Processes {
 		if p.PID == 1 {

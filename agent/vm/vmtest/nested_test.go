@@ -146,7 +146,7 @@ func (b *bench) testBinary() []byte {
 }
 
 func (b *bench) hypervisors(source *kernel.Source, tree *image.Tree) {
-	cache, err := kernel.CacheFile()
+	cache, err := source.CacheFile()
 	b.must(err)
 	h, err := source.CloudHypervisor(b.ctx, kernel.HypervisorOptions{Local: os.Getenv("CLOUD_HYPERVISOR"), Cache: cache})
 	switch {
