@@ -75,6 +75,7 @@ func TestNodeCommands(t *testing.T) {
 		"seed, static":            {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1", "--dns", "192.0.2.53"), exitOK, "network IPv4 static, IPv6 auto"},
 		"seed, JSON":              {append(base, "--name", "n1", "--json"), exitOK, `"bytes":`},
 		"seed, bad name":          {append(base, "--name", "N_1"), exitRefused, "name"},
+		"seed, far router":        {append(base, "--name", "n1", "--address", "10.0.0.1/24", "--gateway", "10.0.1.1"), exitRefused, "10.0.0.0/24"},
 		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitRefused, "--address"},
 		"seed, bond on a VLAN":    {append(base, "--name", "n1", "--link", "eth0", "--link", "eth1", "--bond", "lacp", "--vlan", "7"), exitOK, "lacp bond, VLAN 7"},
 		"seed, bad bond":          {append(base, "--name", "n1", "--bond", "rr"), exitRefused, "networks[0].bond"},
