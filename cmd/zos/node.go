@@ -125,14 +125,15 @@ func must(err error) {
 // readRoot reads a trust root and refuses what is no envelope.
 func readRoot(name string) ([]byte, error) {
 	if name == "" {
-		return nil, coded(exitUsage, fmt.Errorf("--root: name the trust root that goes into the image"))
+		return nil, coded(exitUsage, fmt.Errorf("--root: name the trust root that goes into the image, such as root.json in the folder that zos ledger init made"))
 	}
+	const want = "want the envelope of a ledger's root, such as root.json in the folder that zos ledger init made"
 	b, err := readFile(name, "a trust root", ledger.MaxEntry+1)
 	if err != nil {
-		return nil, fileError(err)
+		return nil, fileError(fmt.Errorf("--root: %w; %s", err, want))
 	}
 	if _, err := sign.DecodeEnvelope(b); err != nil {
-		return nil, coded(exitRefused, fmt.Errorf("%s: %w", name, err))
+		return nil, coded(exitRefused, fmt.Errorf("--root: %s: %w; %s", name, err, want))
 	}
 	return b, nil
 }
