@@ -64,6 +64,15 @@ func TestNodeCommands(t *testing.T) {
 	if err := os.WriteFile(network, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	ours, err := os.ReadFile("../../boards/qemu-x86_64.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"junk.yaml": "name: junk\n", "mine.yaml": strings.Replace(string(ours), "name: qemu-x86_64", "name: mine", 1)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	out := filepath.Join(dir, "seed.json")
 	base := []string{"node", "seed", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", out}
 	for name, c := range map[string]struct {
@@ -88,6 +97,9 @@ func TestNodeCommands(t *testing.T) {
 		"seed, no voucher file":   {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", filepath.Join(dir, "none")}, exitNotFound, "voucher"},
 		"seed, no envelope":       {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", junk}, exitRefused, "junk.json"},
 		"build, no such board":    {[]string{"node", "build", "--board", "pdp-11", "--root", voucher, "-o", dir}, exitNotFound, "qemu-x86_64"},
+		"build, board is none":    {[]string{"node", "build", "--board", filepath.Join(dir, "none.yaml"), "--root", voucher, "-o", dir}, exitNotFound, "--board: board: stat"},
+		"build, board is junk":    {[]string{"node", "build", "--board", filepath.Join(dir, "junk.yaml"), "--root", voucher, "-o", dir}, exitRefused, "junk.yaml: about: missing"},
+		"build, board of a file":  {[]string{"node", "build", "--board", filepath.Join(dir, "mine.yaml"), "--root", filepath.Join(dir, "none"), "-o", dir}, exitNotFound, "a ledger's root"},
 		"build, no root":          {[]string{"node", "build", "--root", filepath.Join(dir, "none"), "-o", dir}, exitNotFound, "none: no such file or directory; want the envelope of a ledger's root"},
 		"build, root is junk":     {[]string{"node", "build", "--root", junk, "-o", dir}, exitRefused, "junk.json"},
 		"build, seed is junk":     {[]string{"node", "build", "--root", voucher, "--seed", junk, "-o", dir}, exitRefused, "seed"},
