@@ -88,10 +88,11 @@ endif
 
 # ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
 # without ROOT it trusts keys that are made for it in build/run/keys. KEYS=folder
-# (zos node keys) signs it for Secure Boot.
+# (zos node keys) signs it for Secure Boot. BOARD is a name of boards/, or a file
+# of your own that ends in .yaml.
 image: programs
 ifdef ROOT
-	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) $(if $(KEYS),--keys $(KEYS)) -o build/images/$(BOARD)
+	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) $(if $(KEYS),--keys $(KEYS)) -o build/images/$(basename $(notdir $(BOARD)))
 else
 	@build/bin/demo --image-only --board $(BOARD)
 endif

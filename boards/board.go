@@ -7,7 +7,11 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -47,12 +51,56 @@ func Names() ([]string, error) {
 	return found, nil
 }
 
+const (
+	fileExt = ".yaml"
+	maxFile = 64 << 10 // bytes; a board of ours has 2 KiB
+)
+
+// NameOf is the name of the board that a word means: one of ours by its name, or
+// a file's by the name before its ending.
+func NameOf(word string) string { return strings.TrimSuffix(filepath.Base(word), fileExt) }
+
+// Open reads the board that a word means: a file, when it ends in .yaml, else one
+// of ours. A file's board has the file's name, and none of ours, unless it is the
+// same: releases and updates tell boards apart by name.
+func Open(word string) (Board, error) {
+	if filepath.Ext(word) != fileExt {
+		return Load(word)
+	}
+	st, err := os.Stat(word)
+	if err != nil {
+		return Board{}, fmt.Errorf("board: %w", err)
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxFile {
+		return Board{}, fmt.Errorf("board %s: want a regular file of at most %d bytes", word, maxFile)
+	}
+	b, err := os.ReadFile(word)
+	if err != nil {
+		return Board{}, fmt.Errorf("board: %w", err)
+	}
+	board, err := Decode(b)
+	if err != nil {
+		return Board{}, fmt.Errorf("board %s: %w", word, err)
+	}
+	if board.Name != NameOf(word) {
+		return Board{}, fmt.Errorf("board %s: its name field says %q, want the file's name without %s", word, board.Name, fileExt)
+	}
+	switch ours, err := Load(board.Name); {
+	case errors.Is(err, ErrUnknown):
+	case err != nil:
+		return Board{}, err
+	case !reflect.DeepEqual(ours, board):
+		return Board{}, fmt.Errorf("board %s: %s is the name of another board, which zos has itself: rename the file and its name field", word, board.Name)
+	}
+	return board, nil
+}
+
 // Load reads the board of a name.
 func Load(name string) (Board, error) {
 	b, err := files.ReadFile(name + ".yaml")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
 		all, lerr := Names()
-		return Board{}, errors.Join(fmt.Errorf("%w %q, there are: %s", ErrUnknown, name, strings.Join(all, ", ")), lerr)
+		return Board{}, errors.Join(fmt.Errorf("%w %q, there are: %s; or name a file that ends in %s", ErrUnknown, name, strings.Join(all, ", "), fileExt), lerr)
 	}
 	if err != nil {
 		return Board{}, fmt.Errorf("board %s: %w", name, err)
@@ -75,15 +123,24 @@ func Decode(b []byte) (Board, error) {
 	if err := dec.Decode(&board); err != nil {
 		return Board{}, err
 	}
-	for field, value := range map[string]string{
-		"name": board.Name, "about": board.About, "arch": board.Arch, "kernel": board.Kernel, "guestKernel": board.GuestKernel, "cmdline": board.Cmdline,
+	if err := dec.Decode(&struct{}{}); !errors.Is(err, io.EOF) {
+		return Board{}, errors.New("there is a second document in it, want one")
+	}
+	for _, f := range [][2]string{
+		{"name", board.Name}, {"about", board.About}, {"arch", board.Arch}, {"kernel", board.Kernel}, {"guestKernel", board.GuestKernel}, {"cmdline", board.Cmdline},
 	} {
-		if value == "" {
-			return Board{}, fmt.Errorf("%s: missing", field)
+		if f[1] == "" {
+			return Board{}, fmt.Errorf("%s: missing", f[0])
 		}
 	}
 	if !regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`).MatchString(board.Name) {
 		return Board{}, fmt.Errorf("name: %q is no board name", board.Name)
+	}
+	if board.Arch != "amd64" && board.Arch != "arm64" {
+		return Board{}, fmt.Errorf("arch: %q, want amd64 or arm64", board.Arch)
+	}
+	if strings.ContainsAny(board.Cmdline, "\n\t") {
+		return Board{}, fmt.Errorf("cmdline: %q is not one line", board.Cmdline)
 	}
 	if board.Initramfs != "lz4" && board.Initramfs != "zstd" {
 		return Board{}, fmt.Errorf("initramfs: %q, want lz4 or zstd", board.Initramfs)

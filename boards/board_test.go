@@ -4,6 +4,9 @@ package boards
 
 import (
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +59,47 @@ func TestUnknownBoardNamesTheOthers(t *testing.T) {
 	}
 }
 
+func TestOpen(t *testing.T) {
+	ours, err := files.ReadFile("qemu-x86_64.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	other := strings.Replace(string(ours), "name: qemu-x86_64\n", "name: my-box\n", 1)
+	for name, c := range map[string]struct{ text, says string }{
+		"my-box.yaml":      {other, ""},
+		"qemu-x86_64.yaml": {string(ours), ""},
+		"vm-x86_64.yaml":   {strings.Replace(other, "my-box", "vm-x86_64", 1), "the name of another board"},
+		"your-box.yaml":    {other, `its name field says "my-box"`},
+		"long.yaml":        {strings.Replace(other, "my-box", "long", 1) + strings.Repeat("#", maxFile), "at most 65536 bytes"},
+		"junk.yaml":        {"a: 1\n", "not found"},
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(c.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b, err := Open(file)
+		switch {
+		case c.says == "" && (err != nil || b.Name+".yaml" != name || NameOf(file) != b.Name):
+			t.Errorf("%s: %v, %+v", name, err, b)
+		case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+	if _, err := Open(filepath.Join(dir, "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "folder.yaml"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(filepath.Join(dir, "folder.yaml")); err == nil || !strings.Contains(err.Error(), "regular file") {
+		t.Errorf("a folder: %v", err)
+	}
+	if b, err := Open("vm-x86_64"); err != nil || b.Name != "vm-x86_64" || NameOf("vm-x86_64") != b.Name {
+		t.Errorf("one of ours: %v, %+v", err, b)
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	good := "name: a\nabout: b\narch: amd64\nkernel: k\nguestKernel: k\nmodules: [kvm]\ninitramfs: lz4\ncmdline: quiet\nespMiB: 100\n"
 	if _, err := Decode([]byte(good)); err != nil {
@@ -68,6 +112,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"no initramfs":  {strings.Replace(good, "initramfs: lz4\n", "", 1), "initramfs"},
 		"bzip2":         {strings.Replace(good, "lz4", "bzip2", 1), "want lz4 or zstd"},
 		"tiny ESP":      {strings.Replace(good, "100", "1", 1), "espMiB"},
+		"two documents": {good + "---\n" + good, "second document"},
+		"other arch":    {strings.Replace(good, "amd64", "riscv64", 1), "want amd64 or arm64"},
+		"two lines":     {strings.Replace(good, "quiet", `"quiet\nrdinit=/x"`, 1), "one line"},
 		"bad name":      {strings.Replace(good, "name: a", "name: A/b", 1), "name"},
 	} {
 		if _, err := Decode([]byte(c.text)); err == nil || !strings.Contains(err.Error(), c.says) {

@@ -48,20 +48,7 @@ func judgeBuilt(t *testing.T, out string, version string) {
 		})
 	}
 	t.Run("sgdisk "+MediumDisk4K, func(t *testing.T) {
-		if os.Geteuid() != 0 {
-			t.Skip("SKIP judge sgdisk of 4096-byte sectors: a loop device that has them needs root")
-		}
-		made, err := exec.Command("losetup", "--read-only", "--sector-size", "4096", "--find", "--show", filepath.Join(out, MediumDisk4K)).CombinedOutput()
-		if err != nil {
-			t.Skipf("SKIP judge sgdisk of 4096-byte sectors: losetup: %v: %s", err, made)
-		}
-		device := strings.TrimSpace(string(made))
-		defer func() {
-			if b, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
-				t.Errorf("losetup --detach %s: %v: %s", device, err, b)
-			}
-		}()
-		if said := sh(t, judge(t, "sgdisk"), "-v", device); !strings.Contains(said, "No problems found") {
+		if said := sh(t, judge(t, "sgdisk"), "-v", sectors4K(t, filepath.Join(out, MediumDisk4K))); !strings.Contains(said, "No problems found") {
 			t.Error(said)
 		}
 	})
@@ -86,4 +73,24 @@ func judgeBuilt(t *testing.T, out string, version string) {
 			}
 		}
 	})
+}
+
+// sectors4K is a device of 4096-byte sectors with an image's content: sgdisk reads
+// files in sectors of 512 bytes only.
+func sectors4K(t *testing.T, img string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIP judge sgdisk of 4096-byte sectors: a loop device that has them needs root")
+	}
+	made, err := exec.Command("losetup", "--read-only", "--sector-size", "4096", "--find", "--show", img).CombinedOutput()
+	if err != nil {
+		t.Skipf("SKIP judge sgdisk of 4096-byte sectors: losetup: %v: %s", err, made)
+	}
+	device := strings.TrimSpace(string(made))
+	t.Cleanup(func() {
+		if b, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+			t.Errorf("losetup --detach %s: %v: %s", device, err, b)
+		}
+	})
+	return device
 }

@@ -84,14 +84,35 @@ func (p *IP) validate(path string, family func(netip.Addr) bool, name string, mo
 		}
 		return nil
 	}
-	if a, err := netip.ParsePrefix(p.Address); err != nil || !family(a.Addr()) || a.Bits() == 0 || a.Addr().IsMulticast() || a.Addr().IsUnspecified() {
-		return strict.Errorf(at("address"), "is %q, want %s with a prefix length", p.Address, name)
+	own, err := netip.ParsePrefix(p.Address)
+	if err != nil || !family(own.Addr()) || own.Bits() == 0 || own.Addr().IsMulticast() || own.Addr().IsUnspecified() {
+		return strict.Errorf(at("address"), "is %q, want an %s address and its prefix length, such as %s", p.Address, name, addressExample[name])
 	}
 	if p.Router == "" {
 		return nil
 	}
-	if a, err := netip.ParseAddr(p.Router); err != nil || !family(a) || a.Zone() != "" {
+	router, err := netip.ParseAddr(p.Router)
+	if err != nil || !family(router) || router.Zone() != "" {
 		return strict.Errorf(at("router"), "is %q, want an %s address or nothing", p.Router, name)
 	}
+	if !reaches(own, router) {
+		return strict.Errorf(at("router"), "is %s, which is none of the other addresses of %s, where the node itself is: want a router there", p.Router, own.Masked())
+	}
 	return nil
+}
+
+// addressExample is the wanted form of an address, by family.
+var addressExample = map[string]string{"IPv4": "10.0.0.2/24", "IPv6": "2001:db8::2/64"}
+
+// reaches says whether a router can be a neighbour of a node with the address. A
+// link-local one is on every link. An address that is alone in its prefix has
+// no link to compare with: whoever hands such ones out has the router elsewhere.
+func reaches(own netip.Prefix, router netip.Addr) bool {
+	switch {
+	case router == own.Addr(), router.IsMulticast(), router.IsUnspecified():
+		return false
+	case router.IsLinkLocalUnicast(), own.IsSingleIP():
+		return true
+	}
+	return own.Contains(router)
 }

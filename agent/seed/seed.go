@@ -65,7 +65,7 @@ type Network struct {
 type IP struct {
 	Mode    string `json:"mode"`
 	Address string `json:"address"` // static: CIDR; else ""
-	Router  string `json:"router"`  // static: or ""
+	Router  string `json:"router"`  // static: or ""; on the address's own link
 }
 
 // The values of Network's fields.

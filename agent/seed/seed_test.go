@@ -88,6 +88,44 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+// TestRouterIsANeighbour: a router that nothing on the node's own link can be is
+// a slip of the pen, and the node that has it reaches nobody.
+func TestRouterIsANeighbour(t *testing.T) {
+	for _, c := range []struct {
+		address, router string
+		ok              bool
+	}{
+		{"10.0.0.1/24", "10.0.0.254", true},
+		{"10.0.0.1/24", "10.0.1.1", false},
+		{"10.0.0.1/24", "10.0.0.1", false}, // the node itself
+		{"10.0.0.1/24", "0.0.0.0", false},
+		{"10.0.0.1/24", "224.0.0.1", false},
+		{"10.0.0.1/24", "169.254.0.1", true},
+		{"10.0.0.1/16", "10.0.1.1", true},
+		{"203.0.113.9/32", "10.0.1.1", true},
+		{"203.0.113.9/32", "203.0.113.9", false},
+		{"2001:db8::1/64", "2001:db8::fe", true},
+		{"2001:db8::1/64", "2001:db8:1::1", false},
+		{"2001:db8::1/64", "fe80::1", true},
+		{"2001:db8::1/64", "ff02::2", false},
+		{"2001:db8::1/128", "2001:db8:1::1", true},
+	} {
+		n := Automatic()
+		ip := &n.IPv4
+		if strings.Contains(c.address, ":") {
+			ip = &n.IPv6
+		}
+		*ip = IP{Mode: ModeStatic, Address: c.address, Router: c.router}
+		err := n.validate("networks[0]")
+		if (err == nil) != c.ok {
+			t.Errorf("%s by %s: %v, want it taken: %t", c.address, c.router, err, c.ok)
+		}
+		if err != nil && !strings.Contains(err.Error(), "router") {
+			t.Errorf("%s by %s: the field is not named: %v", c.address, c.router, err)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	b, err := good().Encode()
 	if err != nil {

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -61,17 +63,18 @@ func (a *app) nodeBuild() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "build a node image: UKI, disk image, and the guests' kernel",
-		Long: "Build a node image for a kind of machine.\n\nCloud Hypervisor is taken from CLOUD_HYPERVISOR=/path, the user's cache, or its\n" +
+		Long: "Build a node image for a kind of machine.\n\nA machine that none of the boards fits gets a board of its own: copy one of boards/*.yaml, change\nits name and what is different, and give the file as --board.\n\nCloud Hypervisor is taken from CLOUD_HYPERVISOR=/path, the user's cache, or its\n" +
 			"project's release by digest; where none can be had, or with CLOUD_HYPERVISOR=none,\nthe image carries Debian's QEMU. For arm64 the variable is CLOUD_HYPERVISOR_ARM64,\nand there is no second one.",
-		Example: "  zos node build --board qemu-x86_64 --root ledger/root.json --seed seed.json -o build/images/qemu-x86_64",
-		Args:    cobra.NoArgs,
+		Example: "  zos node build --board qemu-x86_64 --root ledger/root.json --seed seed.json -o build/images/qemu-x86_64\n" +
+			"  zos node build --board my-server.yaml --root ledger/root.json -o build/images/my-server",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !ledger.ValidVersion(version) {
 				return coded(exitUsage, fmt.Errorf("--version %q: want two to four numbers such as 1.4.0", version))
 			}
-			b, err := boards.Load(board)
+			b, err := openBoard(board)
 			if err != nil {
-				return coded(exitNotFound, err)
+				return err
 			}
 			envelope, err := readRoot(root)
 			if err != nil {
@@ -104,7 +107,7 @@ func (a *app) nodeBuild() *cobra.Command {
 		},
 	}
 	parts.add(cmd)
-	cmd.Flags().StringVar(&board, "board", "qemu-x86_64", "kind of machine")
+	cmd.Flags().StringVar(&board, "board", "qemu-x86_64", boardUsage)
 	cmd.Flags().StringVar(&root, "root", os.Getenv("ZOS_ROOT"), "trust root that goes into the image (env ZOS_ROOT)")
 	cmd.Flags().StringVar(&seedFile, "seed", "", "seed that goes onto the boot partition")
 	cmd.Flags().StringVar(&keyDir, "keys", os.Getenv("ZOS_KEYS"), "folder of Secure Boot keys: the image is signed, and enrols them in setup mode (env ZOS_KEYS)")
@@ -113,6 +116,20 @@ func (a *app) nodeBuild() *cobra.Command {
 	cmd.Flags().BoolVar(&faults, "faults", false, "a TEST image that obeys the rig's fault channel")
 	must(cmd.MarkFlagRequired("output"))
 	return cmd
+}
+
+const boardUsage = "kind of machine: one of zos's boards by name, or a file of your own that ends in .yaml"
+
+// openBoard reads a board by its name, or from a file.
+func openBoard(word string) (boards.Board, error) {
+	b, err := boards.Open(word)
+	switch {
+	case errors.Is(err, boards.ErrUnknown), errors.Is(err, fs.ErrNotExist):
+		return b, coded(exitNotFound, fmt.Errorf("--board: %w", err))
+	case err != nil:
+		return b, coded(exitRefused, fmt.Errorf("--board: %w", err))
+	}
+	return b, nil
 }
 
 // must is for mistakes of a programmer that the first start shows.
@@ -125,14 +142,15 @@ func must(err error) {
 // readRoot reads a trust root and refuses what is no envelope.
 func readRoot(name string) ([]byte, error) {
 	if name == "" {
-		return nil, coded(exitUsage, fmt.Errorf("--root: name the trust root that goes into the image"))
+		return nil, coded(exitUsage, fmt.Errorf("--root: name the trust root that goes into the image, such as root.json in the folder that zos ledger init made"))
 	}
+	const want = "want the envelope of a ledger's root, such as root.json in the folder that zos ledger init made"
 	b, err := readFile(name, "a trust root", ledger.MaxEntry+1)
 	if err != nil {
-		return nil, fileError(err)
+		return nil, fileError(fmt.Errorf("--root: %w; %s", err, want))
 	}
 	if _, err := sign.DecodeEnvelope(b); err != nil {
-		return nil, coded(exitRefused, fmt.Errorf("%s: %w", name, err))
+		return nil, coded(exitRefused, fmt.Errorf("--root: %s: %w; %s", name, err, want))
 	}
 	return b, nil
 }
@@ -169,9 +187,9 @@ func (a *app) nodeGuest() *cobra.Command {
 		Example: "  zos node guest --guest build/guest",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := boards.Load(board)
+			b, err := openBoard(board)
 			if err != nil {
-				return coded(exitNotFound, err)
+				return err
 			}
 			source, err := parts.open(a.nodeLog(), b.Arch)
 			if err != nil {
@@ -190,7 +208,7 @@ func (a *app) nodeGuest() *cobra.Command {
 		},
 	}
 	parts.add(cmd)
-	cmd.Flags().StringVar(&board, "board", "qemu-x86_64", "kind of machine")
+	cmd.Flags().StringVar(&board, "board", "qemu-x86_64", boardUsage)
 	return cmd
 }
 

@@ -50,7 +50,7 @@ func (a *app) nodeFlash() *cobra.Command {
 			switch {
 			case errors.Is(err, os.ErrNotExist):
 				return coded(exitNotFound, err)
-			case errors.Is(err, image.ErrMedium):
+			case errors.Is(err, image.ErrMedium), errors.Is(err, flash.ErrRefused):
 				return coded(exitRefused, err)
 			case err != nil:
 				return err

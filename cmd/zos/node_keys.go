@@ -48,7 +48,7 @@ func (a *app) nodeKeys() *cobra.Command {
 			}
 			if err := k.Write(args[0], now); err != nil {
 				if errors.Is(err, fs.ErrExist) {
-					return coded(exitRefused, fmt.Errorf("%w: keys that exist are not overwritten; name another folder", err))
+					return coded(exitRefused, fmt.Errorf("%w; keys are not overwritten: name another folder", err))
 				}
 				return err
 			}
@@ -69,11 +69,14 @@ func readCertificate(file string) (*x509.Certificate, error) {
 		return nil, fileError(fmt.Errorf("--also: %w", err))
 	}
 	if p, _ := pem.Decode(b); p != nil {
+		if p.Type != "CERTIFICATE" {
+			return nil, coded(exitRefused, fmt.Errorf("--also: %s holds a %s, want an X.509 certificate (-----BEGIN CERTIFICATE-----)", file, p.Type))
+		}
 		b = p.Bytes
 	}
 	c, err := x509.ParseCertificate(b)
 	if err != nil {
-		return nil, coded(exitRefused, fmt.Errorf("--also: %s: %w", file, err))
+		return nil, coded(exitRefused, fmt.Errorf("--also: %s is no X.509 certificate, as PEM (-----BEGIN CERTIFICATE-----) or as DER (what firmware menus call .cer): %w", file, err))
 	}
 	return c, nil
 }

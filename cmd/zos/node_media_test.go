@@ -63,6 +63,8 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "flash", img, full, "--write", "--serial", "X"}, exitRefused, "does not tell"},
 		{[]string{"node", "flash", s, empty}, exitRefused, "not a node image"},
 		{[]string{"node", "flash", img, p("none")}, exitNotFound, "none"},
+		{[]string{"node", "flash", img, "/dev/null"}, exitRefused, "name the whole disk, such as /dev/sdb"},
+		{[]string{"node", "flash", img, dir, "--write"}, exitRefused, "name the whole disk, such as /dev/sdb"},
 		{[]string{"node", "flash", img}, exitUsage, "want the image and the disk; see zos node flash --help\n"},
 		{[]string{"node", "flash", img, empty}, exitOK, "seed    none: the node asks SMBIOS"},
 		{[]string{"node", "flash", img, empty, "--seed", s}, exitOK, "seed    " + s + ": node n1, ledger http://192.0.2.1:1"},
@@ -86,8 +88,10 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "seed", "--name", "n", "--ledger", "http://[2001:db8::1]:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on")}, exitOK, "node n"},
 		{[]string{"node", "seed", "--name", "n", "--ledger", "http://x:1", "--voucher", voucher, "--recovery", p("cert"), "-o", p("on")}, exitRefused, p("cert") + ": has 3 lines, want the one line of a public key"},
 		{[]string{"node", "keys", p("keys"), "--name", "example"}, exitOK, "PK, KEK and db of example"},
-		{[]string{"node", "keys", p("keys")}, exitRefused, "not overwritten"},
-		{[]string{"node", "keys", p("keys2"), "--also", s}, exitRefused, "--also"},
+		{[]string{"node", "keys", p("keys")}, exitRefused, p("keys") + " has KEK.auth already: file already exists; keys are not overwritten: name another folder\n"},
+		{[]string{"node", "keys", p("keys2"), "--also", s}, exitRefused, "--also: " + s + " is no X.509 certificate, as PEM (-----BEGIN CERTIFICATE-----) or as DER"},
+		{[]string{"node", "keys", p("keys2"), "--also", p("keys/db.key")}, exitRefused, "holds a PRIVATE KEY, want an X.509 certificate"},
+		{[]string{"node", "keys", p("keys2"), "--also", p("keys/db.crt")}, exitOK, "1 further certificates"},
 		{[]string{"node", "build", "--keys", p("none"), "--root", voucher, "-o", dir}, exitNotFound, "zos node keys"},
 	} {
 		var stdout, stderr bytes.Buffer

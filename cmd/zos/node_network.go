@@ -74,7 +74,7 @@ func (n *networkFlags) static() ([]seed.Network, error) {
 	for _, a := range n.addresses {
 		p, err := netip.ParsePrefix(a)
 		if err != nil {
-			return nil, coded(exitRefused, fmt.Errorf("--address: %w", err))
+			return nil, coded(exitRefused, fmt.Errorf("--address %q: want ADDRESS/LENGTH such as 10.0.0.1/24 or 2001:db8::1/64", a))
 		}
 		ip := n.family(p.Addr())
 		if ip.Address != "" {
@@ -85,7 +85,7 @@ func (n *networkFlags) static() ([]seed.Network, error) {
 	for _, r := range n.routers {
 		a, err := netip.ParseAddr(r)
 		if err != nil {
-			return nil, coded(exitRefused, fmt.Errorf("--gateway: %w", err))
+			return nil, coded(exitRefused, fmt.Errorf("--gateway %q: want an address such as 10.0.0.254 or fe80::1, without a length", r))
 		}
 		n.family(a).Router = r
 	}

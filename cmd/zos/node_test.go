@@ -64,6 +64,15 @@ func TestNodeCommands(t *testing.T) {
 	if err := os.WriteFile(network, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	ours, err := os.ReadFile("../../boards/qemu-x86_64.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"junk.yaml": "name: junk\n", "mine.yaml": strings.Replace(string(ours), "name: qemu-x86_64", "name: mine", 1)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	out := filepath.Join(dir, "seed.json")
 	base := []string{"node", "seed", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", out}
 	for name, c := range map[string]struct {
@@ -75,7 +84,9 @@ func TestNodeCommands(t *testing.T) {
 		"seed, static":            {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1", "--dns", "192.0.2.53"), exitOK, "network IPv4 static, IPv6 auto"},
 		"seed, JSON":              {append(base, "--name", "n1", "--json"), exitOK, `"bytes":`},
 		"seed, bad name":          {append(base, "--name", "N_1"), exitRefused, "name"},
-		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitRefused, "--address"},
+		"seed, far router":        {append(base, "--name", "n1", "--address", "10.0.0.1/24", "--gateway", "10.0.1.1"), exitRefused, "10.0.0.0/24"},
+		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitRefused, "--address \"192.0.2.2\": want ADDRESS/LENGTH such as 10.0.0.1/24"},
+		"seed, bad router":        {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1/24"), exitRefused, "without a length"},
 		"seed, bond on a VLAN":    {append(base, "--name", "n1", "--link", "eth0", "--link", "eth1", "--bond", "lacp", "--vlan", "7"), exitOK, "lacp bond, VLAN 7"},
 		"seed, bad bond":          {append(base, "--name", "n1", "--bond", "rr"), exitRefused, "networks[0].bond"},
 		"seed, two of a family":   {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--address", "192.0.2.3/24"), exitRefused, "one family"},
@@ -86,7 +97,10 @@ func TestNodeCommands(t *testing.T) {
 		"seed, no voucher file":   {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", filepath.Join(dir, "none")}, exitNotFound, "voucher"},
 		"seed, no envelope":       {[]string{"node", "seed", "--name", "n", "--ledger", "http://h", "--voucher", junk}, exitRefused, "junk.json"},
 		"build, no such board":    {[]string{"node", "build", "--board", "pdp-11", "--root", voucher, "-o", dir}, exitNotFound, "qemu-x86_64"},
-		"build, no root":          {[]string{"node", "build", "--root", filepath.Join(dir, "none"), "-o", dir}, exitNotFound, "none"},
+		"build, board is none":    {[]string{"node", "build", "--board", filepath.Join(dir, "none.yaml"), "--root", voucher, "-o", dir}, exitNotFound, "--board: board: stat"},
+		"build, board is junk":    {[]string{"node", "build", "--board", filepath.Join(dir, "junk.yaml"), "--root", voucher, "-o", dir}, exitRefused, "junk.yaml: about: missing"},
+		"build, board of a file":  {[]string{"node", "build", "--board", filepath.Join(dir, "mine.yaml"), "--root", filepath.Join(dir, "none"), "-o", dir}, exitNotFound, "a ledger's root"},
+		"build, no root":          {[]string{"node", "build", "--root", filepath.Join(dir, "none"), "-o", dir}, exitNotFound, "none: no such file or directory; want the envelope of a ledger's root"},
 		"build, root is junk":     {[]string{"node", "build", "--root", junk, "-o", dir}, exitRefused, "junk.json"},
 		"build, seed is junk":     {[]string{"node", "build", "--root", voucher, "--seed", junk, "-o", dir}, exitRefused, "seed"},
 		"run, no image":           {[]string{"node", "run", filepath.Join(dir, "none.img")}, exitNotFound, "none.img"},

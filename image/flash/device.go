@@ -37,15 +37,18 @@ func look(ctx context.Context, path, sys, mounts string, written int64, progress
 	if err != nil {
 		return d, err
 	}
+	disk := st.Mode()&fs.ModeDevice != 0 && st.Mode()&fs.ModeCharDevice == 0
+	if !disk && !st.Mode().IsRegular() { // opening another device may act on it, or wait for ever
+		return d, fmt.Errorf("%w: %s is neither a disk nor a file that stands for one; name the whole disk, such as /dev/sdb (lsblk lists them)", ErrRefused, path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return d, advise(err)
 	}
 	defer f.Close()
-	switch {
-	case st.Mode().IsRegular():
+	if !disk {
 		d.File, d.Size = true, st.Size()
-	case st.Mode()&fs.ModeDevice != 0 && st.Mode()&fs.ModeCharDevice == 0:
+	} else {
 		if d.Size, err = f.Seek(0, io.SeekEnd); err != nil {
 			return d, fmt.Errorf("size of %s: %w", path, err)
 		}
@@ -55,8 +58,6 @@ func look(ctx context.Context, path, sys, mounts string, written int64, progress
 		if err := d.describe(sys, mounts); err != nil {
 			return d, err
 		}
-	default:
-		return d, fmt.Errorf("%s is no disk and no file", path)
 	}
 	d.Holds, d.Looked, err = holds(ctx, f, d.Size, written, progress)
 	return d, err
@@ -71,7 +72,7 @@ func (d *Device) describe(sys, mounts string) error {
 	name := filepath.Base(real)
 	block := filepath.Join(sys, "class/block", name)
 	if _, err := os.Stat(filepath.Join(block, "partition")); err == nil {
-		return fmt.Errorf("%s is a partition; name the whole disk", d.Path)
+		return fmt.Errorf("%w: %s is a partition; name the whole disk, such as /dev/sdb (lsblk lists them)", ErrRefused, d.Path)
 	}
 	d.Model = first(block, "device/model")
 	d.Serial = first(block, "device/serial", "serial", "device/wwid", "wwid")

@@ -250,7 +250,21 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	d = Device{Path: filepath.Join(dev, "sdz1")}
-	if err := d.describe(sys, ""); err == nil || !strings.Contains(err.Error(), "whole disk") {
+	if err := d.describe(sys, ""); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "whole disk") {
 		t.Errorf("a partition: %v", err)
+	}
+}
+
+// TestNoDisk: what is neither disk nor file is not even opened; a pipe without a
+// writer would hold whoever does.
+func TestNoDisk(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/dev/null", t.TempDir(), pipe} {
+		if _, err := look(t.Context(), path, t.TempDir(), "", 0, nil); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "the whole disk, such as /dev/sdb") {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

@@ -11,9 +11,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -122,13 +125,29 @@ func (k *Keys) Auth(at time.Time) (map[string][]byte, error) {
 	return all, nil
 }
 
-// Write puts the keys into a folder that must not have any yet.
+// Write puts the keys into a folder that must not have any yet: one that exists
+// may have signed images and stand in firmware (fs.ErrExist).
 func (k *Keys) Write(dir string, at time.Time) error {
+	files, err := k.files(at)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keys: %w", err)
 	}
-	put := func(name string, mode os.FileMode, b []byte) error {
-		// A key that exists may have signed images and stand in firmware.
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		switch _, err := os.Lstat(filepath.Join(dir, name)); {
+		case err == nil:
+			return fmt.Errorf("keys: %s has %s already: %w", dir, name, fs.ErrExist)
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("keys: %w", err)
+		}
+	}
+	for name, b := range files {
+		mode := os.FileMode(0o644)
+		if filepath.Ext(name) == keyExt {
+			mode = 0o600
+		}
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 		if err != nil {
 			return fmt.Errorf("keys: %w", err)
@@ -137,44 +156,31 @@ func (k *Keys) Write(dir string, at time.Time) error {
 		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 			return fmt.Errorf("keys: %w", errors.Join(err, os.Remove(f.Name()))) // half a key is none
 		}
-		return nil
-	}
-	for name, p := range map[string]Pair{PK: k.PK, KEK: k.KEK, DB: k.DB} {
-		secret, err := x509.MarshalPKCS8PrivateKey(p.Key)
-		if err != nil {
-			return fmt.Errorf("keys: %w", err)
-		}
-		err = errors.Join(
-			put(name+keyExt, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})),
-			put(name+certExt, 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Cert.Raw})),
-			put(name+".cer", 0o644, p.Cert.Raw), // what firmware menus read
-		)
-		if err != nil {
-			return err
-		}
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(k.PCR)
-	if err != nil {
-		return fmt.Errorf("keys: %w", err)
-	}
-	if err := put(PCR+keyExt, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})); err != nil {
-		return err
-	}
-	for i, c := range k.Also {
-		if err := put(fmt.Sprintf("db-also-%02d%s", i, certExt), 0o644, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})); err != nil {
-			return err
-		}
-	}
-	auth, err := k.Auth(at)
-	if err != nil {
-		return err
-	}
-	for name, b := range auth {
-		if err := put(name, 0o644, b); err != nil {
-			return err
-		}
 	}
 	return nil
+}
+
+// files are what a folder of these keys holds, by name.
+func (k *Keys) files(at time.Time) (map[string][]byte, error) {
+	files, err := k.Auth(at)
+	if err != nil {
+		return nil, err
+	}
+	for name, key := range map[string]crypto.Signer{PK: k.PK.Key, KEK: k.KEK.Key, DB: k.DB.Key, PCR: k.PCR} {
+		secret, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return nil, fmt.Errorf("keys: %w", err)
+		}
+		files[name+keyExt] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+	}
+	for name, p := range map[string]Pair{PK: k.PK, KEK: k.KEK, DB: k.DB} {
+		files[name+certExt] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Cert.Raw})
+		files[name+".cer"] = p.Cert.Raw // what firmware menus read
+	}
+	for i, c := range k.Also {
+		files[fmt.Sprintf("db-also-%02d%s", i, certExt)] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+	}
+	return files, nil
 }
 
 // Signer is what building an image needs of a key folder.

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -189,8 +190,33 @@ func TestFolder(t *testing.T) {
 	if !bytes.HasSuffix(s.Auth["db.auth"], signatureList(k.owner(), k.KEK.Cert)) {
 		t.Error("the other certificate is not in db")
 	}
-	if err := k.Write(dir, now); err == nil {
-		t.Error("existing keys were overwritten")
+	before, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	modes := map[os.FileMode]int{}
+	for _, e := range before {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if secret := filepath.Ext(e.Name()) == ".key"; secret != (info.Mode().Perm() == 0o600) {
+			t.Errorf("%s has mode %v", e.Name(), info.Mode())
+		}
+		modes[info.Mode().Perm()]++
+	}
+	if modes[0o600] != 4 || len(before) != 14 {
+		t.Errorf("%d files, %d of them secret", len(before), modes[0o600])
+	}
+	// One file is enough to be refused, whole: nothing is added beside it.
+	if err := os.Remove(filepath.Join(dir, "PK.key")); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Write(dir, now); !errors.Is(err, fs.ErrExist) || strings.Count(err.Error(), "\n") != 0 {
+		t.Errorf("a folder with keys: %v", err)
+	}
+	if after, err := os.ReadDir(dir); err != nil || len(after) != 13 {
+		t.Errorf("%d files after a refusal, want 13, %v", len(after), err)
 	}
 	if err := os.Rename(filepath.Join(dir, "KEK.crt"), filepath.Join(dir, "db.crt")); err != nil {
 		t.Fatal(err)

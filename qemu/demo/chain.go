@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/boards"
 )
 
 // chain is the way of one deployment, from keys to a checked page.
@@ -220,7 +222,7 @@ func (c *chain) makeTrust(ctx context.Context) ([]string, error) {
 }
 
 func (c *chain) buildNode(ctx context.Context) ([]string, error) {
-	out := c.path("images", c.board)
+	out := c.path("images", boards.NameOf(c.board))
 	args := []string{"node", "build", "--board", c.board, "--root", c.root, "-o", out}
 	if !c.imageOnly {
 		seed, err := c.makeSeed(ctx)

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/zos-node/zos/boards"
 )
 
 // portTries is how often a start is tried again when its port was taken.
@@ -74,7 +76,7 @@ func (c *chain) boot(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		c.node, _, err = startServer(ctx, c.consolePath, sign{following, "the node says on its console that it follows the ledger"}, bootLimit, c.zos, "node", "run",
-			filepath.Join(c.path("images", c.board), "node.img"), "--forward", fmt.Sprintf("%d:%d", c.gatewayPort, gatewayPort))
+			filepath.Join(c.path("images", boards.NameOf(c.board)), "node.img"), "--forward", fmt.Sprintf("%d:%d", c.gatewayPort, gatewayPort))
 		if err == nil {
 			break
 		}
