@@ -264,6 +264,14 @@ func (l *Log) Checkpoint(t tlog.Tree) []byte {
 	return b
 }
 
+// SignBy has other keys sign every checkpoint from now on: those of the next
+// root's validators, or, for lies, those that it voted out.
+func (l *Log) SignBy(s tiles.Signers) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.signers = s
+}
+
 // Client opens a client of the given ledgers that trusts this log's root.
 func (l *Log) Client(stateFile string, ledgers ...string) *ledger.Client {
 	l.t.Helper()
