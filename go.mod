@@ -5,6 +5,7 @@ module github.com/zos-node/zos
 go 1.26.0
 
 require (
+	github.com/andybalholm/brotli v1.3.0
 	github.com/hanwen/go-fuse/v2 v2.12.1
 	golang.org/x/net v0.62.0
 )

@@ -242,7 +242,7 @@ func TestHandler(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(s.Dir(), "starts"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	put(t, filepath.Join(s.Dir(), "starts", id[7:]+".zst"), []byte("pack"))
+	put(t, filepath.Join(s.Dir(), "starts", id[7:]+".br"), []byte("pack"))
 	srv := serveStore(t, s, nil)
 	chunk := "/" + chunkName(m.Chunks[0].ID)
 	hint, err := hintName(m.OCI.Manifest, "linux/amd64")
@@ -275,7 +275,7 @@ func TestHandler(t *testing.T) {
 		{"GET", chunk, 200, "immutable"}, {"HEAD", chunk, 200, "immutable"},
 		{"GET", "/manifests/" + id[7:] + ".json", 200, "immutable"},
 		{"GET", "/" + hint, 200, "no-cache"},
-		{"GET", "/starts/" + id[7:] + ".zst", 200, "no-cache"}, {"GET", "/starts/" + id[7:], 404, ""}, {"GET", "/starts/" + zeros + ".zst", 404, ""},
+		{"GET", "/starts/" + id[7:] + ".br", 200, "no-cache"}, {"GET", "/starts/" + id[7:], 404, ""}, {"GET", "/starts/" + zeros + ".br", 404, ""}, {"GET", "/starts/" + id[7:] + ".zst", 404, ""},
 		{"POST", chunk, 405, ""}, {"PUT", chunk, 405, ""}, {"DELETE", chunk, 405, ""},
 		{"GET", "/", 404, ""}, {"GET", "/private", 404, ""}, {"GET", "/chunks/", 404, ""}, {"GET", "/tmp/", 404, ""},
 		{"GET", "/blobs/" + zeros, 500, ""}, // a symlink out of the folder

@@ -25,7 +25,7 @@ func packed(t *testing.T) (s *Store, m Manifest, id string, wire []byte, made pa
 		t.Fatal(err)
 	}
 	wire, err = io.ReadAll(o.Body)
-	if err != nil || o.Name != "starts/"+strings.TrimPrefix(id, "sha256:")+".zst" || o.Kind != "application/zstd" || int64(len(wire)) != o.Size {
+	if err != nil || o.Name != "starts/"+strings.TrimPrefix(id, "sha256:")+".br" || o.Kind != "application/octet-stream" || int64(len(wire)) != o.Size {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	return s, m, id, wire, made

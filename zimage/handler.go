@@ -73,8 +73,8 @@ func servable(name string) string {
 			return "application/json"
 		}
 	case len(parts) == 2 && parts[0] == "starts":
-		if id, ok := strings.CutSuffix(parts[1], ".zst"); ok && isHex(id) {
-			return "application/zstd"
+		if id, ok := strings.CutSuffix(parts[1], ".br"); ok && isHex(id) {
+			return "application/octet-stream" // Brotli has no type of its own
 		}
 	case len(parts) == 2 && parts[0] == "blobs":
 		if isHex(parts[1]) {

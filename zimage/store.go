@@ -29,7 +29,7 @@ import (
 //	manifests/<id>.json               a manifest under its image id
 //	blobs/<sha256>                    a kernel or initramfs
 //	by-oci/<digest>-<os>-<arch>.json  which image an OCI manifest became
-//	starts/<id>.zst                   a start pack of an image, see package pack
+//	starts/<id>.br                    a start pack of an image, see package pack
 //
 // A file appears under its name only when it is whole. The store is believed
 // no more than a mirror: everything read from it is hashed again.

@@ -24,6 +24,14 @@ func TestImageErrorsAdvise(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil {
 		t.Fatalf("convert: %d %s %s %v", code, out, errs, err)
 	}
+	kernel := filepath.Join(t.TempDir(), "vmlinuz")
+	if err := os.WriteFile(kernel, []byte("a kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, blob, errs := imageRun(t, "image", "blob", kernel, "--store", store)
+	if code != exitOK {
+		t.Fatalf("blob: %d %s", code, errs)
+	}
 	fresh := filepath.Join(t.TempDir(), "fresh")
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	for _, c := range []struct {
@@ -38,8 +46,18 @@ func TestImageErrorsAdvise(t *testing.T) {
 		{"inspect oci:" + layout + " --platform windows/amd64 --store " + store, exitUsage, "linux/arm64"},
 		{"inspect " + r.ID + " --root root.json --store " + store, exitUsage, "--ledger"},
 		{"inspect " + r.ID + " --state s --store " + store, exitUsage, "--ledger"},
+		{"inspect " + r.ID + " --platform linux/amd64 --store " + store, exitUsage, "leave --platform out"},
+		{"inspect " + r.ID + " --platform linux/amd64 --with oci:" + layout + " --store " + store, exitOK, ""},
+		{"sbom " + r.ID + " --platform linux/amd64 --store " + store, exitUsage, "leave --platform out"},
+		{"sbom oci:" + layout + " --platform linux/amd64 --store " + store, exitOK, ""},
+		{"sbom oci:" + layout + " --platform windows/amd64 --store " + store, exitUsage, "linux/arm64"},
 		{"verify " + r.ID + " --timeout 1ns --store " + store, exitUnreachable, "--timeout"},
 		{"publish " + zeros + " --store " + store + " --to " + fresh, exitNotFound, "neither an image"},
+		{"publish " + r.ID + " --root root.json --store " + store + " --to " + fresh, exitUsage, "--start ledger"},
+		{"publish " + r.ID + " --ledger http://127.0.0.1:1 --store " + store + " --to " + fresh, exitUsage, "--start ledger"},
+		{"publish " + r.ID + " --state s --store " + store + " --to " + fresh, exitUsage, "--start ledger"},
+		{"publish " + r.ID + " --root root.json --start file --store " + store + " --to " + fresh, exitUsage, "--start ledger"},
+		{"publish " + strings.TrimSpace(blob) + " --start file --store " + store + " --to " + fresh, exitUsage, "fetched whole"},
 		{"publish " + r.ID + " " + zeros + " --store " + store + " --to " + fresh, exitNotFound, zeros},
 	} {
 		code, out, errs := imageRun(t, append([]string{"image"}, strings.Fields(c.args)...)...)

@@ -13,9 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/erofs"
@@ -98,6 +101,19 @@ var imageID = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 func checkID(id string) error {
 	if !imageID.MatchString(id) {
 		return coded(exitUsage, fmt.Errorf("image id: is %q, want sha256:<64 hex digits>", id))
+	}
+	return nil
+}
+
+// checkPlatformOf refuses a --platform that is none, and one that nothing is asked
+// for: an image id is of one platform.
+func checkPlatformOf(cmd *cobra.Command, platform string, refs ...string) error {
+	if err := checkPlatform(platform); err != nil {
+		return err
+	}
+	isID := func(ref string) bool { return strings.HasPrefix(ref, "sha256:") }
+	if cmd.Flags().Changed("platform") && !slices.ContainsFunc(refs, func(ref string) bool { return !isID(ref) }) {
+		return coded(exitUsage, errors.New("--platform picks the image of an OCI reference, and an image id is of one platform; leave --platform out, or give the reference"))
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ file and chunk by chunk.`,
   zos image inspect oci:build/oci/web --store build/store --ledger https://ledger.example --root root.json`,
 		Args: exactly(1, "one image id or image reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkPlatform(platform); err != nil {
+			if err := checkPlatformOf(cmd, platform, append([]string{args[0]}, with...)...); err != nil {
 				return err
 			}
 			for _, flag := range []string{"root", "state"} {

@@ -71,7 +71,7 @@ func TestInspectStart(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &sent); code != exitOK || err != nil || len(sent.Items) != 2 || sent.Items[1].Kind != "start" || sent.Items[1].Pack.Blocks < 2 || sent.Items[1].Sent != 1 {
 		t.Fatalf("publish --start ledger: %d %s %s, %v", code, out, errs, err)
 	}
-	at := filepath.Join(folder, "starts", strings.TrimPrefix(made.ID, "sha256:")+".zst")
+	at := filepath.Join(folder, "starts", strings.TrimPrefix(made.ID, "sha256:")+".br")
 	first, err := os.ReadFile(at)
 	if err != nil {
 		t.Fatal(err)

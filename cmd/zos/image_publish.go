@@ -79,18 +79,26 @@ image, 5 the server does not answer.`,
 					return err
 				}
 			}
+			if start != "" && len(args) != 1 {
+				return coded(exitUsage, fmt.Errorf("--start is of one image, here are %d ids", len(args)))
+			}
+			for _, flag := range []string{"ledger", "root", "state"} {
+				if cmd.Flags().Changed(flag) && start != fromLedger {
+					return coded(exitUsage, fmt.Errorf("--%s is of a ledger, and none is asked without --start %s; give that too, or leave --%s out", flag, fromLedger, flag))
+				}
+			}
 			from, err := openStore(store)
 			if err != nil {
 				return imageError(err)
-			}
-			if start != "" && len(args) != 1 {
-				return coded(exitUsage, fmt.Errorf("--start is of one image, here are %d ids", len(args)))
 			}
 			for _, id := range args { // before a folder is made into a mirror
 				isImage, err := from.HasImage(id)
 				isBlob, berr := from.HasBlob(id)
 				if err := errors.Join(err, berr); err != nil {
 					return imageError(err)
+				}
+				if !isImage && isBlob && start != "" {
+					return coded(exitUsage, fmt.Errorf("--start is of an image, and %s is a kernel or initramfs, which is fetched whole; leave --start out", id))
 				}
 				if !isImage && !isBlob {
 					return coded(exitNotFound, fmt.Errorf("%s: %s has neither an image of this id, nor a kernel or initramfs of this digest; zos image convert and zos image blob say theirs", id, store))

@@ -22,6 +22,9 @@ annotations. The output is the same with and without --json.`,
   zos image sbom oci:build/oci/web --store http://127.0.0.1:8480 >web.spdx.json`,
 		Args: exactly(1, "one image id or image reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkPlatformOf(cmd, platform, args[0]); err != nil {
+				return err
+			}
 			from, ctx, err := openImages(cmd.Context(), store)
 			if err != nil {
 				return imageError(err)

@@ -241,7 +241,7 @@ func TestStartPack(t *testing.T) {
 		if err != nil || r.Sent != 1 || made.Blocks-made.Hashes != start.Blocks() || done != start.Blocks()*4096 || total != done {
 			t.Errorf("%+v, %+v, %d of %d bytes: %v", r, made, done, total, err)
 		}
-		f, err := os.Open(filepath.Join(string(to.Folder), "starts", strings.TrimPrefix(id, "sha256:")+".zst"))
+		f, err := os.Open(filepath.Join(string(to.Folder), "starts", strings.TrimPrefix(id, "sha256:")+".br"))
 		if err != nil {
 			t.Fatal(err)
 		}
