@@ -46,7 +46,7 @@ func (f *Fetcher) Manifest(ctx context.Context, id string) (Manifest, error) {
 	}
 	var m Manifest
 	err = s.each(ctx, "manifest "+id, func(ctx context.Context, mirror string) error {
-		b, err := s.small(ctx, mirror, "manifests/"+h+".json", MaxManifest)
+		b, err := s.manifest(ctx, mirror, "manifests/"+h+".json")
 		if err != nil {
 			return err
 		}

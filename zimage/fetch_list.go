@@ -149,7 +149,7 @@ func (s *session) piece(ctx context.Context, blob string, c Chunk) ([]byte, erro
 	return s.chunkFrom(ctx, fmt.Sprintf("chunk at byte %d of %s", c.Off, blob), func(ctx context.Context, mirror string) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
-		resp, err := s.ask(ctx, mirror, "blobs/"+h, fmt.Sprintf("bytes=%d-%d", c.Off, c.Off+c.Size-1))
+		resp, err := s.ask(ctx, mirror, "blobs/"+h, fmt.Sprintf("bytes=%d-%d", c.Off, c.Off+c.Size-1), asItIs)
 		if status := (*statusError)(nil); errors.As(err, &status) && status.code == http.StatusRequestedRangeNotSatisfiable {
 			return nil, fmt.Errorf("%w: it has no bytes at %d", ErrMismatch, c.Off)
 		}

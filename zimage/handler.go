@@ -3,13 +3,17 @@
 package zimage
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 )
 
 // Handler serves a store as a mirror: plain files, GET and HEAD, with Range.
-// It serves the names of the store's layout and nothing else.
+// It serves the names of the store's layout and nothing else. A manifest is
+// packed on its way for whoever accepts zstd.
 func Handler(s *Store) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -55,7 +59,23 @@ func Handler(s *Store) http.Handler {
 		} else {
 			h.Set("ETag", `"`+name[strings.LastIndex(name, "/")+1:]+`"`)
 		}
-		http.ServeContent(w, r, "", info.ModTime(), f)
+		var body io.ReadSeeker = f
+		if strings.HasPrefix(name, "manifests/") {
+			h.Set("Vary", "Accept-Encoding")
+			if acceptsZstd(r.Header) && info.Size() <= MaxManifest {
+				plain, err := io.ReadAll(io.LimitReader(f, MaxManifest))
+				if err != nil {
+					http.Error(w, "the store cannot be read", http.StatusInternalServerError)
+					return
+				}
+				wire := s.codec.pack(plain)
+				h.Set("Content-Encoding", zstdCoding)
+				h.Set("Content-Length", strconv.Itoa(len(wire)))
+				h.Set("ETag", strings.TrimSuffix(h.Get("ETag"), `"`)+`-zstd"`) // other bytes, another tag
+				body = bytes.NewReader(wire)
+			}
+		}
+		http.ServeContent(w, r, "", info.ModTime(), body)
 	})
 }
 

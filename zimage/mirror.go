@@ -184,19 +184,23 @@ func ended(ctx context.Context, what string, why error) error {
 // request starts a GET of everything from a byte on. The body must be closed.
 func (s *session) request(ctx context.Context, mirror, name string, from int64) (*http.Response, error) {
 	if from > 0 {
-		return s.ask(ctx, mirror, name, fmt.Sprintf("bytes=%d-", from))
+		return s.ask(ctx, mirror, name, fmt.Sprintf("bytes=%d-", from), asItIs)
 	}
-	return s.ask(ctx, mirror, name, "")
+	return s.ask(ctx, mirror, name, "", asItIs)
 }
 
-// ask starts a GET of a range of bytes, "" being all. The body must be closed.
-func (s *session) ask(ctx context.Context, mirror, name, span string) (*http.Response, error) {
+// asItIs is the only content coding that is accepted of what is packed already.
+// A transparent gzip would hide how many bytes really come.
+const asItIs = "identity"
+
+// ask starts a GET of a range of bytes, "" being all, in a content coding that is
+// accepted. The body must be closed.
+func (s *session) ask(ctx context.Context, mirror, name, span, coding string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(mirror, "/")+"/"+name, nil)
 	if err != nil {
 		return nil, fmt.Errorf("request: %w", err)
 	}
-	// A transparent gzip would hide how many bytes really come.
-	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("Accept-Encoding", coding)
 	if span != "" {
 		req.Header.Set("Range", span)
 	}

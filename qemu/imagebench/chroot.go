@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -198,4 +199,36 @@ func (p *imageServer) Kill(context.Context) error {
 	}
 	<-p.done
 	return nil
+}
+
+// guestReadAhead is what a guest's kernel reads ahead of its root while it starts,
+// in KiB (guest/ahead). This kernel would read a loop device 128 KiB and more ahead,
+// and all of that would be waited for.
+const guestReadAhead = 0
+
+// mountLike mounts an image as a guest would read it. What it gives to undo it is
+// to be called whatever happens.
+func mountLike(ctx context.Context, path, root string, ahead int) (undo func() error, err error) {
+	var undos [][]string
+	undo = func() (err error) {
+		for _, argv := range slices.Backward(undos) {
+			_, uerr := run(context.WithoutCancel(ctx), argv...)
+			err = errors.Join(err, uerr)
+		}
+		return err
+	}
+	p, err := run(ctx, "losetup", "--find", "--show", "--read-only", path)
+	if err != nil {
+		return undo, err
+	}
+	dev := strings.TrimSpace(string(p.out))
+	undos = append(undos, []string{"losetup", "--detach", dev})
+	if err := os.WriteFile(filepath.Join("/sys/class/block", filepath.Base(dev), "queue/read_ahead_kb"), []byte(fmt.Sprint(ahead)), 0); err != nil {
+		return undo, err
+	}
+	if _, err := run(ctx, "mount", "-t", "erofs", "-o", "ro", dev, root); err != nil {
+		return undo, err
+	}
+	undos = append(undos, []string{"umount", root})
+	return undo, nil
 }

@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -161,7 +160,8 @@ type kind struct {
 	answers, theirs []answer
 }
 
-// side is both servers behind lines of their own.
+// side is both servers behind lines of their own. What it knows of the image
+// itself is for the start pack and the bytes on the wire: a start fetches its own.
 type side struct {
 	b        *bench
 	m        zimage.Manifest
@@ -276,7 +276,11 @@ func (c *side) ours(ctx context.Context, p program, trace extent.List) (a answer
 	l := &imaged.Launcher{Dir: filepath.Join(dir, "served"), Program: c.b.self, Mirrors: []string{"http://" + c.mirror.addr()}, Deadline: time.Minute, Log: quiet, Start: startServer}
 	before := c.mirror.bytes.Load()
 	begin := time.Now()
-	s, err := l.Serve(ctx, c.m, c.id, filepath.Join(dir, "whole.img"), trace)
+	m, err := c.manifest(ctx)
+	if err != nil {
+		return a, nil, err
+	}
+	s, err := l.Serve(ctx, m, c.id, filepath.Join(dir, "whole.img"), trace)
 	if err != nil {
 		return a, nil, err
 	}
@@ -298,36 +302,14 @@ func (c *side) ours(ctx context.Context, p program, trace extent.List) (a answer
 	return a, s.Read(), nil
 }
 
-// guestReadAhead is what a guest's kernel reads ahead of its root while it starts,
-// in KiB (guest/ahead). This kernel would read a loop device 128 KiB and more ahead,
-// and all of that would be waited for.
-const guestReadAhead = 0
-
-// mountLike mounts an image as a guest would read it. What it gives to undo it is
-// to be called whatever happens.
-func mountLike(ctx context.Context, path, root string, ahead int) (undo func() error, err error) {
-	var undos [][]string
-	undo = func() (err error) {
-		for _, argv := range slices.Backward(undos) {
-			_, uerr := run(context.WithoutCancel(ctx), argv...)
-			err = errors.Join(err, uerr)
-		}
-		return err
-	}
-	p, err := run(ctx, "losetup", "--find", "--show", "--read-only", path)
-	if err != nil {
-		return undo, err
-	}
-	dev := strings.TrimSpace(string(p.out))
-	undos = append(undos, []string{"losetup", "--detach", dev})
-	if err := os.WriteFile(filepath.Join("/sys/class/block", filepath.Base(dev), "queue/read_ahead_kb"), []byte(fmt.Sprint(ahead)), 0); err != nil {
-		return undo, err
-	}
-	if _, err := run(ctx, "mount", "-t", "erofs", "-o", "ro", dev, root); err != nil {
-		return undo, err
-	}
-	undos = append(undos, []string{"umount", root})
-	return undo, nil
+// manifest brings the image's manifest down the line, as the agent does before it
+// has a server started, over a connection of its own.
+func (c *side) manifest(ctx context.Context) (zimage.Manifest, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	defer t.CloseIdleConnections()
+	t.Proxy = nil
+	f := zimage.Fetcher{Mirrors: []string{"http://" + c.mirror.addr()}, HTTP: &http.Client{Transport: t}}
+	return f.Manifest(ctx, c.id)
 }
 
 // theirs copies, unpacks and starts.
