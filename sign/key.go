@@ -4,6 +4,8 @@ package sign
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -50,6 +52,27 @@ func parseKey(text string) (key, error) {
 	return k, nil
 }
 
+// plainWire begins the wire form of a plain Ed25519 key; its 32 bytes follow.
+const plainWire = "\x00\x00\x00\x0b" + ssh.KeyAlgoED25519 + "\x00\x00\x00\x20"
+
+// plainKey is parseKey for plain Ed25519 keys, which nearly all are, and leaves
+// everything else to it, also what is wrong. 51 bytes fill 68 characters of
+// base64 to the last bit, so there is one spelling.
+func plainKey(text string) (wire [len(plainWire) + ed25519.PublicKeySize]byte, ok bool) {
+	encoded, ok := strings.CutPrefix(text, ssh.KeyAlgoED25519+" ")
+	if !ok || len(encoded) != base64.StdEncoding.EncodedLen(len(wire)) {
+		return wire, false
+	}
+	n, err := base64.StdEncoding.Strict().Decode(wire[:], []byte(encoded))
+	return wire, err == nil && n == len(wire) && strings.HasPrefix(string(wire[:]), plainWire)
+}
+
+// fingerprintOf is the fingerprint of a key in its wire form.
+func fingerprintOf(wire []byte) string {
+	sum := sha256.Sum256(wire)
+	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
+}
+
 // String is the authorized_keys form without comment.
 func (k key) String() string {
 	return k.Type() + " " + base64.StdEncoding.EncodeToString(k.Marshal())
@@ -94,6 +117,9 @@ func (k key) material() string {
 // Fingerprint returns the OpenSSH fingerprint of a public key in
 // authorized_keys form. For a node's key this is the node's id.
 func Fingerprint(publicKey string) (string, error) {
+	if wire, ok := plainKey(publicKey); ok {
+		return fingerprintOf(wire[:]), nil
+	}
 	k, err := parseKey(publicKey)
 	if err != nil {
 		return "", fmt.Errorf("public key %w", err)

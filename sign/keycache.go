@@ -4,7 +4,6 @@ package sign
 
 import (
 	"crypto/ed25519"
-	"crypto/sha256"
 	"encoding/base64"
 	"sync"
 
@@ -55,10 +54,9 @@ func (c *KeyCache) get(p point) *knownKey {
 
 func newKnownKey(p point) *knownKey {
 	wire := appendString(appendString(nil, ssh.KeyAlgoED25519), string(p[:]))
-	sum := sha256.Sum256(wire)
 	return &knownKey{
 		text:     ssh.KeyAlgoED25519 + " " + base64.StdEncoding.EncodeToString(wire),
-		id:       "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:]),
+		id:       fingerprintOf(wire),
 		material: "ed25519:" + string(p[:]),
 		point:    p,
 	}

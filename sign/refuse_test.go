@@ -55,6 +55,32 @@ func spellSig(s *sshsig.Signature, reserved, hash string) []byte {
 	}{1, string(s.PublicKey.Marshal()), s.Namespace, reserved, hash, string(ssh.Marshal(s.Signature))})...)
 }
 
+// TestPlainKeyAgrees: the short way to the fingerprint of a plain key takes what
+// the library takes, and comes to the same, whichever character is another one.
+func TestPlainKeyAgrees(t *testing.T) {
+	good := newKey(t).PublicKey()
+	taken := 0
+	for at := range len(good) + 1 {
+		for _, c := range []string{"", "A", "B", "/", "+", "=", "-", " ", "\n", "\r", "\x00", "é"} {
+			for _, text := range []string{good[:at] + c + good[at:], good[:at] + c + good[min(at+1, len(good)):], good[:at] + c} {
+				wire, short := plainKey(text)
+				k, err := parseKey(text)
+				if long := err == nil && k.Type() == "ssh-ed25519"; short != long {
+					t.Fatalf("%q: the short way says %v, the long one %v", text, short, err)
+				} else if short {
+					taken++
+					if got := fingerprintOf(wire[:]); got != k.fingerprint() {
+						t.Fatalf("%q: %s, want %s", text, got, k.fingerprint())
+					}
+				}
+			}
+		}
+	}
+	if taken < 40 {
+		t.Errorf("%d keys were taken", taken)
+	}
+}
+
 // TestSignatureHasOneForm: what ssh-keygen would take as well, and we do not.
 func TestSignatureHasOneForm(t *testing.T) {
 	signer := newKey(t)

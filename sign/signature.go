@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
@@ -52,16 +53,23 @@ func (o *Opened) Canonical() (bool, error) {
 	return err == nil && bytes.Equal(same, o.raw), err
 }
 
-// Keys is Envelope.Keys.
+// Keys is Envelope.Keys. Signatures are verified side by side.
 func (o *Opened) Keys() ([]string, error) {
+	if len(o.all) == 0 {
+		return []string{}, nil
+	}
 	message := PAE(o.Envelope.PayloadType, o.Envelope.Payload)
-	var signed []byte
+	signed := signedBySSH(o.all[0].namespace, message) // they share it, as parse made sure
+	wrong := make([]error, len(o.all))
+	var others sync.WaitGroup
+	for i, s := range o.all[1:] {
+		others.Go(func() { wrong[i+1] = s.verify(message, signed) })
+	}
+	wrong[0] = o.all[0].verify(message, signed)
+	others.Wait()
 	keys := make([]string, 0, len(o.all))
 	for i, s := range o.all {
-		if signed == nil {
-			signed = signedBySSH(s.namespace, message) // they share it, as parse made sure
-		}
-		if err := s.verify(message, signed); err != nil {
+		if err := wrong[i]; err != nil {
 			return nil, strict.Errorf(strict.Join(strict.Index("signatures", i), "sig"), "of key %s is wrong for this payload: %v", s.key.id, err)
 		}
 		keys = append(keys, s.key.text)

@@ -21,34 +21,48 @@ func (c *checker) need(ok bool, path, format string, args ...any) {
 	}
 }
 
+// What follows asks need only where something is wrong: the values in a message
+// are made before it is called.
+
 func (c *checker) enum(path, value, words string) {
-	c.need(oneOf(value, words), path, "is %q, want one of: %s", value, strings.Join(strings.Fields(words), ", "))
+	if !oneOf(value, words) {
+		c.need(false, path, "is %q, want one of: %s", value, strings.Join(strings.Fields(words), ", "))
+	}
 }
 
 func (c *checker) between(path string, value, low, high int64) {
-	c.need(value >= low && value <= high, path, "is %d, want %d to %d", value, low, high)
+	if value < low || value > high {
+		c.need(false, path, "is %d, want %d to %d", value, low, high)
+	}
 }
 
 func (c *checker) count(path string, n, most int) {
-	c.need(n <= most, path, "has %d entries, at most %d are allowed", n, most)
+	if n > most {
+		c.need(false, path, "has %d entries, at most %d are allowed", n, most)
+	}
 }
 
 func (c *checker) label(path, value string) {
-	c.need(dnsLabel(value), path, "is %q, want a DNS label: small letters, digits and dashes, at most 63", value)
+	if !dnsLabel(value) {
+		c.need(false, path, "is %q, want a DNS label: small letters, digits and dashes, at most 63", value)
+	}
 }
 
 func (c *checker) digest(path, value string) {
-	c.need(isDigest(value), path, "is %q, want sha256:<64 hex>", value)
+	if !isDigest(value) {
+		c.need(false, path, "is %q, want sha256:<64 hex>", value)
+	}
 }
 
 // unique refuses the second of two equal values. seen maps each value to the
 // path that had it first.
 func (c *checker) unique(seen map[string]string, path, value, what string) {
 	first, twice := seen[value]
-	c.need(!twice, path, "is %s %q, which %s has already", what, value, first)
-	if !twice {
-		seen[value] = path
+	if twice {
+		c.need(false, path, "is %s %q, which %s has already", what, value, first)
+		return
 	}
+	seen[value] = path
 }
 
 func (c *checker) labels(path string, labels map[string]string) {

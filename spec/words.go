@@ -5,7 +5,6 @@ package spec
 import (
 	"encoding/base64"
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -55,7 +54,14 @@ const cmdlineChars = " .,:;=_/-+@%#~!*[]()"
 // reservedDirs hold the kernel's own file systems in every guest.
 const reservedDirs = "/proc /sys /dev"
 
-func oneOf(word, words string) bool { return slices.Contains(strings.Fields(words), word) }
+func oneOf(word, words string) bool {
+	for w := range strings.FieldsSeq(words) {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
 
 func lower(c byte) bool { return c >= 'a' && c <= 'z' }
 func digit(c byte) bool { return c >= '0' && c <= '9' }

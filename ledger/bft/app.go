@@ -124,8 +124,8 @@ func (a *app) ledgerTime() int64 {
 	return a.state.TimeMs()
 }
 
-// FinalizeBlock applies a block that was decided. It depends on the block
-// alone.
+// FinalizeBlock applies a block that was decided, and starts to write what it
+// came to. That depends on the block alone.
 func (a *app) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*abci.ResponseFinalizeBlock, error) {
 	if len(r.Txs) == 0 {
 		return nil, fmt.Errorf("block %d has no time", r.Height)
@@ -151,9 +151,14 @@ func (a *app) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 	before := a.state.Root()
 	version := before.Version
 	out := a.state.Apply(r.Height, t, entries)
-	a.block = finalized{leaves: out.Leaves, roots: map[int64][]byte{}, results: map[txID]result{}}
+	a.block = finalized{results: map[txID]result{}}
+	roots := map[int64][]byte{}
 	for version++; a.state.RootEnvelope(version) != nil; version++ {
-		a.block.roots[version] = a.state.RootEnvelope(version)
+		roots[version] = a.state.RootEnvelope(version)
+	}
+	if err := a.begin(out.Leaves, roots); err != nil {
+		a.fail(fmt.Errorf("write the log: %w", err))
+		return nil, err
 	}
 	answers := make([]*abci.ExecTxResult, len(r.Txs))
 	for i := range answers {

@@ -145,7 +145,7 @@ func files(dir, listen string) error {
 func lie(e *Engine) {
 	for n := int64(0); ; n++ {
 		time.Sleep(20 * time.Millisecond)
-		e.mesh.broadcast([]byte("no statement"))
+		e.mesh.broadcast(func() []byte { return []byte("no statement") })
 		own, ok := e.app.cosign.own()
 		if !ok {
 			continue
@@ -162,7 +162,7 @@ func lie(e *Engine) {
 			if err != nil {
 				panic(err)
 			}
-			e.mesh.broadcast(b)
+			e.mesh.broadcast(func() []byte { return b })
 		}
 	}
 }

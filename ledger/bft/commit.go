@@ -26,21 +26,52 @@ const keepPending = keepStatements
 
 // finalized is the block between FinalizeBlock and Commit.
 type finalized struct {
-	leaves  [][]byte
-	roots   map[int64][]byte // new roots of trust
 	results map[txID]result
+	under   tiles.Policy   // of the root that the log ends with now
+	ours    statement      // about its tree, once writing has finished
+	writing *tiles.Writing // nil if the block has no leaves
 }
 
-// Commit writes the block's leaves: new roots of trust first, then tiles, then
-// comes our signature of the tree. The checkpoint follows when enough validators
-// signed the same, at once if we are enough; only then are receipts given.
+// begin starts to write what a block came to: new roots of trust, and then its
+// leaves, while our signature of the tree is made. CometBFT has decided the block
+// and has it on the disk; what it saves beside that goes on at the same time.
+// Readers see nothing of it until Commit.
+func (a *app) begin(leaves [][]byte, roots map[int64][]byte) error {
+	if len(leaves) == 0 {
+		return nil
+	}
+	for version, envelope := range roots {
+		if err := a.writer.WriteRoot(version, envelope); err != nil {
+			return err
+		}
+	}
+	size, root := a.state.Size(), a.state.RootHash()
+	block := &a.block
+	block.under = a.state.Root().Checkpoints()
+	block.writing = a.writer.Begin(leaves, func(tree tlog.Tree) (checkpoint []byte, err error) {
+		if tree.N != size || hex.EncodeToString(tree.Hash[:]) != root {
+			return nil, fmt.Errorf("the tiles have root %s at size %d, the state has %s at %d", tree.Hash, tree.N, root, size)
+		}
+		block.ours, err = a.cosign.sign(tree)
+		if err != nil {
+			return nil, err
+		}
+		return block.ours.checkpoint(block.under), nil
+	})
+	return nil
+}
+
+// Commit returns when the block's leaves are on the disk. Then others hear of our
+// signature of the tree. The checkpoint follows when enough validators signed the
+// same, at once if we are enough; only then are receipts given.
 func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.write(); err != nil {
+	if err := a.written(); err != nil {
 		a.fail(fmt.Errorf("write the log: %w", err))
 		return nil, err
 	}
+	wrote := a.block.writing != nil
 	for id, res := range a.block.results {
 		for _, w := range a.waiting[id] {
 			w <- res
@@ -50,35 +81,23 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	a.block = finalized{}
 	close(a.news)
 	a.news = make(chan struct{})
+	if wrote {
+		a.tell() // last: whoever waits for a receipt is to be awake first
+	}
 	return &abci.ResponseCommit{RetainHeight: a.retain.Swap(0)}, nil
 }
 
-func (a *app) write() error {
-	if len(a.block.leaves) == 0 {
+// written waits for what begin began.
+func (a *app) written() error {
+	if a.block.writing == nil {
 		return nil
 	}
-	for version, envelope := range a.block.roots {
-		if err := a.writer.WriteRoot(version, envelope); err != nil {
-			return err
-		}
-	}
-	under := a.state.Root().Checkpoints()
-	var ours statement
-	alone, err := a.writer.AppendSigned(a.block.leaves, func(tree tlog.Tree) (checkpoint []byte, err error) {
-		if tree.N != a.state.Size() || hex.EncodeToString(tree.Hash[:]) != a.state.RootHash() {
-			return nil, fmt.Errorf("the tiles have root %s at size %d, the state has %s at %d", tree.Hash, tree.N, a.state.RootHash(), a.state.Size())
-		}
-		ours, err = a.cosign.sign(tree)
-		if err != nil {
-			return nil, err
-		}
-		return ours.checkpoint(under), nil
-	})
+	alone, err := a.block.writing.Finish()
 	if err != nil {
 		return err
 	}
 	// Nobody hears of our signature before the tree is on the disk.
-	a.cosign.say(ours, a.now())
+	a.cosign.say(a.block.ours, a.now())
 	switch tree := a.writer.Head(); {
 	case alone:
 		a.published(tree.N)
@@ -89,12 +108,11 @@ func (a *app) write() error {
 		if len(a.pending) == keepPending {
 			a.pending = slices.Clone(a.pending[1:])
 		}
-		a.pending = append(a.pending, pending{tree, under})
+		a.pending = append(a.pending, pending{tree, a.block.under})
 	}
 	if size := a.state.Size(); a.snap == nil && size-a.snapped >= a.every {
 		a.snap, a.snapped = a.state.Clone(), size
 	}
-	a.tell()
 	return nil
 }
 

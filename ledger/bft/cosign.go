@@ -45,7 +45,7 @@ func (s statement) checkpoint(p tiles.Policy) []byte {
 	if err != nil {
 		return nil
 	}
-	signed, err := checkpoint(p, t, s.Own)
+	signed, err := p.Complete(t, s.Own)
 	if err != nil {
 		return nil
 	}
@@ -169,18 +169,7 @@ func (c *collector) lines(t tlog.Tree) []string {
 
 // checkpoint makes the checkpoint of a tree, if enough validators signed it.
 func (c *collector) checkpoint(p tiles.Policy, t tlog.Tree) ([]byte, error) {
-	return checkpoint(p, t, c.lines(t))
-}
-
-func checkpoint(p tiles.Policy, t tlog.Tree, lines []string) ([]byte, error) {
-	signed, _, err := p.Merge(t, lines)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := p.Open(signed); err != nil {
-		return nil, err
-	}
-	return signed, nil
+	return p.Complete(t, c.lines(t))
 }
 
 // present names the validators of a policy that were heard from lately: by a

@@ -67,6 +67,9 @@
 //
 // Submit returns when a cosigned checkpoint covers the entry: the block is in
 // CometBFT's store, and the tiles are on the disk, fsynced with their folders.
+// Writing them begins in FinalizeBlock: by then the block is decided and stored,
+// and CometBFT saves what came of it at the same time. The checkpoint gets its name
+// in Commit, after both, and others hear of our signature no earlier.
 // So are the bytes of the checkpoint; its name follows within a second. A power
 // cut in that second brings back the checkpoint before. Then CometBFT's blocks
 // make the same tree again, and its checkpoint, before anybody is served.

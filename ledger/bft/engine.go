@@ -233,5 +233,10 @@ func (e *Engine) Close() error {
 		return fmt.Errorf("stop consensus: %w", err)
 	}
 	e.node.Wait()
+	e.app.mu.Lock()
+	defer e.app.mu.Unlock()
+	if w := e.app.block.writing; w != nil { // of a block that was never committed
+		w.Wait()
+	}
 	return e.writer.Settle()
 }

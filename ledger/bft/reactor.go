@@ -47,13 +47,21 @@ func (r *reactor) Receive(e p2p.Envelope) {
 	}
 }
 
-// broadcast tells every peer. One whose queue is full misses it; the next
-// statement says it again.
-func (r *reactor) broadcast(b []byte) {
-	if r.Switch == nil || b == nil || r.mute {
+// broadcast tells every peer what statement says, which it asks if there is any.
+// One whose queue is full misses it; the next statement says it again.
+func (r *reactor) broadcast(statement func() []byte) {
+	if r.Switch == nil || r.mute {
 		return
 	}
-	for _, peer := range r.Switch.Peers().List() {
+	peers := r.Switch.Peers().List()
+	if len(peers) == 0 {
+		return
+	}
+	b := statement()
+	if b == nil {
+		return
+	}
+	for _, peer := range peers {
 		peer.TrySend(envelope(b))
 	}
 }

@@ -28,9 +28,9 @@ func (e *Engine) together() {
 		select {
 		case <-e.heard:
 		case <-e.poke:
-			e.mesh.broadcast(e.statement())
+			e.mesh.broadcast(e.statement)
 		case <-again.C:
-			e.mesh.broadcast(e.statement())
+			e.mesh.broadcast(e.statement)
 			e.meet()
 			if n++; n%redial == 0 {
 				e.call()

@@ -226,11 +226,33 @@ func Lines(signed []byte) []string {
 // Merge puts a checkpoint together from signature lines of any origin: those
 // that are valid under the policy, each key once, in the policy's order. It
 // returns the names of the cosigners that are in it; whether they are enough
-// is for Open to say.
+// is for Open to say, or for Complete.
 func (p Policy) Merge(t tlog.Tree, lines []string) (signed []byte, cosigners []string, err error) {
+	signed, _, cosigners, err = p.merge(t, lines)
+	return signed, cosigners, err
+}
+
+// Complete is Merge for a checkpoint that Open accepts: it refuses one that has
+// too few signatures. It verifies each of them once.
+func (p Policy) Complete(t tlog.Tree, lines []string) ([]byte, error) {
+	signed, logs, cosigners, err := p.merge(t, lines)
+	switch {
+	case err != nil:
+		return nil, err
+	case logs == 0:
+		return nil, fmt.Errorf("checkpoint is not signed by a log key of %s", p.Origin)
+	case len(cosigners) < p.Quorum:
+		return nil, fmt.Errorf("checkpoint has %d of %d cosignatures", len(cosigners), p.Quorum)
+	case len(signed) > MaxCheckpoint:
+		return nil, fmt.Errorf("checkpoint has %d bytes, at most %d are allowed", len(signed), MaxCheckpoint)
+	}
+	return signed, nil
+}
+
+func (p Policy) merge(t tlog.Tree, lines []string) (signed []byte, byLogs int, cosigners []string, err error) {
 	logs, cos, err := p.verifiers()
 	if err != nil {
-		return nil, nil, fmt.Errorf("checkpoint policy: %w", err)
+		return nil, 0, nil, fmt.Errorf("checkpoint policy: %w", err)
 	}
 	body := text(p.Origin, t) + "\n"
 	signed = []byte(body)
@@ -246,11 +268,13 @@ func (p Policy) Merge(t tlog.Tree, lines []string) (signed []byte, cosigners []s
 			signed = append(signed, line+"\n"...)
 			if i >= len(logs) {
 				cosigners = append(cosigners, v.Name())
+			} else {
+				byLogs++
 			}
 			break
 		}
 	}
-	return signed, cosigners, nil
+	return signed, byLogs, cosigners, nil
 }
 
 // maxLine bounds one signature line.

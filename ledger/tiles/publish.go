@@ -59,14 +59,23 @@ func (w *Writer) Show(size int64, signed []byte) error {
 	if written < size {
 		return fmt.Errorf("publish %d entries: only %d are on the disk", size, written)
 	}
+	temp, err := w.unnamed(signed)
+	if err != nil {
+		return err
+	}
+	return w.show(size, temp)
+}
+
+// unnamed brings a checkpoint's bytes to the disk, in a temporary file.
+func (w *Writer) unnamed(signed []byte) (temp string, err error) {
 	t, err := temporary(string(w.dir), signed, 0o644)
 	if err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
+		return "", fmt.Errorf("write checkpoint: %w", err)
 	}
 	if err := errors.Join(t.Sync(), t.Close()); err != nil {
-		return errors.Join(fmt.Errorf("write checkpoint: %w", err), os.Remove(t.Name()))
+		return "", errors.Join(fmt.Errorf("write checkpoint: %w", err), os.Remove(t.Name()))
 	}
-	return w.show(size, t.Name())
+	return t.Name(), nil
 }
 
 // show gives the checkpoint its name.

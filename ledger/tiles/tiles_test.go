@@ -229,6 +229,8 @@ func TestMerge(t *testing.T) {
 		{"one of them three times", join(lines[0], lines[0], lines[0]), "1 of 3 cosignatures"},
 		{"two and a signature of another tree", join(lines[0], lines[1], lies), "2 of 3 cosignatures"},
 		{"three and rubbish", join([]string{"", "— " + origin, "— " + origin + " AAAA", lines[0][0] + "\r", strings.Repeat("x", 5000)}, lines[0], lines[1], lines[2], lies), ""},
+		{"cosignatures alone", []string{lines[0][1], lines[1][1], lines[2][1]}, "not signed by a log key"},
+		{"logs alone", []string{lines[0][0], lines[1][0], lines[2][0]}, "0 of 3 cosignatures"},
 		{"nothing", nil, "malformed note"},
 	} {
 		signed, _, err := all.Merge(tree, tt.lines)
@@ -238,6 +240,9 @@ func TestMerge(t *testing.T) {
 		cp, err := all.Open(signed)
 		if tt.says == "" && (err != nil || cp.Tree != tree) || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
 			t.Errorf("%s: %v\n%s", tt.name, err, signed)
+		}
+		if complete, err := all.Complete(tree, tt.lines); (err == nil) != (tt.says == "") || err == nil && !bytes.Equal(complete, signed) {
+			t.Errorf("%s: complete is %v, %q", tt.name, err, complete)
 		}
 		// Whoever knows but one of them reads the same bytes.
 		one := Policy{origin, all.Keys[:1], all.Cosigners[:1], 1}
@@ -376,6 +381,53 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
+// TestBegin: nothing that is being written can be read under a checkpoint before
+// Finish, and what cannot be signed or written never is.
+func TestBegin(t *testing.T) {
+	root := t.TempDir()
+	dir := Dir(root)
+	w := NewWriter(dir)
+	sign := func(tree tlog.Tree) ([]byte, error) { return fmt.Append(nil, tree.N), nil }
+	seen := func(want string) {
+		t.Helper()
+		if b, err := dir.Read("checkpoint"); string(b) != want || want == "" && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the checkpoint is %q, %v, want %q", b, err, want)
+		}
+		if left, err := filepath.Glob(filepath.Join(root, ".new-*")); err != nil || len(left) > 0 {
+			t.Errorf("left over: %v, %v", left, err)
+		}
+	}
+	first := w.Begin([][]byte{{1}}, sign)
+	first.Wait()
+	if _, err := dir.Read("checkpoint"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a checkpoint is there before Finish: %v", err)
+	}
+	if shown, err := first.Finish(); err != nil || !shown {
+		t.Fatal(shown, err)
+	}
+	seen("1")
+	if shown, err := w.Begin([][]byte{{2}}, func(tlog.Tree) ([]byte, error) { return nil, nil }).Finish(); err != nil || shown {
+		t.Errorf("without a checkpoint: %v, %v", shown, err)
+	}
+	seen("1")
+	refused := errors.New("no signature for this")
+	if shown, err := w.Begin([][]byte{{3}}, func(tlog.Tree) ([]byte, error) { return nil, refused }).Finish(); !errors.Is(err, refused) || shown {
+		t.Errorf("not signed: %v, %v", shown, err)
+	}
+	seen("1")
+	folder := filepath.Join(root, "tile", "entries", "000.p")
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(folder, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if shown, err := w.Begin([][]byte{{4}}, sign).Finish(); err == nil || shown || !strings.Contains(err.Error(), "write tiles") {
+		t.Errorf("a file for a folder: %v, %v", shown, err)
+	}
+	seen("1")
+}
+
 // TestSettle: what older checkpoints need stays until the newest one's name is on
 // the disk, over however many tiles; a checkpoint never goes back.
 func TestSettle(t *testing.T) {
@@ -389,9 +441,9 @@ func TestSettle(t *testing.T) {
 		return len(list)
 	}
 	for i := range Width + 10 {
-		shown, err := w.AppendSigned([][]byte{{byte(i), byte(i >> 8)}}, func(tree tlog.Tree) ([]byte, error) {
+		shown, err := w.Begin([][]byte{{byte(i), byte(i >> 8)}}, func(tree tlog.Tree) ([]byte, error) {
 			return fmt.Append(nil, tree.N), nil
-		})
+		}).Finish()
 		if err != nil || !shown {
 			t.Fatalf("entry %d: %v, %v", i, shown, err)
 		}

@@ -105,66 +105,96 @@ func (w *Writer) edge(from int64) []file {
 // do not see them until a checkpoint is shown. After an error the writer is of
 // no use.
 func (w *Writer) Append(entries [][]byte) error {
-	_, err := w.AppendSigned(entries, func(tlog.Tree) ([]byte, error) { return nil, nil })
+	_, err := w.Begin(entries, func(tlog.Tree) ([]byte, error) { return nil, nil }).Finish()
 	return err
 }
 
-// AppendSigned is Append, and Show where sign has a signed checkpoint of the tree
-// that the entries make; its bytes are fsynced along with theirs. sign returns
-// nil where it has none; after its error nothing was written.
-func (w *Writer) AppendSigned(entries [][]byte, sign func(tlog.Tree) ([]byte, error)) (shown bool, err error) {
+// Begin is Append that does not wait: the writing goes on while the caller does
+// something else, and Finish waits for it. Meanwhile sign makes the checkpoint of
+// the tree that the entries make, or nil where it cannot; its bytes are fsynced
+// along with theirs. Each Begin needs its Finish before the next one.
+func (w *Writer) Begin(entries [][]byte, sign func(tlog.Tree) ([]byte, error)) *Writing {
 	from := w.tree.Size()
 	var files []file
 	for _, e := range entries {
 		files = append(files, w.push(e)...)
 	}
-	signed, err := sign(w.Head())
-	if err != nil {
+	files = append(files, w.edge(from)...)
+	one := &Writing{w: w, tree: w.Head()}
+	one.going.Go(func() {
+		w.Step("tiles")
+		if err := w.add(files); err != nil {
+			one.failed = fmt.Errorf("write tiles: %w", err)
+		}
+	})
+	one.going.Go(func() { one.signed = w.checkpoint(one.tree, sign) })
+	return one
+}
+
+// Writing is what Begin began.
+type Writing struct {
+	w      *Writer
+	tree   tlog.Tree
+	going  sync.WaitGroup
+	failed error // of the files
+	signed signed
+}
+
+// signed is a checkpoint that has no name yet: path is its temporary file, ""
+// where there is none.
+type signed struct {
+	path string
+	err  error
+}
+
+// Wait returns when nothing is being written any more.
+func (o *Writing) Wait() { o.going.Wait() }
+
+// Finish returns when the entries are on the disk, and shows the checkpoint that
+// sign made, if it did. After an error nothing is shown.
+func (o *Writing) Finish() (shown bool, err error) {
+	o.Wait()
+	if err := errors.Join(o.failed, o.signed.err); err != nil {
+		if o.signed.path != "" {
+			err = errors.Join(err, os.Remove(o.signed.path))
+		}
 		return false, err
 	}
-	w.Step("tiles")
-	checkpoint, err := w.add(append(files, w.edge(from)...), signed)
-	if err != nil {
-		return false, fmt.Errorf("write tiles: %w", err)
-	}
-	w.shown.wrote(w.tree.Size())
-	if checkpoint == "" {
+	o.w.shown.wrote(o.tree.N)
+	if o.signed.path == "" {
 		return false, nil
 	}
-	return true, w.show(w.tree.Size(), checkpoint)
+	return true, o.w.show(o.tree.N, o.signed.path)
+}
+
+// checkpoint has a tree signed, and its checkpoint on the disk without its name.
+func (w *Writer) checkpoint(t tlog.Tree, sign func(tlog.Tree) ([]byte, error)) signed {
+	note, err := sign(t)
+	if err != nil || note == nil {
+		return signed{err: err}
+	}
+	f, err := w.unnamed(note)
+	return signed{f, err}
 }
 
 // add puts files in place that no checkpoint covers yet, and returns when they
 // are on the disk. They get their names before their bytes are fsynced, so that
 // one round of fsyncs does for bytes and names: after a power cut in the middle
 // of it there may be names with half of the bytes, but beyond the checkpoint,
-// where whoever goes on writes them again. The checkpoint gets no name yet.
-func (w *Writer) add(files []file, signed []byte) (checkpoint string, err error) {
+// where whoever goes on writes them again.
+func (w *Writer) add(files []file) (err error) {
 	syncs := []func() error{}
 	defer func() {
-		if err != nil {
-			for _, sync := range syncs { // nobody does so any more; it closes the files
-				_ = sync()
-			}
-			if checkpoint != "" {
-				err = errors.Join(err, os.Remove(checkpoint))
-			}
+		for _, sync := range syncs { // after an error nobody does so any more; it closes the files
+			_ = sync()
 		}
 	}()
-	if signed != nil {
-		t, err := temporary(string(w.dir), signed, 0o644)
-		if err != nil {
-			return "", err
-		}
-		checkpoint = t.Name()
-		syncs = append(syncs, func() error { return errors.Join(t.Sync(), t.Close()) })
-	}
 	folders := map[string]bool{}
 	for some := range slices.Chunk(files, together) {
 		for _, f := range some {
 			t, err := w.named(f, folders)
 			if err != nil {
-				return "", err
+				return err
 			}
 			syncs = append(syncs, func() error { return errors.Join(t.Sync(), t.Close()) })
 		}
@@ -174,7 +204,7 @@ func (w *Writer) add(files []file, signed []byte) (checkpoint string, err error)
 		now := syncs
 		syncs = nil
 		if err := sideBySide(now, func(sync func() error) error { return sync() }); err != nil {
-			return "", err
+			return err
 		}
 	}
 	for folder := range folders {
@@ -182,7 +212,7 @@ func (w *Writer) add(files []file, signed []byte) (checkpoint string, err error)
 	}
 	now := syncs
 	syncs = nil
-	return checkpoint, sideBySide(now, func(sync func() error) error { return sync() })
+	return sideBySide(now, func(sync func() error) error { return sync() })
 }
 
 // named puts one file in place, not fsynced, and notes the folders that have to

@@ -61,10 +61,16 @@ func (d *decoder) bytes(path string, v reflect.Value) error {
 	return nil
 }
 
-// text reads a string. Refused are broken UTF-8, control characters, NUL and
-// lone surrogates in every spelling, as decoders differ in what they make of
-// them.
+// text reads a string.
 func (d *decoder) text(path string) (string, error) {
+	b, err := d.chars(path)
+	return string(b), err
+}
+
+// chars reads a string, which may share its bytes with the document. Refused are
+// broken UTF-8, control characters, NUL and lone surrogates in every spelling, as
+// decoders differ in what they make of them.
+func (d *decoder) chars(path string) ([]byte, error) {
 	d.pos++ // the quote that the caller saw
 	start := d.pos
 	for d.pos < len(d.in) && d.in[d.pos] >= ' ' && d.in[d.pos] < utf8.RuneSelf && d.in[d.pos] != '\\' && d.in[d.pos] != '"' {
@@ -72,32 +78,32 @@ func (d *decoder) text(path string) (string, error) {
 	}
 	if d.pos < len(d.in) && d.in[d.pos] == '"' { // nothing but plain characters, as nearly always
 		d.pos++
-		return string(d.in[start : d.pos-1]), nil
+		return d.in[start : d.pos-1], nil
 	}
 	out := append([]byte{}, d.in[start:d.pos]...)
 	for d.pos < len(d.in) {
 		switch c := d.in[d.pos]; {
 		case c == '"':
 			d.pos++
-			return string(out), nil
+			return out, nil
 		case c == '\\':
 			r, err := d.escape(path)
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			out = utf8.AppendRune(out, r)
 		case c < 0x20:
-			return "", Errorf(path, "has the raw control character %q %s", c, d.where())
+			return nil, Errorf(path, "has the raw control character %q %s", c, d.where())
 		default:
 			r, n := utf8.DecodeRune(d.in[d.pos:])
 			if r == utf8.RuneError && n <= 1 {
-				return "", Errorf(path, "is not valid UTF-8 %s", d.where())
+				return nil, Errorf(path, "is not valid UTF-8 %s", d.where())
 			}
 			out = append(out, d.in[d.pos:d.pos+n]...)
 			d.pos += n
 		}
 	}
-	return "", d.syntax(path, "the end of the string")
+	return nil, d.syntax(path, "the end of the string")
 }
 
 // escape reads what follows a backslash.

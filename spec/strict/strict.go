@@ -20,8 +20,10 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Error is a refusal: which field of the document, and why. Field is "" when
@@ -122,6 +124,14 @@ func (d *decoder) join(path, name string) string {
 		return ""
 	}
 	return Join(path, name)
+}
+
+// joinKey is join of a name that nobody needs as a string else.
+func (d *decoder) joinKey(path string, name []byte) string {
+	if !d.paths {
+		return ""
+	}
+	return Join(path, string(name))
 }
 
 func (d *decoder) index(path string, i int) string {
@@ -254,8 +264,15 @@ type field struct {
 	index int
 }
 
+// layouts are the fields of the types seen so far, for taking a type apart costs
+// more than reading a value of it. What is in it follows from the type alone.
+var layouts sync.Map // reflect.Type to []field
+
 // fields lists the members of a struct type in order.
 func fields(t reflect.Type) ([]field, error) {
+	if known, ok := layouts.Load(t); ok {
+		return known.([]field), nil
+	}
 	var all []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -265,6 +282,7 @@ func fields(t reflect.Type) ([]field, error) {
 		}
 		all = append(all, field{name, i})
 	}
+	layouts.Store(t, all)
 	return all, nil
 }
 
@@ -273,40 +291,51 @@ func (d *decoder) structure(path string, v reflect.Value) error {
 	if err != nil {
 		return err
 	}
-	seen := make(map[string]bool, len(all))
-	err = d.members(path, func(key, at string) error {
-		for _, f := range all {
-			if f.name != key {
-				continue
-			}
-			if seen[key] {
-				return Errorf(at, "is there twice")
-			}
-			seen[key] = true
-			return d.value(at, v.Field(f.index))
+	var few [32]bool
+	seen := few[:]
+	if len(all) > len(few) {
+		seen = make([]bool, len(all))
+	}
+	next := 0 // the field that follows the last one: most documents have them in order
+	err = d.members(path, func(key []byte, at string) error {
+		i := next
+		if i >= len(all) || all[i].name != string(key) {
+			i = slices.IndexFunc(all, func(f field) bool { return f.name == string(key) })
 		}
-		for _, f := range all {
-			if strings.EqualFold(f.name, key) {
-				return Errorf(at, "is an unknown field; case counts: want %q", f.name)
-			}
+		if i < 0 {
+			return unknown(all, string(key), at)
 		}
-		return Errorf(at, "is an unknown field")
+		if seen[i] {
+			return Errorf(at, "is there twice")
+		}
+		seen[i], next = true, i+1
+		return d.value(at, v.Field(all[i].index))
 	})
 	if err != nil {
 		return err
 	}
-	for _, f := range all {
-		if !seen[f.name] {
+	for i, f := range all {
+		if !seen[i] {
 			return Errorf(d.join(path, f.name), "is absent")
 		}
 	}
 	return nil
 }
 
+// unknown refuses a member that a struct does not have.
+func unknown(all []field, key, at string) error {
+	for _, f := range all {
+		if strings.EqualFold(f.name, key) {
+			return Errorf(at, "is an unknown field; case counts: want %q", f.name)
+		}
+	}
+	return Errorf(at, "is an unknown field")
+}
+
 func (d *decoder) mapping(path string, v reflect.Value) error {
 	v.Set(reflect.MakeMap(v.Type()))
-	return d.members(path, func(key, at string) error {
-		k := reflect.ValueOf(key).Convert(v.Type().Key())
+	return d.members(path, func(key []byte, at string) error {
+		k := reflect.ValueOf(string(key)).Convert(v.Type().Key())
 		if v.MapIndex(k).IsValid() {
 			return Errorf(at, "is there twice")
 		}
@@ -319,9 +348,9 @@ func (d *decoder) mapping(path string, v reflect.Value) error {
 	})
 }
 
-// members walks an object and calls member with each key and its path, the
-// position being at the value.
-func (d *decoder) members(path string, member func(key, at string) error) error {
+// members walks an object and calls member with each key, which is good until it
+// returns, and its path, the position being at the value.
+func (d *decoder) members(path string, member func(key []byte, at string) error) error {
 	d.pos++ // the brace that value saw
 	if d.peek() == '}' {
 		d.pos++
@@ -331,15 +360,15 @@ func (d *decoder) members(path string, member func(key, at string) error) error 
 		if d.peek() != '"' {
 			return d.syntax(path, "a member name")
 		}
-		key, err := d.text(path)
+		key, err := d.chars(path)
 		if err != nil {
 			return err
 		}
 		if d.peek() != ':' {
-			return d.syntax(d.join(path, key), `":"`)
+			return d.syntax(d.joinKey(path, key), `":"`)
 		}
 		d.pos++
-		if err := member(key, d.join(path, key)); err != nil {
+		if err := member(key, d.joinKey(path, key)); err != nil {
 			return err
 		}
 		switch d.peek() {
@@ -357,12 +386,11 @@ func (d *decoder) members(path string, member func(key, at string) error) error 
 func (d *decoder) list(path string, v reflect.Value) error {
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 	return d.items(path, func(at string) error {
-		e := reflect.New(v.Type().Elem()).Elem()
-		if err := d.value(at, e); err != nil {
-			return err
-		}
-		v.Set(reflect.Append(v, e))
-		return nil
+		n := v.Len()
+		v.Grow(1)
+		v.SetLen(n + 1)
+		v.Index(n).SetZero()
+		return d.value(at, v.Index(n))
 	})
 }
 

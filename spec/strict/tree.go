@@ -31,7 +31,8 @@ func (d *decoder) tree(path string, depth int) (any, error) {
 		return nil, Errorf(path, "is null; leave the field out instead")
 	case "an object":
 		m := map[string]any{}
-		return m, d.members(path, func(key, at string) error {
+		return m, d.members(path, func(name []byte, at string) error {
+			key := string(name)
 			if _, twice := m[key]; twice {
 				return Errorf(at, "is there twice")
 			}
