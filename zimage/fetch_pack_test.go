@@ -150,18 +150,24 @@ func TestSlowPack(t *testing.T) {
 		{"the second lies", answering(at, flipped), false, 2, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			asked, lied := make(chan struct{}), make(chan struct{})
-			second := serveStore(t, s, func(n int, w http.ResponseWriter, r *http.Request) bool {
+			begun, asked, lied := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			second := serveStore(t, s, after(begun, func(n int, w http.ResponseWriter, r *http.Request) bool {
 				if n == 1 {
 					close(asked)
 				}
 				return c.second != nil && c.second(n, w, r)
-			})
+			}))
 			when := asked // the first answers
 			if c.never || c.report > 0 {
 				when = lied
 			}
-			first := serveStore(t, s, after(when, good))
+			answers := after(when, good)
+			first := serveStore(t, s, func(n int, w http.ResponseWriter, r *http.Request) bool {
+				if n == 1 {
+					close(begun) // it was asked, before the second says anything
+				}
+				return answers(n, w, r)
+			})
 			f, lies := fetcher(first.URL, second.URL)
 			f.packStall, f.packLate = time.Minute, time.Millisecond
 			report := f.Report
