@@ -31,7 +31,7 @@ type Fetcher struct {
 	// (ErrMissing) answer. It is called from several goroutines.
 	Report func(mirror, what string, err error)
 
-	packStall time.Duration // tests set it
+	packStall, packLate time.Duration // tests set them
 }
 
 // Manifest gets the manifest of an image id.

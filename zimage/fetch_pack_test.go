@@ -94,6 +94,7 @@ func TestStartPack(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			first, second := serveStore(t, s, c.first), serveStore(t, s, c.second)
 			f, lies := fetcher(first.URL, second.URL)
+			f.packLate = time.Minute
 			if f.packStall = time.Minute; c.stall != 0 {
 				f.packStall = c.stall
 			}
@@ -113,6 +114,80 @@ func TestStartPack(t *testing.T) {
 			}
 			if got := lies.errs[second.URL]; len(got) > 0 && c.name != "both lie" {
 				t.Errorf("of the second mirror was reported: %v", got)
+			}
+		})
+	}
+}
+
+// TestSlowPack: while a mirror does not begin to answer, the next is asked too, and
+// the first that begins counts. One that was only slow may still answer when that
+// one fails, and is not called a liar.
+func TestSlowPack(t *testing.T) {
+	s, m, id, wire, made := packed(t)
+	at := "/" + pack.Name(strings.TrimPrefix(id, "sha256:"))
+	flipped := bytes.Clone(wire)
+	flipped[len(flipped)/2] ^= 1
+	good := answering(at, wire)
+	// after answers as then does when a channel is closed, or nothing.
+	after := func(asked <-chan struct{}, then twist) twist {
+		return func(n int, w http.ResponseWriter, r *http.Request) bool {
+			select {
+			case <-asked:
+				return then(n, w, r)
+			case <-r.Context().Done():
+				panic(http.ErrAbortHandler)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name          string
+		second        twist
+		never         bool // does the first answer
+		first, report int  // requests to the first, reports of the second
+	}{
+		{"the second is quicker", good, true, 1, 0},
+		{"the second has none", nil, false, 1, 0},
+		{"the second lies", answering(at, flipped), false, 2, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			begun, asked, lied := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			second := serveStore(t, s, after(begun, func(n int, w http.ResponseWriter, r *http.Request) bool {
+				if n == 1 {
+					close(asked)
+				}
+				return c.second != nil && c.second(n, w, r)
+			}))
+			when := asked // the first answers
+			if c.never || c.report > 0 {
+				when = lied
+			}
+			answers := after(when, good)
+			first := serveStore(t, s, func(n int, w http.ResponseWriter, r *http.Request) bool {
+				if n == 1 {
+					close(begun) // it was asked, before the second says anything
+				}
+				return answers(n, w, r)
+			})
+			f, lies := fetcher(first.URL, second.URL)
+			f.packStall, f.packLate = time.Minute, time.Millisecond
+			report := f.Report
+			f.Report = func(mirror, what string, err error) {
+				report(mirror, what, err)
+				close(lied)
+			}
+			came := map[int64]bool{}
+			err := f.StartPack(t.Context(), m, id, pack.Reading{Index: func(extent.List) error { return nil }, Block: func(k int64, _ []byte) error {
+				came[k] = true
+				return nil
+			}})
+			if err != nil || int64(len(came)) != made.Blocks {
+				t.Errorf("%d of %d blocks came: %v", len(came), made.Blocks, err)
+			}
+			if n := first.count("/starts/"); n != c.first || second.count("/starts/") != 1 {
+				t.Errorf("the first was asked %d times, want %d; the second %d times", n, c.first, second.count("/starts/"))
+			}
+			if len(lies.errs[first.URL]) != 0 || len(lies.errs[second.URL]) != c.report {
+				t.Errorf("reported: %v", lies.errs)
 			}
 		})
 	}
