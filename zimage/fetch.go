@@ -73,6 +73,12 @@ func (s *session) chunk(ctx context.Context, c Chunk) ([]byte, error) {
 // then it is path+".part", beside path+".have", which says which chunks are
 // worth hashing on the next attempt; that is all that it is believed.
 func (f *Fetcher) Image(ctx context.Context, m Manifest, id, path string) (int64, error) {
+	return f.ImageBeside(ctx, m, id, path, nil)
+}
+
+// ImageBeside is Image on a machine that has other images: no mirror is asked for
+// a chunk that a donor has. near may be nil.
+func (f *Fetcher) ImageBeside(ctx context.Context, m Manifest, id, path string, near *Donors) (int64, error) {
 	b, err := m.Encode()
 	if err != nil {
 		return 0, err
@@ -89,7 +95,12 @@ func (f *Fetcher) Image(ctx context.Context, m Manifest, id, path string) (int64
 		return 0, err
 	}
 	if !part.whole {
-		err = fill(ctx, m.Chunks, part, s.chunk)
+		err = fill(ctx, m.Chunks, part, func(ctx context.Context, c Chunk) ([]byte, error) {
+			if b := near.Chunk(c); b != nil {
+				return b, nil
+			}
+			return s.chunk(ctx, c)
+		})
 	}
 	if err = errors.Join(err, part.close()); err != nil {
 		return s.received(), fmt.Errorf("image %s: %w", id, err)

@@ -6,9 +6,11 @@
 // The store is a cache on a tmpfs, so it costs memory: what a claimed
 // deployment needs is pinned, what nobody needs stays only until its room is
 // wanted (Decide). A file that is there is never believed: Blob and Image hash
-// it again (a blob perhaps some moments ahead), and Scrub hashes everything again all the time. A file that is not
-// what its name says is an incident (Finding): it is recorded, and then put
-// into quarantine, in that order, so that an agent that dies in between
+// it again (a blob perhaps some moments ahead), and Scrub hashes everything
+// again all the time. Chunks that a new image has in common with others that are
+// here are not fetched but read from those, and hashed as any (Donors). A file
+// that is not what its name says is an incident (Finding): it is recorded, and
+// then put into quarantine, in that order, so that an agent that dies in between
 // records it twice rather than never.
 //
 //	blobs/<sha256>       a kernel or initramfs
@@ -49,7 +51,7 @@ import (
 type Fetcher interface {
 	Manifest(ctx context.Context, id string) (zimage.Manifest, error)
 	BlobWithin(ctx context.Context, digest, path string, room func(bytes int64) error) (int64, error)
-	Image(ctx context.Context, m zimage.Manifest, id, path string) (int64, error)
+	ImageBeside(ctx context.Context, m zimage.Manifest, id, path string, near *zimage.Donors) (int64, error)
 }
 
 // Config is what a store needs.
@@ -205,8 +207,16 @@ func (s *Store) Blob(ctx context.Context, digest string) (int64, error) {
 	return n, s.arrived(path, err)
 }
 
-// Image makes sure that an image's disk is there, whole and right.
+// Image makes sure that an image's disk is there, whole and right. What other
+// images here have of it is not fetched.
 func (s *Store) Image(ctx context.Context, m zimage.Manifest, id string) (int64, error) {
+	near := s.Donors(m, id)
+	n, err := s.image(ctx, m, id, near)
+	s.Examine(ctx, near) // while nothing is held here: it waits for whoever works on those
+	return n, err
+}
+
+func (s *Store) image(ctx context.Context, m zimage.Manifest, id string, near *zimage.Donors) (int64, error) {
 	path := s.ImagePath(id)
 	release, err := s.take(ctx, path)
 	if err != nil {
@@ -222,7 +232,10 @@ func (s *Store) Image(ctx context.Context, m zimage.Manifest, id string) (int64,
 	if err := s.promise(path, m.DiskSize-written(path)); err != nil {
 		return 0, fmt.Errorf("image %s: %w", id, err)
 	}
-	n, err := s.Fetch.Image(ctx, m, id, path)
+	n, err := s.Fetch.ImageBeside(ctx, m, id, path, near)
+	if chunks, bytes := near.Given(); chunks > 0 {
+		s.Log.Info("other images here had a part of an image", "image", id, "chunks", chunks, "bytes", bytes, "fetched", n)
+	}
 	return n, s.arrived(path, err)
 }
 

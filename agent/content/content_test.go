@@ -26,7 +26,7 @@ import (
 type fakeFetcher struct {
 	mu    sync.Mutex
 	calls int
-	in    chan struct{} // when set, Image waits here
+	in    chan struct{} // when set, ImageBeside waits here
 }
 
 func (f *fakeFetcher) Manifest(context.Context, string) (zimage.Manifest, error) {
@@ -35,7 +35,7 @@ func (f *fakeFetcher) Manifest(context.Context, string) (zimage.Manifest, error)
 func (f *fakeFetcher) BlobWithin(_ context.Context, _, path string, _ func(int64) error) (int64, error) {
 	return 1, os.WriteFile(path, []byte("b"), 0o600)
 }
-func (f *fakeFetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (int64, error) {
+func (f *fakeFetcher) ImageBeside(_ context.Context, _ zimage.Manifest, _, path string, _ *zimage.Donors) (int64, error) {
 	f.mu.Lock()
 	f.calls++
 	f.mu.Unlock()

@@ -25,7 +25,7 @@ import (
 type plot struct {
 	Dir  string   // the store is below it, and what was recorded
 	URL  string   // of the mirror
-	IDs  []string // image 0 runs, image 2 is there and altered
+	IDs  []string // image 0 runs, image 2 is there and altered, and has the most of image 1
 	Blob string
 }
 
@@ -65,9 +65,9 @@ func (p plot) play(ctx context.Context) error {
 	for _, do := range []func() error{
 		func() error { return image(0) },
 		func() error { return s.Pin(8, s.ImagePath(p.IDs[1]), s.BlobPath(p.Blob)) },
-		func() error { return image(1) },
+		func() error { return image(1) }, // what image 2 has comes from there, until that is found wrong
 		func() error { _, err := s.Blob(ctx, p.Blob); return err },
-		func() error { return image(2) }, // wrong: recorded, quarantined, fetched anew
+		func() error { return image(2) }, // it was recorded and quarantined; what image 1 has comes from there
 		func() error { return s.Unpin(8) },
 		func() error { return s.Pin(9, s.ImagePath(p.IDs[3])) },
 		func() error { return image(3) }, // others must go
@@ -113,7 +113,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	o := newOrigin(t, 100<<10, 1200<<10, 1100<<10, 1300<<10)
+	o := newOrigin(t, 100<<10, 1100<<10, 1100<<10, 1300<<10)
 	g := &stage{plot: plot{URL: o.url, IDs: o.ids, Blob: o.blob}, template: t.TempDir(), sums: map[string][32]byte{}}
 	// All that is right, from the mirror.
 	s, err := Open(o.config(t.TempDir()))

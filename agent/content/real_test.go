@@ -5,9 +5,11 @@ package content
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,34 +24,58 @@ type origin struct {
 	ids       []string
 	manifests []zimage.Manifest
 	blob      string
+	sent      *atomic.Int64 // bytes of bodies
 }
 
 // newOrigin makes an image of each size, and a blob of the last one.
 func newOrigin(t *testing.T, sizes ...int) origin {
 	t.Helper()
+	var images []map[string]int
+	for i, size := range sizes {
+		images = append(images, map[string]int{"file": size, "name" + string(rune('a'+i)): 10})
+	}
+	return newOriginOf(t, sizes[len(sizes)-1], images...)
+}
+
+// newOriginOf makes images of files with given sizes, and a blob.
+func newOriginOf(t *testing.T, blob int, images ...map[string]int) origin {
+	t.Helper()
 	mirror, err := zimage.OpenStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var o origin
-	for i, size := range sizes {
-		m, id, err := zimage.Convert(t.Context(), zimagetest.Image(t, map[string]int{"file": size, "name" + string(rune('a'+i)): 10}), "linux/amd64", mirror, nil)
+	o := origin{sent: &atomic.Int64{}}
+	for _, files := range images {
+		m, id, err := zimage.Convert(t.Context(), zimagetest.Image(t, files), "linux/amd64", mirror, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.ids, o.manifests = append(o.ids, id), append(o.manifests, m)
-		blob := filepath.Join(t.TempDir(), "blob")
-		if err := os.WriteFile(blob, make([]byte, size), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if o.blob, err = mirror.AddBlob(blob); err != nil {
-			t.Fatal(err)
-		}
 	}
-	srv := httptest.NewServer(zimage.Handler(mirror))
+	file := filepath.Join(t.TempDir(), "blob")
+	if err := os.WriteFile(file, make([]byte, blob), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o.blob, err = mirror.AddBlob(file); err != nil {
+		t.Fatal(err)
+	}
+	next := zimage.Handler(mirror)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(counting{w, o.sent}, r) }))
 	t.Cleanup(srv.Close)
 	o.url = srv.URL
 	return o
+}
+
+// counting counts what is sent.
+type counting struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+func (c counting) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // store opens a folder with the origin as its mirror.

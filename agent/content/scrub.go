@@ -53,7 +53,7 @@ func (s *Store) ScrubOnce(ctx context.Context) error {
 		if i.Quarantine {
 			continue
 		}
-		if err := s.scrub(ctx, i.Path, p); err != nil {
+		if err := s.scrub(ctx, i.Path, p.wait); err != nil {
 			errs = append(errs, err)
 		}
 		if err := ctx.Err(); err != nil {
@@ -68,8 +68,9 @@ func (s *Store) ScrubOnce(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// scrub hashes one file, without keeping others from it meanwhile.
-func (s *Store) scrub(ctx context.Context, path string, p *pace) (err error) {
+// scrub hashes one file, without keeping others from it meanwhile. pace, which may
+// be nil, is called ahead of each read.
+func (s *Store) scrub(ctx context.Context, path string, pace func(n int) error) (err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // not finished yet, or evicted
@@ -86,7 +87,7 @@ func (s *Store) scrub(ctx context.Context, path string, p *pace) (err error) {
 	if err != nil {
 		return fmt.Errorf("scrub %s: %w", path, err)
 	}
-	w.Before = p.wait
+	w.Before = pace
 	err = s.Check(f, w)
 	if !errors.Is(err, zimage.ErrMismatch) {
 		return err

@@ -248,8 +248,8 @@ func (f *Fetcher) BlobWithin(_ context.Context, _, path string, room func(int64)
 	return 1, os.WriteFile(path, []byte("blob"), 0o600)
 }
 
-// Image implements content.Fetcher.
-func (f *Fetcher) Image(_ context.Context, _ zimage.Manifest, _, path string) (int64, error) {
+// ImageBeside implements content.Fetcher.
+func (f *Fetcher) ImageBeside(_ context.Context, _ zimage.Manifest, _, path string, _ *zimage.Donors) (int64, error) {
 	if f.Fetched != nil {
 		f.Fetched()
 	}
