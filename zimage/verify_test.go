@@ -105,8 +105,19 @@ func TestTreeChunksAreHeldAgainstData(t *testing.T) {
 		t.Fatal(forged, err)
 	}
 	f, _ := fetcher(serveStore(t, s, nil).URL)
-	for name, verify := range map[string]func(context.Context, string, func(int64, int64)) (Manifest, error){"store": s.Verify, "mirror": f.Verify} {
-		if _, err := verify(t.Context(), forged, nil); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "hash tree at") {
+	exported := func(export func(context.Context, string, *os.File, func(int64, int64)) (Manifest, error)) func(context.Context, string, func(int64, int64)) (Manifest, error) {
+		return func(ctx context.Context, id string, progress func(int64, int64)) (Manifest, error) {
+			to, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer to.Close() // a test's file
+			return export(ctx, id, to, progress)
+		}
+	}
+	for name, verify := range map[string]func(context.Context, string, func(int64, int64)) (Manifest, error){
+		"store": s.Verify, "mirror": f.Verify, "store, exported": exported(s.Export), "mirror, exported": exported(f.Export)} {
+		if _, err := verify(t.Context(), forged, nil); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "hash tree") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := verify(t.Context(), id, nil); err != nil {

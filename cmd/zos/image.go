@@ -23,7 +23,7 @@ import (
 // imageCommands are the commands about what runs.
 func imageCommands(a *app) []*cobra.Command {
 	image := &cobra.Command{Use: "image", Short: "turn OCI images into verified disks, check them, serve them to nodes"}
-	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageServe(), a.imageBlob(), a.imagePublish(), a.imageSBOM())
+	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageExport(), a.imageServe(), a.imageBlob(), a.imagePublish(), a.imageSBOM())
 	return []*cobra.Command{image}
 }
 
