@@ -71,11 +71,14 @@ An SPDX document of what is inside is written too (zos image sbom shows it): its
 digest is in the image's manifest, and so is signed with a spec that names the
 image. Device nodes, which an image cannot have, are listed, so are extended
 attributes other than user.*, trusted.*, security.* and POSIX ACLs, and shared
-objects that an executable needs and the image does not have; with --strict the
-latter are refused.
+objects that an executable needs and the image does not have, and package databases
+that the document does not cover. With --strict an image with one of these last two
+is refused.
+
+--store is a store, an empty folder, or none yet.
 
 Exit codes: 0 converted, 3 refused (a digest does not match, an entry of a
-layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
+layer is not allowed, --store is a folder with other things), 4 no such image or file, 5 registry does not answer.`,
 		Example: `  zos image convert oci:build/oci/web --store build/store
   zos image convert docker-archive:web.tar --store build/store --json
   zos image convert ghcr.io/example/web@sha256:0123… --store build/store --platform linux/arm64`,
@@ -209,12 +212,13 @@ func (a *app) imageBlob() *cobra.Command {
 			if err := regularOrAbsent(args[0], "what guests start with"); err != nil {
 				return err
 			}
-			s, err := zimage.OpenStore(store)
+			s, undo, err := makeStore(store)
 			if err != nil {
 				return imageError(err)
 			}
 			digest, err := s.AddBlob(args[0])
 			if err != nil {
+				undo()
 				return imageError(err)
 			}
 			return a.print(map[string]any{"file": args[0], "digest": digest}, func(w io.Writer) { fmt.Fprintln(w, digest) })

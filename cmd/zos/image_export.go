@@ -57,11 +57,7 @@ no regular file, 4 not there, 5 no answer.`,
 				return fileError(fmt.Errorf("export: %w", err))
 			}
 			defer func() { err = errors.Join(err, f.Cleanup()) }()
-			write, progress := from.fetcher.Export, a.bytesDone("export "+args[0])
-			if from.store != nil {
-				write = from.store.Export
-			}
-			m, err := write(ctx, args[0], f.File, progress)
+			m, err := from.export(ctx, args[0], f.File, a.bytesDone("export "+args[0]))
 			if err != nil {
 				return imageError(err)
 			}
