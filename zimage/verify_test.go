@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,6 +81,48 @@ func TestVerityRootIsHeldAgainstData(t *testing.T) {
 	}
 	if err := VerifyImage(path, other); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "hash tree") {
 		t.Errorf("another tree: %v", err)
+	}
+}
+
+// TestTreeChunksAreHeldAgainstData: a manifest with the right root, one of whose
+// chunks behind the data is right by its hash and yet not the data's tree. A guest
+// would read it and panic.
+func TestTreeChunksAreHeldAgainstData(t *testing.T) {
+	s, m, id := converted(t, sample(t))
+	last := len(m.Chunks) - 1
+	tree, err := s.Chunk(m.Chunks[last])
+	if err != nil || m.Chunks[last].Off < m.DataSize {
+		t.Fatalf("the last chunk, at %d, is not of the tree: %v", m.Chunks[last].Off, err)
+	}
+	tree[len(tree)/2] ^= 1
+	other := m
+	other.Chunks = slices.Clone(m.Chunks)
+	if other.Chunks[last].ID, err = s.putChunk(tree); err != nil {
+		t.Fatal(err)
+	}
+	forged, err := s.putManifest(other)
+	if err != nil || forged == id {
+		t.Fatal(forged, err)
+	}
+	f, _ := fetcher(serveStore(t, s, nil).URL)
+	exported := func(export func(context.Context, string, *os.File, func(int64, int64)) (Manifest, error)) func(context.Context, string, func(int64, int64)) (Manifest, error) {
+		return func(ctx context.Context, id string, progress func(int64, int64)) (Manifest, error) {
+			to, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer to.Close() // a test's file
+			return export(ctx, id, to, progress)
+		}
+	}
+	for name, verify := range map[string]func(context.Context, string, func(int64, int64)) (Manifest, error){
+		"store": s.Verify, "mirror": f.Verify, "store, exported": exported(s.Export), "mirror, exported": exported(f.Export)} {
+		if _, err := verify(t.Context(), forged, nil); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "hash tree") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := verify(t.Context(), id, nil); err != nil {
+			t.Errorf("%s, the right one: %v", name, err)
+		}
 	}
 }
 

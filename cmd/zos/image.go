@@ -23,7 +23,7 @@ import (
 // imageCommands are the commands about what runs.
 func imageCommands(a *app) []*cobra.Command {
 	image := &cobra.Command{Use: "image", Short: "turn OCI images into verified disks, check them, serve them to nodes"}
-	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageServe(), a.imageBlob(), a.imagePublish(), a.imageSBOM())
+	image.AddCommand(a.imageConvert(), a.imageInspect(), a.imageVerify(), a.imageExport(), a.imageServe(), a.imageBlob(), a.imagePublish(), a.imageSBOM())
 	return []*cobra.Command{image}
 }
 
@@ -71,11 +71,14 @@ An SPDX document of what is inside is written too (zos image sbom shows it): its
 digest is in the image's manifest, and so is signed with a spec that names the
 image. Device nodes, which an image cannot have, are listed, so are extended
 attributes other than user.*, trusted.*, security.* and POSIX ACLs, and shared
-objects that an executable needs and the image does not have; with --strict the
-latter are refused.
+objects that an executable needs and the image does not have, and package databases
+that the document does not cover. With --strict an image with one of these last two
+is refused.
+
+--store is a store, an empty folder, or none yet.
 
 Exit codes: 0 converted, 3 refused (a digest does not match, an entry of a
-layer is not allowed), 4 no such image or file, 5 registry does not answer.`,
+layer is not allowed, --store is a folder with other things), 4 no such image or file, 5 registry does not answer.`,
 		Example: `  zos image convert oci:build/oci/web --store build/store
   zos image convert docker-archive:web.tar --store build/store --json
   zos image convert ghcr.io/example/web@sha256:0123… --store build/store --platform linux/arm64`,
@@ -145,74 +148,6 @@ func convertRef(ctx context.Context, c zimage.Converter, ref, platform string) (
 	return c.Convert(ctx, src, platform)
 }
 
-func (a *app) imageVerify() *cobra.Command {
-	var store, ref string
-	var timeout time.Duration
-	cmd := &cobra.Command{
-		Use:   "verify ID --store DIR|URL",
-		Short: "check every chunk and the verity root of a Zero-Image",
-		Long: `Check a Zero-Image in a store or on a mirror: the manifest against the id, every
-chunk against its hash, and the verity root, made anew from the data. With
---oci the OCI image is converted once more, and must give the same id: that
-shows that the image is what its publisher says it is.
-
-Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer, or not
-all was verified within --timeout.`,
-		Example: `  zos image verify sha256:0123… --store build/store
-  zos image verify sha256:0123… --store http://127.0.0.1:8480 --oci oci:build/oci/web`,
-		Args: exactly(1, "one image id"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkID(args[0]); err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			from, reading, err := openImages(ctx, store)
-			if err != nil {
-				return imageError(err)
-			}
-			m, err := from.verify(reading, args[0], a.bytesDone("verify "+args[0]))
-			if err == nil && ref != "" {
-				err = a.convertAgain(ctx, ref, args[0], m)
-			}
-			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-				return coded(exitUnreachable, fmt.Errorf("%s was not verified in %v; --timeout gives it longer", args[0], timeout))
-			}
-			if err != nil {
-				return imageError(err)
-			}
-			r := map[string]any{"id": args[0], "verityRoot": m.Verity.Root, "diskSize": m.DiskSize, "chunks": len(m.Chunks), "reconverted": ref != ""}
-			return a.print(r, func(w io.Writer) {
-				fmt.Fprintf(w, "good: %s\n%d chunks, %s, verity root %s\n", args[0], len(m.Chunks), size(m.DiskSize), m.Verity.Root)
-				if ref != "" {
-					fmt.Fprintf(w, "converted again from %s: the same id\n", ref)
-				}
-			})
-		},
-	}
-	cmd.Flags().StringVar(&ref, "oci", "", "convert this OCI reference again and compare")
-	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "give up after")
-	storeFlag(cmd, &store, "folder of the store, or URL of a mirror")
-	return cmd
-}
-
-// convertAgain derives the image once more and keeps nothing of it.
-func (a *app) convertAgain(ctx context.Context, ref, id string, m zimage.Manifest) error {
-	if m.Format != zimage.Format {
-		return fmt.Errorf("%s has format %d, this program makes format %d: %w; verify it with the release of zos that made it, or convert %s anew",
-			id, m.Format, zimage.Format, zimage.ErrMismatch, ref)
-	}
-	again, err := convertRef(ctx, zimage.Converter{Progress: a.bytesDone("convert " + ref)}, ref, m.OCI.Platform)
-	if err != nil {
-		return err
-	}
-	if again.ID != id {
-		return fmt.Errorf("%s converts to %s with verity root %s, but %s has root %s: %w",
-			ref, again.ID, again.Manifest.Verity.Root, id, m.Verity.Root, zimage.ErrMismatch)
-	}
-	return nil
-}
-
 func (a *app) imageServe() *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
@@ -277,12 +212,13 @@ func (a *app) imageBlob() *cobra.Command {
 			if err := regularOrAbsent(args[0], "what guests start with"); err != nil {
 				return err
 			}
-			s, err := zimage.OpenStore(store)
+			s, undo, err := makeStore(store)
 			if err != nil {
 				return imageError(err)
 			}
 			digest, err := s.AddBlob(args[0])
 			if err != nil {
+				undo()
 				return imageError(err)
 			}
 			return a.print(map[string]any{"file": args[0], "digest": digest}, func(w io.Writer) { fmt.Fprintln(w, digest) })

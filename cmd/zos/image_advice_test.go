@@ -33,6 +33,12 @@ func TestImageErrorsAdvise(t *testing.T) {
 		t.Fatalf("blob: %d %s", code, errs)
 	}
 	fresh := filepath.Join(t.TempDir(), "fresh")
+	other, none := t.TempDir(), t.TempDir() // a folder of somebody's, and a layout without an image
+	for name, text := range map[string]string{other + "/notes.txt": "mine", none + "/oci-layout": `{"imageLayoutVersion":"1.0.0"}`, none + "/index.json": `{"schemaVersion":2,"manifests":[]}`} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	for _, c := range []struct {
 		args string
@@ -52,6 +58,18 @@ func TestImageErrorsAdvise(t *testing.T) {
 		{"sbom oci:" + layout + " --platform linux/amd64 --store " + store, exitOK, ""},
 		{"sbom oci:" + layout + " --platform windows/amd64 --store " + store, exitUsage, "linux/arm64"},
 		{"verify " + r.ID + " --timeout 1ns --store " + store, exitUnreachable, "--timeout"},
+		{"convert oci:" + layout + " --store " + other, exitRefused, "other things in it (\"notes.txt\"); name one that is empty"},
+		{"blob " + other + "/notes.txt --store " + other, exitRefused, "other things"},
+		{"publish " + r.ID + " --store " + store + " --to " + other, exitRefused, "other things"},
+		{"verify " + zeros + " --store " + store, exitNotFound, store + " has no image of the id " + zeros},
+		{"inspect " + zeros + " --store " + store, exitNotFound, "/manifests has a file for each"},
+		{"export " + zeros + " -o " + fresh + " --store " + store, exitNotFound, "has no image of the id"},
+		{"verify " + zeros + " --store " + other + "/notes.txt", exitFailed, "a store is a folder"},
+		{"convert oci:" + layout + " --store " + other + "/notes.txt", exitFailed, "a store is a folder"},
+		{"convert oci:" + none + " --store " + fresh, exitNotFound, "has no image for linux/amd64, and no other"},
+		{"convert " + layout + " --store " + fresh, exitRefused, "want oci:" + layout},
+		{"convert " + other + "/notes.txt --store " + fresh, exitRefused, "want docker-archive:" + other},
+		{"inspect " + layout + " --store " + store, exitRefused, "want oci:" + layout},
 		{"publish " + zeros + " --store " + store + " --to " + fresh, exitNotFound, "neither an image"},
 		{"publish " + r.ID + " --root root.json --store " + store + " --to " + fresh, exitUsage, "--start ledger"},
 		{"publish " + r.ID + " --ledger http://127.0.0.1:1 --store " + store + " --to " + fresh, exitUsage, "--start ledger"},
@@ -68,6 +86,20 @@ func TestImageErrorsAdvise(t *testing.T) {
 			t.Fatalf("%s: it left %s: %v", c.args, fresh, err)
 		}
 	}
+	if list, err := os.ReadDir(other); err != nil || len(list) != 1 {
+		t.Errorf("a folder of somebody's has %v, %v", list, err)
+	}
+	// What was begun may become a store.
+	begun := t.TempDir()
+	if err := os.Mkdir(filepath.Join(begun, "chunks"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := imageRun(t, "image", "convert", "oci:"+layout, "--store", begun); code != exitOK {
+		t.Errorf("a store that was begun: %d %s", code, errs)
+	}
+	if err := storeError(&fs.PathError{Op: "open", Path: "s", Err: fs.ErrPermission}); !strings.Contains(err.Error(), "its owner can let you") || !errors.Is(err, fs.ErrPermission) {
+		t.Error(err)
+	}
 	// A store that was there stays, and so does what is in it.
 	empty := t.TempDir()
 	if code, _, errs := imageRun(t, "image", "convert", "oci:"+layout, "--platform", "linux/arm64", "--store", empty); code != exitRefused {
@@ -75,6 +107,17 @@ func TestImageErrorsAdvise(t *testing.T) {
 	}
 	if _, err := os.Lstat(empty); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestInspectHelp: the help promises nothing that is not done.
+func TestInspectHelp(t *testing.T) {
+	t.Setenv("ZOS_LEDGER", "http://ledger.example")
+	if _, out, _ := imageRun(t, "image", "inspect", "--help"); strings.Contains(out, "ZOS_LEDGER") || strings.Contains(out, "ledger.example:") || !strings.Contains(out, "none is asked without this") {
+		t.Error(out)
+	}
+	if _, out, _ := imageRun(t, "image", "publish", "--help"); !strings.Contains(out, "ZOS_LEDGER") { // where it counts
+		t.Error(out)
 	}
 }
 

@@ -54,23 +54,69 @@ func openImages(ctx context.Context, where string) (*images, context.Context, er
 func openStore(dir string) (*zimage.Store, error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, storeError(err)
 	}
 	if len(list) == 0 {
-		return zimage.OpenStore(dir)
+		s, err := zimage.OpenStore(dir)
+		return s, storeError(err)
 	}
-	for _, part := range []string{"chunks", "manifests", "blobs", "by-oci"} {
-		if info, err := os.Stat(filepath.Join(dir, part)); err != nil || !info.IsDir() {
-			return nil, fmt.Errorf("%w: %s has no folder %s; zos image convert --store makes a store", errNoStore, dir, part)
-		}
+	if part := lacks(dir); part != "" {
+		return nil, fmt.Errorf("%w: %s has no folder %s; zos image convert --store makes a store", errNoStore, dir, part)
 	}
 	return zimage.ReadStore(dir)
+}
+
+// storeFolders are in every store; a folder with all of them is one.
+var storeFolders = []string{"chunks", "manifests", "blobs", "by-oci"}
+
+// lacks gives a folder that a store would have; "" for a store.
+func lacks(dir string) string {
+	for _, part := range storeFolders {
+		if info, err := os.Stat(filepath.Join(dir, part)); err != nil || !info.IsDir() {
+			return part
+		}
+	}
+	return ""
+}
+
+// mayBecome refuses to make a store of a folder in which something else is. A
+// store that was not made to its end may become one.
+func mayBecome(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && lacks(dir) == "" {
+		return nil
+	}
+	if err != nil {
+		return storeError(err)
+	}
+	for _, e := range list {
+		if !slices.Contains(append([]string{"tmp", "starts", "lost+found"}, storeFolders...), e.Name()) {
+			return fmt.Errorf("%w: %s is a folder with other things in it (%q); name one that is empty, or not there yet", errNoStore, dir, e.Name())
+		}
+	}
+	return nil
+}
+
+// storeError says what to do where a store cannot be opened.
+func storeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("store: %w; a store is a folder, zos image convert --store DIR makes one", err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("store: %w; its owner can let you read it, or run this", err)
+	}
+	return fmt.Errorf("store: %w", err)
 }
 
 // makeStore opens a folder that is a store, or makes one. undo removes what was
 // made, as far as nothing was put into it.
 func makeStore(dir string) (s *zimage.Store, undo func(), err error) {
 	undo = func() {}
+	if err := mayBecome(dir); err != nil {
+		return nil, undo, err
+	}
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		undo = func() {
 			parts, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -83,7 +129,7 @@ func makeStore(dir string) (s *zimage.Store, undo func(), err error) {
 		}
 	}
 	s, err = zimage.OpenStore(dir)
-	return s, undo, err
+	return s, undo, storeError(err)
 }
 
 // checkPlatform refuses platforms that images are not for.
@@ -139,7 +185,22 @@ func (i *images) find(ctx context.Context, ref, platform string) (string, error)
 	return hint.ID, nil
 }
 
+// has refuses an id that a store does not have; a mirror is asked for the image itself.
+func (i *images) has(id string) error {
+	if i.store == nil {
+		return nil
+	}
+	has, err := i.store.HasImage(id)
+	if err == nil && !has {
+		return coded(exitNotFound, fmt.Errorf("%s has no image of the id %s; zos image convert shows an image's id, and %s/manifests has a file for each that is there", i.store.Dir(), id, i.store.Dir()))
+	}
+	return storeError(err)
+}
+
 func (i *images) manifest(ctx context.Context, id string) (zimage.Manifest, error) {
+	if err := i.has(id); err != nil {
+		return zimage.Manifest{}, err
+	}
 	if i.store != nil {
 		return i.store.Manifest(id)
 	}
@@ -154,10 +215,24 @@ func (i *images) sbom(ctx context.Context, m zimage.Manifest) ([]byte, error) {
 }
 
 func (i *images) verify(ctx context.Context, id string, progress func(done, total int64)) (zimage.Manifest, error) {
+	if err := i.has(id); err != nil {
+		return zimage.Manifest{}, err
+	}
 	if i.store != nil {
 		return i.store.Verify(ctx, id, progress)
 	}
 	return i.fetcher.Verify(ctx, id, progress)
+}
+
+// export writes an image's disk into a file.
+func (i *images) export(ctx context.Context, id string, to *os.File, progress func(done, total int64)) (zimage.Manifest, error) {
+	if err := i.has(id); err != nil {
+		return zimage.Manifest{}, err
+	}
+	if i.store != nil {
+		return i.store.Export(ctx, id, to, progress)
+	}
+	return i.fetcher.Export(ctx, id, to, progress)
 }
 
 // imageError gives an error about images its exit code.

@@ -115,6 +115,8 @@ file and chunk by chunk.`,
 	cmd.Flags().StringArrayVar(&with, "with", nil, "another image: show what both have (may be given more than once)")
 	storeFlag(cmd, &store, "folder of the store, or URL of a mirror")
 	f.add(cmd)
+	ledger := cmd.Flags().Lookup("ledger") // what is in the environment asks none: most looks at an image need no ledger
+	ledger.Usage, ledger.DefValue = "URL or folder of a ledger, to show the newest start; none is trusted, and none is asked without this", "[]"
 	return cmd
 }
 

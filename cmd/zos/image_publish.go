@@ -225,7 +225,7 @@ func openBucket(to string) (publish.Bucket, error) {
 		return nil, coded(exitNotFound, fmt.Errorf("publish to %s: there is no folder %s", to, filepath.Dir(filepath.Clean(to))))
 	}
 	// A folder that is a mirror has all of a store's folders.
-	if _, err := zimage.OpenStore(to); err != nil {
+	if _, _, err := makeStore(to); err != nil {
 		return nil, imageError(err)
 	}
 	return publish.Folder(to), nil

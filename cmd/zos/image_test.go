@@ -24,7 +24,10 @@ import (
 )
 
 // smallLayout is an OCI layout with one small image.
-func smallLayout(t *testing.T, text string) string {
+func smallLayout(t *testing.T, text string) string { return layoutOf(t, text, "/a") }
+
+// layoutOf is one whose process is given.
+func layoutOf(t *testing.T, text, process string) string {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -46,7 +49,7 @@ func smallLayout(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	cfg = cfg.DeepCopy()
-	cfg.OS, cfg.Architecture, cfg.Config = "linux", "amd64", v1.Config{Cmd: []string{"/a"}}
+	cfg.OS, cfg.Architecture, cfg.Config = "linux", "amd64", v1.Config{Cmd: []string{process}}
 	if img, err = mutate.ConfigFile(img, cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +74,7 @@ func imageRun(t *testing.T, args ...string) (code int, out, errs string) {
 
 func TestImageCommands(t *testing.T) {
 	ref, other, store := "oci:"+smallLayout(t, "content"), "oci:"+smallLayout(t, "other"), filepath.Join(t.TempDir(), "store")
+	process := "oci:" + layoutOf(t, "content", "/b")
 	code, out, errs := imageRun(t, "image", "convert", ref, "--store", store, "--json")
 	var r converted
 	if err := json.Unmarshal([]byte(out), &r); code != exitOK || err != nil || r.New.Chunks != int64(r.Chunks) || r.Chunks == 0 {
@@ -118,7 +122,8 @@ func TestImageCommands(t *testing.T) {
 		{"inspect " + zeros + " --store " + store + "/none", exitNotFound, ""},
 		{"verify " + r.ID + " --store " + store, exitOK, "good"},
 		{"verify " + r.ID + " --store " + store + " --oci " + ref, exitOK, "the same id"},
-		{"verify " + r.ID + " --store " + store + " --oci " + other, exitRefused, "converts to"},
+		{"verify " + r.ID + " --store " + store + " --oci " + other, exitRefused, "differ in: OCI manifest, OCI configuration, verity root, chunks, SPDX document\n"},
+		{"verify " + r.ID + " --store " + store + " --oci " + process, exitRefused, "differ in: OCI manifest, OCI configuration, process, SPDX document\n"},
 		{"verify " + zeros + " --store " + store, exitNotFound, ""},
 		{"verify " + r.ID + " --timeout 300ms --store http://127.0.0.1:1", exitUnreachable, ""},
 		{"sbom " + r.ID + " --store " + store, exitOK, "SPDX-2.3"},

@@ -22,7 +22,7 @@ import (
 // TestMain is also the zos that the demo and tests start as processes of their
 // own.
 func TestMain(m *testing.M) {
-	if os.Getenv("ZOS_TEST_RUN") != "" && len(os.Args) > 1 && (os.Args[1] == "ledger" || os.Args[1] == "node") {
+	if os.Getenv("ZOS_TEST_RUN") != "" && len(os.Args) > 1 && (os.Args[1] == "ledger" || os.Args[1] == "node" || os.Args[1] == "image") {
 		main()
 	}
 	os.Exit(m.Run())

@@ -151,7 +151,7 @@ func osRelease(b []byte) map[string]string {
 }
 
 func storeUKIs(dir string, names []string) error {
-	s, err := zimage.OpenStore(dir)
+	s, _, err := makeStore(dir)
 	if err != nil {
 		return imageError(err)
 	}

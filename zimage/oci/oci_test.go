@@ -167,6 +167,11 @@ func TestSources(t *testing.T) {
 	if d, err := Resolve(t.Context(), repo+":v1", "linux/amd64"); err != nil || d != manifest {
 		t.Errorf("resolve a tag: %s %v", d, err)
 	}
+	for _, ref := range []string{dir, nested, dir + "@" + manifest} { // who asks in vain hears what there is
+		if _, _, err := convert(t, "oci:"+ref, "linux/s390x"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), manifest+" for linux/amd64") || !strings.Contains(err.Error(), " for linux/arm64") {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
 	zero := "sha256:" + strings.Repeat("0", 64)
 	for ref, want := range map[string]error{
 		repo + ":v1": ErrRef, repo: ErrRef, "": ErrRef, "oci:" + dir + "@sha256:1": ErrRef,

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -38,6 +39,9 @@ func OpenSource(ref string) (zimage.Source, error) {
 	}
 	digest, err := name.NewDigest(ref)
 	if err != nil {
+		if form := local(ref); form != "" {
+			return nil, fmt.Errorf("%w: %q is on this machine: want %s%s", ErrRef, ref, form, ref)
+		}
 		if _, tagErr := name.ParseReference(ref); tagErr == nil {
 			return nil, fmt.Errorf("%w: %q is a tag, want NAME@sha256:<64 hex>", ErrRef, ref)
 		}
@@ -46,11 +50,27 @@ func OpenSource(ref string) (zimage.Source, error) {
 	return &source{pick: func(ctx context.Context, p v1.Platform) (v1.Image, error) { return pull(ctx, digest, p) }}, nil
 }
 
+// local is the form for what lies on this machine: a file, or a folder with a
+// layout; "" for anything else.
+func local(ref string) string {
+	info, err := os.Stat(ref)
+	switch {
+	case err != nil:
+	case info.Mode().IsRegular():
+		return "docker-archive:"
+	case info.IsDir():
+		if _, err := os.Stat(filepath.Join(ref, "index.json")); err == nil {
+			return "oci:"
+		}
+	}
+	return ""
+}
+
 // Resolve gives the digest of the image manifest that a reference stands for
 // on a platform. It is the one place where a registry's tag may be used.
 func Resolve(ctx context.Context, ref, platform string) (digest string, err error) {
 	src, err := OpenSource(ref)
-	if errors.Is(err, ErrRef) {
+	if errors.Is(err, ErrRef) && local(ref) == "" {
 		tag, tagErr := name.NewTag(ref)
 		if tagErr != nil {
 			return "", err
@@ -190,7 +210,7 @@ func openLayout(ref string) (zimage.Source, error) {
 		case 1:
 			return found[0], nil
 		case 0:
-			return nil, fmt.Errorf("OCI layout %s has no image %s for %s: %w", dir, strings.Trim(want.String(), ":"), p, fs.ErrNotExist)
+			return nil, noImage(dir, top, want, p)
 		}
 		var digests []string
 		for _, img := range found[:min(len(found), maxNamed)] {
@@ -205,6 +225,52 @@ func openLayout(ref string) (zimage.Source, error) {
 		}
 		return nil, fmt.Errorf("%w: OCI layout %s has %d images for %s: name one with oci:%s@DIGEST; they are %s", ErrRef, dir, len(found), p, dir, strings.Join(digests, ", "))
 	}}, nil
+}
+
+// noImage says what there is in a layout instead of what was asked for.
+func noImage(dir string, top v1.ImageIndex, want v1.Hash, p v1.Platform) error {
+	asked := "image"
+	if want != (v1.Hash{}) {
+		asked += " " + want.String()
+	}
+	have, err := listed(top, 0)
+	if err != nil {
+		return fmt.Errorf("OCI layout %s: %w", dir, err)
+	}
+	if len(have) == 0 {
+		return fmt.Errorf("OCI layout %s has no %s for %s, and no other: %w", dir, asked, p, fs.ErrNotExist)
+	}
+	if len(have) > maxNamed {
+		have = append(have[:maxNamed], "…")
+	}
+	return fmt.Errorf("OCI layout %s has no %s for %s, it has %s: %w", dir, asked, p, strings.Join(have, ", "), fs.ErrNotExist)
+}
+
+// listed names the images of an index and the indexes in it, with their platforms.
+func listed(ix v1.ImageIndex, depth int) (out []string, err error) {
+	m, err := ix.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("read index: %w", malformed(err))
+	}
+	for _, d := range m.Manifests {
+		switch {
+		case d.MediaType.IsIndex() && depth < maxNesting:
+			sub, err := ix.ImageIndex(d.Digest)
+			if err != nil {
+				return nil, fmt.Errorf("read index %s: %w", d.Digest, err)
+			}
+			inner, err := listed(sub, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, inner...)
+		case d.MediaType.IsImage() && d.Platform != nil:
+			out = append(out, fmt.Sprintf("%s for %s", d.Digest, d.Platform))
+		case d.MediaType.IsImage():
+			out = append(out, d.Digest.String())
+		}
+	}
+	return out, nil
 }
 
 const (
