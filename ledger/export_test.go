@@ -6,3 +6,6 @@ import "time"
 
 // SetNow gives a mirror another clock.
 func (m *Mirror) SetNow(now func() time.Time) { m.now = now }
+
+// Skew gives what a mirror writes an entry that its client never had.
+func (m *Mirror) Skew(entry []byte) { m.writer.Restore(entry) }

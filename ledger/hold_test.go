@@ -51,8 +51,20 @@ func hold(t *testing.T, s *ledger.State) (leases int) {
 				u.ports[gw.Port] = g.Index
 			}
 		}
-		// The rank that decides a claim is the one among all candidates.
+		// The rank that decides a claim is the one among all candidates, and who
+		// gave up more attempts comes later.
+		past := 0
 		for _, c := range s.Candidates(d) {
+			gave := 0
+			for _, node := range d.Past {
+				if node == c.Node {
+					gave++
+				}
+			}
+			if gave < past {
+				t.Fatalf("of deployment %d node %s, which gave up %d attempts, comes after one that gave up %d", d.ID, c.Node, gave, past)
+			}
+			past = gave
 			if s.Revoked(c.Node) != nil {
 				t.Fatalf("node %s, whose key was revoked, is a candidate for deployment %d", c.Node, d.ID)
 			}

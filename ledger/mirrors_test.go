@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,8 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/ledger/tiles"
 )
 
 func mirrors(t *testing.T, l *ledgertest.Log, file string, stale time.Duration, urls ...string) (*ledger.Client, *[]error) {
@@ -117,6 +121,27 @@ func TestSignaturesOfSeveralMirrors(t *testing.T) {
 	}
 }
 
+// covered are the paths of all tiles and bundles of a log of so many entries.
+func covered(size int64) (all []string) {
+	for level := 0; level == 0 || size > 0; level++ {
+		full, part := size/tiles.Width, int(size%tiles.Width)
+		for n := range full {
+			all = append(all, tiles.Path(tlog.Tile{H: tiles.Height, L: level, N: n, W: tiles.Width}))
+			if level == 0 {
+				all = append(all, tiles.BundlePath(n, tiles.Width))
+			}
+		}
+		if part > 0 {
+			all = append(all, tiles.Path(tlog.Tile{H: tiles.Height, L: level, N: full, W: part}))
+			if level == 0 {
+				all = append(all, tiles.BundlePath(full, part))
+			}
+		}
+		size = full
+	}
+	return all
+}
+
 // A mirror's files are those of the ledger, byte for byte, also after it was
 // away, through a rotation, and beside a ledger that lies.
 func TestMirrorIsTheSame(t *testing.T) {
@@ -132,7 +157,7 @@ func TestMirrorIsTheSame(t *testing.T) {
 		if err := c.Sync(t.Context()); err != nil || c.State().StateRoot() != l.State().StateRoot() {
 			t.Fatalf("the copy: %v", err)
 		}
-		for _, path := range []string{"checkpoint", "root/1.json", "root/2.json"} {
+		for _, path := range append(covered(l.State().Size()), "checkpoint", "root/1.json", "root/2.json") {
 			a, err := os.ReadFile(filepath.Join(l.Dir, path))
 			if err != nil {
 				t.Fatal(err)
@@ -156,6 +181,9 @@ func TestMirrorIsTheSame(t *testing.T) {
 	for i := range 300 {
 		l.Must(l.Register(fmt.Sprintf("d%d", i), 1, nil))
 	}
+	if n := len(covered(l.State().Size())); n != 7 {
+		t.Fatalf("a log of %d entries has %d tiles and bundles, want 2 full and one partial of each, and a level above", l.State().Size(), n)
+	}
 	if m, err = ledger.OpenMirror(t.Context(), dir, 5, cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -178,5 +206,98 @@ func TestMirrorIsTheSame(t *testing.T) {
 	}
 	if _, err := ledger.OpenMirror(t.Context(), dir, 5, cfg); !errors.Is(err, ledger.ErrForged) || !errors.Is(err, ledger.ErrCopy) {
 		t.Errorf("a damaged copy: %v", err)
+	}
+}
+
+// TestMirrorPublishesWhatIsSigned: where what a mirror wrote is another tree than
+// the one that its checkpoint is of, readers never see either, however often it
+// tries; begun anew, it is a copy again.
+func TestMirrorPublishesWhatIsSigned(t *testing.T) {
+	l, _ := eventful(t)
+	dir := t.TempDir()
+	cfg := ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{l.Serve()}}
+	open := func() *ledger.Mirror {
+		t.Helper()
+		m, err := ledger.OpenMirror(t.Context(), dir, 1, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	read := func(name string) []byte {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	m := open()
+	if err := m.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint, snapshot := read("checkpoint"), read("snapshot")
+	m.Skew([]byte("what nobody ordered"))
+	for i := range 3 {
+		l.Must(l.Register(fmt.Sprintf("d%d", i), 1, nil))
+		if err := m.Sync(t.Context()); err == nil || !strings.Contains(err.Error(), "its files have root") {
+			t.Errorf("its files are of another tree: %v", err)
+		}
+		if !bytes.Equal(read("checkpoint"), checkpoint) || !bytes.Equal(read("snapshot"), snapshot) {
+			t.Fatal("it published a checkpoint of what it has not, or a snapshot")
+		}
+	}
+	if err := open().Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(covered(l.State().Size()), "checkpoint") {
+		want, err := os.ReadFile(filepath.Join(l.Dir, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(read(path), want) {
+			t.Errorf("begun anew, %s is another", path)
+		}
+	}
+}
+
+// TestMirrorSnapshots: a mirror makes a snapshot once so many entries have come
+// since the last one, and not before; after a start it counts from there.
+func TestMirrorSnapshots(t *testing.T) {
+	l := ledgertest.New(t) // of 2 entries; each block below has 2
+	dir := t.TempDir()
+	cfg := ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{l.Dir}}
+	m, err := ledger.OpenMirror(t.Context(), dir, 10, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made []int64
+	for i := range 20 {
+		if i == 14 {
+			if m, err = ledger.OpenMirror(t.Context(), dir, 10, cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // also where nothing is new
+			if err := m.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "snapshot"))
+		if err == nil {
+			s, err := ledger.OpenSnapshot(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(made) == 0 || made[len(made)-1] != s.Size() {
+				made = append(made, s.Size())
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		l.Must(l.Register(fmt.Sprintf("d%d", i), 1, nil))
+	}
+	if want := []int64{10, 20, 38}; !slices.Equal(made, want) {
+		t.Errorf("snapshots of %v entries, want %v", made, want)
 	}
 }
