@@ -46,6 +46,8 @@ const (
 	imagedPath        = "/bin/" + imaged.Name
 	// imageDeadline is how long a guest may wait for a part of its disk.
 	imageDeadline = 2 * time.Minute
+	// hypervisorEvery is how often one that does not start is asked again.
+	hypervisorEvery = 30 * time.Second
 )
 
 func dialer() func(context.Context, string, string) (net.Conn, error) {
@@ -129,7 +131,8 @@ func (n *node) guests() guests {
 
 // prepare makes the node able to run guests, while the rest catches up with
 // the ledger already: packet filter, hypervisor, and what an earlier agent
-// left. Nothing is offered or claimed before.
+// left. Nothing is offered or claimed before; a hypervisor that does not start
+// keeps it there, where an update still reaches the node.
 func (n *node) prepare(ctx context.Context) error {
 	if err := n.drivers(ctx); err != nil {
 		return err
@@ -152,7 +155,9 @@ func (n *node) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if hyper.Version, err = driver.Version(ctx); err != nil {
+	if hyper.Version, err = hypervisor.Ask(ctx, n.log, hypervisorEvery, driver.Version, func(kind, detail string) error {
+		return n.world.Records.Incident(-1, kind, "", detail)
+	}); err != nil {
 		return fmt.Errorf("hypervisor: %w", err)
 	}
 	if n.boot, err = vouched(bootTrust, n.state); err != nil {
