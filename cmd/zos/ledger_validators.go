@@ -143,9 +143,14 @@ func ledgerPeerCommand(a *app) *cobra.Command {
 		Long: `Add peers to DIR/mesh.json, or change their addresses. Only peers that stand
 there can connect. A running server takes it over within seconds.
 
+With --listen this server gets an address itself, or another one. It stands in
+DIR/validator.json then: the other operators run zos ledger peer with that file, and
+this server is started again.
+
 Exit codes: 0 added, 2 wrong arguments, 3 no address, 4 no such file.`,
-		Example: `  zos ledger peer ./ledger validator-2.json validator-3.json validator-4.json`,
-		Args:    cobra.MinimumNArgs(1),
+		Example: `  zos ledger peer ./ledger validator-2.json validator-3.json validator-4.json
+  zos ledger peer ./ledger --listen 10.9.0.1:8471`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if _, err := os.Stat(filepath.Join(args[0], "root.json")); err != nil {
 				return fileError(fmt.Errorf("ledger: %w", err))
@@ -167,15 +172,23 @@ Exit codes: 0 added, 2 wrong arguments, 3 no address, 4 no such file.`,
 			if err := m.Save(args[0]); err != nil {
 				return coded(exitRefused, fmt.Errorf("%w; --listen HOST:PORT gives one (then start the server again)", err))
 			}
+			if listen != "" {
+				if _, err := m.Describe(args[0]); err != nil {
+					return fileError(fmt.Errorf("the address is in mesh.json, but not in what the others are told: %w", err))
+				}
+			}
 			return a.print(m, func(w io.Writer) {
 				fmt.Fprintf(w, "listens on %s\n", m.Listen)
 				for _, p := range m.Peers {
 					fmt.Fprintf(w, "  peer %s\n", p)
 				}
+				if listen != "" {
+					fmt.Fprintf(w, "next: start this server again; give %s to the other operators, who run zos ledger peer DIR validator.json\n", filepath.Join(args[0], "validator.json"))
+				}
 			})
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "", "HOST:PORT on the private network, if there is none yet")
+	cmd.Flags().StringVar(&listen, "listen", "", "HOST:PORT on the private network, if there is none yet, or it is another one now")
 	return cmd
 }
 

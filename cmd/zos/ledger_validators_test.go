@@ -145,6 +145,45 @@ func TestValidatorCommands(t *testing.T) {
 	contains(t, o, "@127.0.0.1:1")
 }
 
+// TestPeerListen: a server that gets an address on the mesh later, or another one,
+// has it in what the other operators are given.
+func TestPeerListen(t *testing.T) {
+	dir := t.TempDir()
+	key := keyFile(t, dir, "root")
+	var led []string
+	for _, name := range []string{"a", "b"} {
+		led = append(led, filepath.Join(dir, name))
+		zos(t, exitOK, "ledger", "init", filepath.Join(dir, name), "--origin", "zos.example/"+name, "--role", "author="+key+".pub:1", "--role", "operator="+key+".pub:1", "--require", "deployment=author", "--root-key", key)
+	}
+	described := filepath.Join(led[0], "validator.json")
+	_, e := zos(t, exitRefused, "ledger", "peer", led[1], described)
+	contains(t, e, "has no address on the mesh")
+	before, err := bft.ReadDescription(described)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"10.9.0.1:8471", "10.9.0.7:8471"} {
+		o, _ := zos(t, exitOK, "ledger", "peer", led[0], "--listen", address)
+		contains(t, o, "listens on "+address, "start this server again", described)
+		now, err := bft.ReadDescription(described)
+		if id, at, _ := strings.Cut(now.Peer, "@"); err != nil || at != address || len(id) != 40 || now.Validator != before.Validator {
+			t.Errorf("the others are told %+v, %v", now, err)
+		}
+		o, _ = zos(t, exitOK, "ledger", "peer", led[1], described, "--listen", "10.9.0.2:8471")
+		contains(t, o, "peer "+now.Peer)
+		if strings.Count(o, "  peer ") != 1 {
+			t.Errorf("both addresses are kept:\n%s", o)
+		}
+	}
+	_, e = zos(t, exitRefused, "ledger", "peer", led[0], "--listen", "10.9.0.1:0")
+	contains(t, e, "want host:port")
+	if err := os.Remove(described); err != nil {
+		t.Fatal(err)
+	}
+	_, e = zos(t, exitNotFound, "ledger", "peer", led[0], "--listen", "10.9.0.8:8471")
+	contains(t, e, "not in what the others are told", "validator.json")
+}
+
 // TestInviteWaits: a server that orders by a new trust root and still publishes
 // the old one. The change is made to the new one, and it is said what is waited
 // for.

@@ -70,11 +70,18 @@ func makeKeys(dir, origin string, v ledger.Validator, m Mesh) (Description, erro
 			return d, err
 		}
 	}
+	return d, d.save(dir)
+}
+
+// descriptionFile is its name in a ledger's folder.
+const descriptionFile = "validator.json"
+
+func (d Description) save(dir string) error {
 	b, err := strict.Encode(d)
 	if err != nil {
-		return d, fmt.Errorf("describe the validator: %w", err)
+		return fmt.Errorf("describe the validator: %w", err)
 	}
-	return d, tiles.WriteFileSync(filepath.Join(dir, "validator.json"), b, 0o644)
+	return tiles.WriteFileSync(filepath.Join(dir, descriptionFile), b, 0o644)
 }
 
 // ReadDescription reads a validator.json.

@@ -61,6 +61,24 @@ func (m Mesh) Save(dir string) error {
 	return tiles.WriteFileSync(meshFile(dir), b, 0o644)
 }
 
+// Describe writes the mesh's address into the description that the other
+// operators have of a folder's server, and returns that.
+func (m Mesh) Describe(dir string) (Description, error) {
+	d, err := ReadDescription(filepath.Join(dir, descriptionFile))
+	if err != nil {
+		return d, err
+	}
+	key, err := p2p.LoadNodeKey(settings(dir, m).NodeKeyFile())
+	if err != nil {
+		return d, fmt.Errorf("p2p key: %w", err)
+	}
+	d.Peer = string(key.ID()) + "@" + m.Listen
+	if err := validPeer(d.Peer); err != nil {
+		return d, err
+	}
+	return d, d.save(dir)
+}
+
 // Validate checks addresses and ids.
 func (m Mesh) Validate() error {
 	if m.Listen == "" && len(m.Peers) > 0 {
