@@ -22,6 +22,7 @@ type row struct {
 var table = []row{
 	{"no serial port", "runs, told by the screen", noSerialPort},
 	{"512 MB of memory", "runs", littleMemory},
+	{"nobody there", "waits, and nothing waits for that", nobodyThere},
 	{"voucher used up", "outside, told by the panel", voucherUsedUp},
 	{"voucher expired", "outside, told by the panel", voucherExpired},
 	{"init panics", "screen, restart, record", initPanics},
