@@ -5,19 +5,18 @@ package zimage
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sort"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zos-node/zos/zimage/tree"
 )
 
 // TestKernelAgreesWithTar mounts each corner and compares it, name by name,
@@ -192,94 +191,19 @@ func untar(t *testing.T, dir string, b []byte) {
 	}
 }
 
-// describe tells everything about each name of a tree but its inode's number,
-// and device nodes, which no image keeps.
+// describe is tree.Describe.
 func describe(t *testing.T, root string, untimed func(dir string) bool) map[string]string {
 	t.Helper()
-	out, inodes := map[string]string{}, map[uint64][]string{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return err
-		}
-		name := "/" + strings.TrimPrefix(strings.TrimPrefix(path, root), "/")
-		text := fmt.Sprintf("mode=%o owner=%d:%d", st.Mode, st.Uid, st.Gid)
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFCHR, unix.S_IFBLK:
-			return nil
-		case unix.S_IFREG:
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			text += fmt.Sprintf(" size=%d sum=%x", len(b), sha256.Sum256(b))
-		case unix.S_IFLNK:
-			target, err := os.Readlink(path)
-			if err != nil {
-				return err
-			}
-			text += " -> " + target
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			inodes[st.Ino] = append(inodes[st.Ino], name)
-			text += fmt.Sprintf(" links=%d", st.Nlink)
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR || !untimed(name) {
-			text += fmt.Sprintf(" time=%d.%09d", st.Mtim.Sec, st.Mtim.Nsec)
-		}
-		attrs, err := xattrs(path)
-		out[name] = text + attrs
-		return err
-	})
+	out, err := tree.Describe(root, untimed)
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, names := range inodes {
-		for _, n := range names {
-			out[n] += fmt.Sprintf(" same inode as %q", names)
-		}
 	}
 	return out
 }
 
-func xattrs(path string) (string, error) {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Llistxattr(path, buf)
-	if errors.Is(err, unix.ENOTSUP) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	var out []string
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
-		if name == "" {
-			continue
-		}
-		value := make([]byte, 64<<10)
-		n, err := unix.Lgetxattr(path, name, value)
-		if err != nil {
-			return "", err
-		}
-		out = append(out, fmt.Sprintf(" %s=%x", name, value[:n]))
-	}
-	sort.Strings(out)
-	return strings.Join(out, ""), nil
-}
-
 func compare(t *testing.T, got, want map[string]string) {
 	t.Helper()
-	for name, w := range want {
-		if g := got[name]; g != w {
-			t.Errorf("%q is\n%q, want\n%q", name, g, w)
-		}
-	}
-	for name, g := range got {
-		if _, ok := want[name]; !ok {
-			t.Errorf("%q is in the image only: %q", name, g)
-		}
+	for _, d := range tree.Differences(got, want) {
+		t.Error(d)
 	}
 }

@@ -56,6 +56,9 @@ type row struct {
 	TheirsKiB   int64   `json:"theirsKiB,omitempty"`
 	Ours        int64   `json:"oursBytes,omitempty"`
 	Theirs      int64   `json:"theirsBytes,omitempty"`
+	// Names were compared, and of these Differ says what is not the same.
+	Names  int      `json:"names,omitempty"`
+	Differ []string `json:"differ,omitempty"`
 	// Ratio is how many times as fast ours is, by the medians, or for bytes
 	// ours by theirs.
 	Ratio    float64 `json:"ratio"`
@@ -96,7 +99,7 @@ func main() {
 	launch := flag.String("launch", "build/bin/launch", "the program that starts what is measured")
 	rounds := flag.Int("rounds", 3, "how often each pair is measured")
 	only := flag.String("images", "", "names of images, with commas between; all without it")
-	rows := flag.String("rows", "convert,tar,change,cold,reads,growth", "what is measured")
+	rows := flag.String("rows", "convert,tar,content,change,cold,reads,sharing,growth", "what is measured")
 	largest := flag.Int64("growth", 4<<30, "bytes of the largest image of the growth series")
 	ahead := flag.Int("readahead", guestReadAhead, "KiB that a kernel reads ahead of our disk in a cold start")
 	flag.Parse()
@@ -133,7 +136,7 @@ func (b *bench) run(ctx context.Context, only string, rows []string, largest int
 		for _, measure := range []struct {
 			name string
 			do   func(context.Context, made) error
-		}{{"convert", b.convert}, {"tar", b.fromTar}, {"change", b.change}, {"cold", b.cold}, {"reads", b.reads}} {
+		}{{"convert", b.convert}, {"tar", b.fromTar}, {"content", b.content}, {"change", b.change}, {"cold", b.cold}, {"reads", b.reads}} {
 			if !slices.Contains(rows, measure.name) {
 				b.note(measure.name + ": left out by -rows")
 				continue
@@ -145,6 +148,11 @@ func (b *bench) run(ctx context.Context, only string, rows []string, largest int
 				return err
 			}
 		}
+	}
+	if !slices.Contains(rows, "sharing") {
+		b.note("sharing: left out by -rows")
+	} else if err := b.sharing(ctx); err != nil {
+		return err
 	}
 	if !slices.Contains(rows, "growth") {
 		b.note("growth: left out by -rows")
@@ -186,6 +194,13 @@ func (b *bench) tell(text string) {
 func (b *bench) add(r row) {
 	r.Load = load()
 	b.res.Rows = append(b.res.Rows, r)
+	if r.Names > 0 {
+		fmt.Printf("   %s: %d of %d names differ (goal %s)\n", r.What, len(r.Differ), r.Names, r.Goal)
+		for _, d := range r.Differ[:min(len(r.Differ), 10)] {
+			fmt.Println("   " + d)
+		}
+		return
+	}
 	if len(r.TheirsMs) == 0 && r.Ours == 0 {
 		fmt.Printf("   %s: %v ms (%s)\n", r.What, r.OursMs, r.Goal)
 		return

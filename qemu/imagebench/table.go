@@ -43,6 +43,8 @@ func (r results) table(out io.Writer) error {
 	for _, x := range r.Rows {
 		ours, theirs, times, cpu, memory := "", "", "", "", ""
 		switch {
+		case x.Names > 0:
+			ours, theirs = fmt.Sprint(len(x.Differ), " differ"), fmt.Sprint(x.Names, " names")
 		case x.Ours > 0:
 			ours, theirs, times = fmt.Sprint(x.Ours, " B"), fmt.Sprint(x.Theirs, " B"), fmt.Sprintf("%.4f", x.Ratio)
 		case len(x.OursMs) > 0:
