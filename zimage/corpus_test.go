@@ -87,6 +87,8 @@ func corners() []corner {
 				"trusted.foo", "t", "security.foo", "s", "user.x", "u")),
 			folder("d").with(mode(0o750)).with(attrs("system.posix_acl_default", acl(1, 7, -1, 2, 7, 1000, 4, 5, -1, 8, 4, 5, 16, 7, -1, 32, 0, -1), "trusted.\xff", "\x00")),
 			symlink("s", "a").with(attrs("trusted.on", "symlink"))}}, ""},
+		{"modes of symlinks", "914cf7bf0612b950a26c2ef58d87064ed7e26c86f24d5c031154e861ea1b1414", [][]item{{
+			text("a"), symlink("usual", "a"), symlink("none", "a").with(mode(0)), symlink("owner's", "a").with(mode(0o700)), symlink("sticky", "a").with(mode(0o1644))}}, "the mode of a symlink is the layer's, unpacked it is 0777"},
 		{"times before 1970, with parts of a second, of directories", "c81bb7675c1682ea91fc0a81e310dfe280ca9ba3f7b8eb681a5956505071683e", [][]item{
 			{folder("d").with(at(-1, 999999999)), text("d/x").with(at(-2e9, 1)), symlink("l", "x").with(at(-1, 500000000)), folder("./").with(at(7, 7))},
 			{text("d/y").with(at(0, 1)), folder("e").with(at(1<<32, 5)), text("e/z").with(at(-1<<31, 0))}}, ""},

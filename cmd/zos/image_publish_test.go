@@ -47,9 +47,9 @@ func TestImagePublish(t *testing.T) {
 		says string
 	}{
 		{r.ID + " --to " + folder, exitOK, "image " + r.ID},
-		{r.ID + " --to " + folder, exitOK, "sent 1 files"},
+		{r.ID + " --to " + folder, exitOK, "sent 0 files"},
 		{r.ID + " --to s3://images/p", exitOK, "image " + r.ID},
-		{r.ID + " --to s3://images/p", exitOK, "sent 1 files"},
+		{r.ID + " --to s3://images/p", exitOK, "sent 0 files"},
 		{r.ID + " --to " + folder + " --start " + start, exitOK, "start pack of " + r.ID},
 		{r.ID + " --to s3://images/p --start " + start, exitOK, "start pack of " + r.ID},
 		{r.ID + " " + r.ID + " --to " + folder + " --start " + start, exitUsage, "of one image"},

@@ -23,6 +23,9 @@
 //     as text, are dropped and listed.
 //   - Device nodes are dropped (the guest makes its own /dev) and listed, and
 //     what stood in their place is gone; FIFOs, setuid and setgid stay.
+//   - A symlink keeps the mode that its header says. Unpacked, each has 0777: Linux
+//     has no other, and asks none of them before it follows one. Nearly all layers
+//     say 0777 too; of another mode only lstat knows in a guest.
 //   - Times have the nanoseconds that the layer says, and may lie before 1970.
 //   - Names are bytes. A leading "/" means the image's root; "..", a NUL, or
 //     a name longer than 255 bytes is refused.

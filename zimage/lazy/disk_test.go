@@ -253,14 +253,21 @@ func TestDeadline(t *testing.T) {
 	if _, err := d.ReadAt(gone, make([]byte, 1), o.m.Chunks[1].Off); !errors.Is(err, context.Canceled) || d.Err() != nil {
 		t.Errorf("a reader that went away: %v, the disk %v", err, d.Err())
 	}
-	if _, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[1].Off); !errors.Is(err, ErrDeadline) {
-		t.Errorf("got %v", err)
+	// A disk that does not fail would have the rest wait for ever: that is to be said.
+	patient, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if _, err := d.ReadAt(patient, make([]byte, 1), o.m.Chunks[1].Off); !errors.Is(err, ErrDeadline) {
+		t.Fatalf("got %v", err)
 	}
-	<-d.Failed()
-	if _, err := d.ReadAt(t.Context(), make([]byte, 1), o.m.Chunks[3].Off); !errors.Is(err, ErrDeadline) {
+	select {
+	case <-d.Failed():
+	default:
+		t.Fatal("a read waited too long, and the disk goes on")
+	}
+	if _, err := d.ReadAt(patient, make([]byte, 1), o.m.Chunks[3].Off); !errors.Is(err, ErrDeadline) {
 		t.Errorf("a read afterwards: %v", err)
 	}
-	if err := d.Fill(t.Context()); !errors.Is(err, ErrDeadline) {
+	if err := d.Fill(patient); !errors.Is(err, ErrDeadline) {
 		t.Errorf("filling afterwards: %v", err)
 	}
 }

@@ -9,7 +9,7 @@
 // bytes too. Who packed the same chunks with another compressor finds other
 // lengths, and replaces good files by good ones. The order is chunks,
 // then the manifest, then the hint: whoever finds a manifest finds all of its
-// chunks. A start pack (package zimage/pack) is sent last, and on demand: its name
+// chunks. A hint is read and compared, since its name does not follow from its content. A start pack (package zimage/pack) is sent last, and on demand: its name
 // follows from the image's, and what is there is replaced. A publication that broke off is simply made again; it goes on where
 // it stopped.
 //

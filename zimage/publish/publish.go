@@ -102,13 +102,9 @@ func image(ctx context.Context, from *zimage.Store, id string, p *publication) (
 		return p.report, fmt.Errorf("publish %s: %w", id, err)
 	}
 	for i, o := range last {
-		// A hint's content may change, with the format: it is always sent.
-		if i < len(last)-1 {
-			err = p.missing(ctx, o.Name, o.Size, func() (zimage.Object, error) { return o, nil })
-		} else {
-			err = p.send(ctx, o)
-		}
-		if err != nil {
+		// A hint's content may change, with the format, and not its length: it is read.
+		hint := i == len(last)-1
+		if err := p.lacking(ctx, o.Name, o.Size, p.check || hint, func() (zimage.Object, error) { return o, nil }); err != nil {
 			return p.report, fmt.Errorf("publish %s: %w", id, err)
 		}
 	}
@@ -150,13 +146,18 @@ func StartPack(ctx context.Context, from *zimage.Store, id string, start extent.
 
 // missing sends a file that is not there, or that is there and wrong.
 func (p *publication) missing(ctx context.Context, name string, want int64, open func() (zimage.Object, error)) error {
+	return p.lacking(ctx, name, want, p.check, open)
+}
+
+// lacking is missing; read says that the bytes of a file that is there are compared.
+func (p *publication) lacking(ctx context.Context, name string, want int64, read bool, open func() (zimage.Object, error)) error {
 	var size int64
 	err := retry(ctx, func() (err error) { size, err = p.to.Size(ctx, name); return err })
 	there := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if there && size == want && !p.check {
+	if there && size == want && !read {
 		p.had(size)
 		return nil
 	}

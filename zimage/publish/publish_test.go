@@ -90,8 +90,21 @@ func TestOnlyWhatIsMissing(t *testing.T) {
 	if _, err := openStore(t, string(to.Folder)).Verify(t.Context(), id, nil); err != nil {
 		t.Errorf("what was published: %v", err)
 	}
-	if r, err := Image(t.Context(), from, id, to, nil); err != nil || r.Sent != 1 {
+	if r, err := Image(t.Context(), from, id, to, nil); err != nil || r.Sent != 0 || int(r.Had) != len(m.Chunks)+3 {
 		t.Errorf("again: %+v %v", r, err)
+	}
+	// A hint of another format has the same length.
+	hint := filepath.Join(string(to.Folder), to.puts[len(to.puts)-1])
+	right, err := os.ReadFile(hint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(hint, []byte(strings.Replace(string(right), id, "sha256:"+strings.Repeat("0", 64), 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err = Image(t.Context(), from, id, to, nil)
+	if mended, rerr := os.ReadFile(hint); err != nil || rerr != nil || r.Sent != 1 || r.Replaced != 1 || string(mended) != string(right) {
+		t.Errorf("an older hint: %+v, %v, %v, %q", r, err, rerr, mended)
 	}
 	// An image with one file more shares the big one.
 	_, other := convert(t, from, map[string]int{"big": 2 << 20, "small": 5000, "more": 100 << 10})
@@ -133,11 +146,10 @@ func TestMends(t *testing.T) {
 	}
 	at := func(name string) string { return filepath.Join(string(to.Folder), filepath.FromSlash(name)) }
 	manifest, doc := "manifests/"+strings.TrimPrefix(id, "sha256:")+".json", "blobs/"+strings.TrimPrefix(m.SBOM, "sha256:")
-	// The hint, which is always sent, comes on top of what is replaced.
 	publishes := func(what string, publish func(context.Context, *zimage.Store, string, Bucket, func(int64, int64)) (Report, error), replaced int64, whole bool) {
 		t.Helper()
 		r, err := publish(t.Context(), from, id, to, nil)
-		if err != nil || r.Replaced != replaced || r.Sent != replaced+1 || int(r.Had) != len(m.Chunks)+2-int(replaced) {
+		if err != nil || r.Replaced != replaced || r.Sent != replaced || int(r.Had) != len(m.Chunks)+3-int(replaced) {
 			t.Errorf("%s: %+v %v, want %d replaced", what, r, err, replaced)
 		}
 		if _, err := openStore(t, string(to.Folder)).Verify(t.Context(), id, nil); (err == nil) != whole {
