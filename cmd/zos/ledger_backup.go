@@ -172,6 +172,12 @@ func (a *app) ledgerRestore(ctx context.Context, from, dir string, f ledgerFlags
 		in = file
 	}
 	done, err := bft.Restore(ctx, bufio.NewReaderSize(in, 1<<20), dir, height)
+	if errors.Is(err, bft.ErrCutOff) {
+		if from == "-" {
+			from = "standard input"
+		}
+		return coded(exitRefused, fmt.Errorf("%s: %w; take another backup with zos ledger backup, nothing was restored", from, err))
+	}
 	if err != nil {
 		return coded(exitRefused, err)
 	}

@@ -96,6 +96,13 @@ func TestValidatorCommands(t *testing.T) {
 	_, e := zos(t, exitRefused, "ledger", "backup", filepath.Join(dir, "again"), "-o", saved)
 	contains(t, e, "copy the folder as it is")
 	zos(t, exitRefused, "ledger", "restore", fourthDir+"/validator.json", filepath.Join(dir, "no"), "--alone")
+	tar, err := os.ReadFile(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := file(t, "half.tar", tar[:len(tar)/2])
+	_, e = zos(t, exitRefused, "ledger", "restore", half, filepath.Join(dir, "no"), "--alone")
+	contains(t, e, half+": the backup is cut off", "take another backup")
 	zos(t, exitNotFound, "ledger", "restore", saved+"-not", filepath.Join(dir, "no"), "--alone")
 	quickly := filepath.Join(dir, "quickly")
 	o, _ = zos(t, exitOK, append([]string{"ledger", "join", quickly, "--from-snapshot", "--name", "quickly", "--mesh", "127.0.0.1:1", "--peer", fourthDir + "/validator.json"}, at(3)...)...)

@@ -263,6 +263,16 @@ func seed(ctx context.Context, c *ledger.Client, dir string, root []byte, whole 
 	return g.write(dir)
 }
 
+// ErrCutOff says that a backup ends before it is whole. Another one is needed.
+var ErrCutOff = errors.New("the backup is cut off, or is none")
+
+func readError(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return ErrCutOff
+	}
+	return fmt.Errorf("read the backup: %w", err)
+}
+
 // unpack writes the members of a backup below a folder.
 func unpack(from io.Reader, dir string) (BackedUp, error) {
 	var done BackedUp
@@ -272,7 +282,7 @@ func unpack(from io.Reader, dir string) (BackedUp, error) {
 		if errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return done, fmt.Errorf("read the backup: %w", err)
+			return done, readError(err)
 		}
 		log, inLog := strings.CutPrefix(h.Name, "log/")
 		if h.Typeflag != tar.TypeReg || !member.MatchString(h.Name) || inLog && !tiles.ValidPath(log) {
@@ -287,6 +297,9 @@ func unpack(from io.Reader, dir string) (BackedUp, error) {
 			return done, fmt.Errorf("restore: %w", err)
 		}
 		n, err := io.Copy(f, r)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return done, errors.Join(readError(err), f.Close())
+		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return done, fmt.Errorf("restore %s: %w", h.Name, err)
 		}
@@ -295,7 +308,11 @@ func unpack(from io.Reader, dir string) (BackedUp, error) {
 			done.Entries = snapshotSize(LogDir(dir))
 		}
 	}
-	for _, name := range append(slices.Clone(members), "log/snapshot", "log/consensus", "log/checkpoint") {
+	const last = "log/checkpoint"
+	if _, err := os.Stat(filepath.Join(dir, filepath.FromSlash(last))); err != nil {
+		return done, fmt.Errorf("%w: %s is not in it, which is the last", ErrCutOff, last)
+	}
+	for _, name := range append(slices.Clone(members), "log/snapshot", "log/consensus") {
 		if _, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name))); err != nil && name != "mesh.json" {
 			return done, fmt.Errorf("the backup is not whole: %s is not in it", name)
 		}

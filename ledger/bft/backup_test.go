@@ -139,6 +139,23 @@ func TestBackupWhileRunning(t *testing.T) {
 	}
 }
 
+// tarEnds are the places at which the members of a tar end.
+func tarEnds(t *testing.T, b []byte) (ends []int) {
+	t.Helper()
+	in := bytes.NewReader(b)
+	for r := tar.NewReader(in); ; {
+		if _, err := r.Next(); errors.Is(err, io.EOF) {
+			return ends
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, (len(b)-in.Len()+511)/512*512)
+	}
+}
+
 // A backup that lacks, adds or changes something makes no ledger.
 func TestBackupIsChecked(t *testing.T) {
 	l, dir := fresh(t, lease)
@@ -208,8 +225,25 @@ func TestBackupIsChecked(t *testing.T) {
 			t.Errorf("%s: left %s behind", what, to)
 		}
 	}
-	if _, err := Restore(t.Context(), bytes.NewReader(saved[:len(saved)/2]), filepath.Join(t.TempDir(), "x"), 0); err == nil {
-		t.Error("half a backup was restored")
+	// Cut off inside a member, inside a header, between two, before the last, and
+	// before anything: each time it is said that it is cut off.
+	ends := tarEnds(t, saved)
+	for _, n := range []int{len(saved) / 2, ends[3] + 100, ends[3], ends[len(ends)-2], 0} {
+		to := filepath.Join(t.TempDir(), "x")
+		if _, err := Restore(t.Context(), bytes.NewReader(saved[:n]), to, 0); !errors.Is(err, ErrCutOff) {
+			t.Errorf("%d of %d bytes of a backup: %v", n, len(saved), err)
+		}
+		if _, err := os.Stat(to); err == nil {
+			t.Errorf("%d of %d bytes of a backup left %s behind", n, len(saved), to)
+		}
+	}
+	if _, err := Restore(t.Context(), bytes.NewReader(edit(func(name string, b []byte) (string, []byte) {
+		if name == "log/snapshot" {
+			name = ""
+		}
+		return name, b
+	})), filepath.Join(t.TempDir(), "x"), 0); err == nil || errors.Is(err, ErrCutOff) || !strings.Contains(err.Error(), "log/snapshot is not in it") {
+		t.Errorf("a backup whose end is there: %v", err)
 	}
 	if _, err := Restore(t.Context(), bytes.NewReader(saved), dir, 0); err == nil {
 		t.Error("restored over a ledger")

@@ -173,6 +173,7 @@ type server struct {
 	cmd *exec.Cmd
 	out io.ReadCloser
 	err *strings.Builder
+	odd bool // it kills itself, is dishonest or is sick
 }
 
 // start runs a child on a ledger folder.
@@ -189,7 +190,7 @@ func startBad(t testing.TB, dir, crash, bad string) *server {
 
 func startExe(t testing.TB, exe, dir, crash, bad, version string) *server {
 	t.Helper()
-	s := &server{cmd: exec.Command(exe), err: &strings.Builder{}}
+	s := &server{cmd: exec.Command(exe), err: &strings.Builder{}, odd: crash != "" || bad != ""}
 	s.cmd.Env = append(os.Environ(), "ZOS_TEST_LEDGER="+dir, "ZOS_TEST_CRASH="+crash, "ZOS_TEST_BAD="+bad, "ZOS_TEST_VERSION="+version)
 	s.cmd.Stderr = s.err
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -38,6 +38,7 @@ func TestFaults(t *testing.T) {
 	run := func(name string, f func(t *testing.T) (injected, came string)) {
 		t.Run(name, func(t *testing.T) {
 			c.t, c.group.t = t, t
+			c.whole() // whatever the row before left, and also without it
 			injected, came := f(t)
 			size := c.same()
 			row(name, injected, fmt.Sprintf("%s; %d receipts hold in a log of %d", came, len(c.got.entries), size))
@@ -175,10 +176,12 @@ func TestFaults(t *testing.T) {
 		if err := cl.Sync(t.Context()); err != nil || slices.ContainsFunc(cl.Checkpoint().Cosigners, func(s string) bool { return strings.HasSuffix(s, "/v4") }) {
 			t.Errorf("cosigners %v, %v", cl.Checkpoint().Cosigners, err)
 		}
+		restart(t, 3, "", "")
 		return fmt.Sprint("cosigners ", len(cl.Checkpoint().Cosigners)), "goes on, slowest of 6 " + ms(slowest)
 	})
 	run("two withhold their cosignatures", func(t *testing.T) (string, string) {
 		restart(t, 2, "", "mute")
+		restart(t, 3, "", "mute")
 		c.halted(0, "2 of 4 validators answer", "/v3", "/v4")
 		restart(t, 2, "", "")
 		restart(t, 3, "", "")
@@ -337,6 +340,18 @@ type outer struct {
 }
 
 func (o outer) Cleanup(f func()) { /* the parent's deadline kills children by Pdeathsig */ }
+
+// whole joins all links and starts what is gone, dishonest or sick anew, so that
+// no row of the table needs what another one did, or suffers from it.
+func (c *cluster) whole() {
+	c.slow(0)
+	for i, s := range c.srv {
+		if s.odd || s.cmd.ProcessState != nil {
+			s.kill(c.t)
+			c.srv[i] = startBad(outer{c.t, c}, c.dirs[i], "", "")
+		}
+	}
+}
 
 // shut says how many connections the links ended or kept out.
 func (c *cluster) shut() string {

@@ -105,11 +105,25 @@ func validPeer(p string) error {
 	return nil
 }
 
+// PeerID is the id under which a ledger folder's server is known on the mesh.
+func PeerID(dir string) (string, error) {
+	key, err := p2p.LoadNodeKey(settings(dir, Mesh{}).NodeKeyFile())
+	if err != nil {
+		return "", fmt.Errorf("p2p key: %w", err)
+	}
+	return string(key.ID()), nil
+}
+
 // Add takes a peer in, in place of an older address of the same one.
 func (m *Mesh) Add(peer string) {
 	id, _, _ := strings.Cut(peer, "@")
-	m.Peers = slices.DeleteFunc(m.Peers, func(p string) bool { return strings.HasPrefix(p, id+"@") })
+	m.Remove(id)
 	m.Peers = append(m.Peers, peer)
+}
+
+// Remove takes a peer out, if it is there.
+func (m *Mesh) Remove(id string) {
+	m.Peers = slices.DeleteFunc(m.Peers, func(p string) bool { return strings.HasPrefix(p, id+"@") })
 }
 
 // knows says whether an id may connect.

@@ -47,7 +47,8 @@ func TestSubmissionsAreCounted(t *testing.T) {
 	}
 }
 
-// TestDashboard holds that the dashboard asks for metrics that there are.
+// TestDashboard holds that the dashboard asks for metrics that there are, and
+// for each of those that docs/ledger.md says to be woken for.
 func TestDashboard(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "..", "packaging", "grafana", "ledger.json"))
 	if err != nil {
@@ -72,6 +73,36 @@ func TestDashboard(t *testing.T) {
 		name := strings.TrimSuffix(strings.TrimSuffix(m[1], "_bucket"), "_count")
 		if !strings.Contains(code.String(), `"`+name+`"`) && !strings.Contains(code.String(), `"zos_ledger_`+name+`"`) {
 			t.Errorf("the dashboard asks for %s, which nobody has", m[0])
+		}
+	}
+	var dashboard struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
+	if err := json.Unmarshal(b, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	name := regexp.MustCompile(`zos_ledger_[a-z_]+`)
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			for _, m := range name.FindAllString(target.Expr, -1) {
+				shown[m] = true
+			}
+		}
+	}
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "ledger.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, woken, _ := strings.Cut(string(page), "\n## Being woken\n")
+	woken, _, _ = strings.Cut(woken, "\n## ")
+	rows := regexp.MustCompile("(?m)^\\| `(zos_ledger_[a-z_]+)").FindAllStringSubmatch(woken, -1)
+	if len(rows) < 8 {
+		t.Fatalf("the table under \"Being woken\" has %d metrics only", len(rows))
+	}
+	for _, m := range rows {
+		if !shown[m[1]] {
+			t.Errorf("docs/ledger.md says to be woken for %s, and no panel of the dashboard shows it", m[1])
 		}
 	}
 }
