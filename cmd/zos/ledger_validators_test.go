@@ -182,7 +182,7 @@ func TestPeerListen(t *testing.T) {
 			t.Errorf("both addresses are kept:\n%s", o)
 		}
 	}
-	_, e = zos(t, exitRefused, "ledger", "peer", led[0], "--listen", "10.9.0.1:0")
+	_, e = zos(t, exitUsage, "ledger", "peer", led[0], "--listen", "10.9.0.1:0")
 	contains(t, e, "want host:port")
 	if err := os.Remove(described); err != nil {
 		t.Fatal(err)
