@@ -86,6 +86,14 @@ func TestDonors(t *testing.T) {
 	if d.Has(c) || d.Chunk(c) != nil {
 		t.Error("a chunk of another size is the same to it")
 	}
+	odd := one
+	odd.Chunks = slices.Clone(one.Chunks)
+	for i := range odd.Chunks {
+		odd.Chunks[i].Size += 4096
+	}
+	if left := zimage.NewDonors(two, func(*zimage.Donors) {}).Add(odd, disk); left != len(two.Chunks) {
+		t.Errorf("%d chunks have another size in a donor and are the same", len(two.Chunks)-left)
+	}
 	var none *zimage.Donors
 	if n, _ := none.Given(); n != 0 || none.Has(c) || none.Chunk(c) != nil || none.Doubtful() != nil {
 		t.Error("none has something")

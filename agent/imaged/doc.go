@@ -11,6 +11,10 @@
 // server ends with the last. Images does all that for whoever only wants a
 // path to start from.
 //
+// What other images of the store have of it, the agent reads and hands to the
+// server (Near), which has no right to look at those itself. An agent that is
+// restarted does so no more; mirrors then send it.
+//
 // Servers live like VMMs: in a cgroup of their own, with a state file, and
 // they outlive the agent, which adopts them again. A server that dies takes
 // with it what runs from it, as a broken disk would; whoever watches Ended

@@ -24,6 +24,8 @@ type Store interface {
 	Image(ctx context.Context, m zimage.Manifest, id string) (int64, error)
 	Arrive(ctx context.Context, m zimage.Manifest, id string) (path string, release func(), whole bool, err error)
 	QuarantinePart(id string) error
+	Donors(m zimage.Manifest, id string) *zimage.Donors
+	Examine(ctx context.Context, d *zimage.Donors)
 }
 
 // Images are the disks that machines start from, whole or on their way. Its
@@ -178,7 +180,7 @@ func (i *Images) Image(ctx context.Context, m zimage.Manifest, id string) (int64
 	if whole {
 		return i.store.Image(ctx, m, id)
 	}
-	s, err := launch.Serve(ctx, m, id, path, trace)
+	s, err := launch.ServeBeside(ctx, m, id, path, trace, Near{i.store.Donors(m, id), i.store.Examine})
 	if err != nil {
 		release()
 		return 0, err

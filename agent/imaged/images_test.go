@@ -43,6 +43,10 @@ func (f *folder) Arrive(_ context.Context, _ zimage.Manifest, id string) (string
 
 func (f *folder) QuarantinePart(string) error { return errors.New("not in these tests") }
 
+func (f *folder) Donors(zimage.Manifest, string) *zimage.Donors { return nil }
+
+func (f *folder) Examine(context.Context, *zimage.Donors) {}
+
 func newImages(t *testing.T, o *origin) (*Images, *folder) {
 	t.Helper()
 	f := &folder{dir: t.TempDir(), fetch: &zimage.Fetcher{Mirrors: []string{o.url}}}

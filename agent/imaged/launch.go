@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -89,14 +90,19 @@ const diskFile = "disk.img"
 // zimage.PartNames says for store, and the mirrors send. trace is what an
 // earlier start read. It returns when the server runs; when it fails, nothing
 // is left but what has arrived.
-func (l *Launcher) Serve(ctx context.Context, m zimage.Manifest, id, store string, trace extent.List) (_ *Served, err error) {
+func (l *Launcher) Serve(ctx context.Context, m zimage.Manifest, id, store string, trace extent.List) (*Served, error) {
+	return l.ServeBeside(ctx, m, id, store, trace, Near{})
+}
+
+// ServeBeside is Serve where other images are.
+func (l *Launcher) ServeBeside(ctx context.Context, m zimage.Manifest, id, store string, trace extent.List, near Near) (_ *Served, err error) {
 	hex := strings.TrimPrefix(id, "sha256:")
 	if len(hex) < idLen {
 		return nil, fmt.Errorf("image id %q", id)
 	}
 	dir := filepath.Join(l.Dir, hex[:idLen])
 	s := &Served{path: filepath.Join(dir, diskFile), dir: dir, log: l.Log.With("image", id), report: l.Report,
-		whole: make(chan struct{}), ended: make(chan struct{}), cfg: serve.Config{ID: id, Store: store, Manifest: m, Mirrors: l.Mirrors, Trace: m.ChunksOf(trace), DeadlineMs: l.Deadline.Milliseconds()}}
+		whole: make(chan struct{}), ended: make(chan struct{}), cfg: serve.Config{ID: id, Store: store, Manifest: m, Mirrors: l.Mirrors, Trace: m.ChunksOf(trace), DeadlineMs: l.Deadline.Milliseconds(), Lent: near.bits(m)}}
 	s.missing = len(m.Chunks)
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("image server: %w", err)
@@ -114,12 +120,29 @@ func (l *Launcher) Serve(ctx context.Context, m zimage.Manifest, id, store strin
 	if err != nil {
 		return nil, err
 	}
+	var lent net.Conn
+	if s.cfg.Lent != nil {
+		var theirs *os.File
+		if lent, theirs, err = socket(); err != nil {
+			return nil, err
+		}
+		files = append(files, theirs)
+	}
 	s.process, err = l.Start(ctx, proc.Spec{
 		Driver: Name, ID: Name + "-" + hex[:idLen], Dir: s.dir, Path: l.Program, Rules: rules(l.Program), User: User, Connect: ports,
 		Prepare: s.mount, Files: files, Memory: m.DiskSize + overhead, Pids: pids, Parse: s.parse, Remove: []string{configFile}, Logger: l.Log,
 	})
 	if err != nil {
+		if lent != nil {
+			err = errors.Join(err, lent.Close())
+		}
 		return nil, errors.Join(err, s.remove())
+	}
+	if lent != nil {
+		go s.lend(lent, near)
+	}
+	if near.Donors != nil { // a manifest of one may be wrong
+		go s.examine(near)
 	}
 	go s.watch()
 	return s, nil

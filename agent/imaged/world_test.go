@@ -277,9 +277,20 @@ const patience = 2 * time.Minute // of a slow machine
 
 func serveAt(t *testing.T, l *Launcher, o *origin, store string, trace extent.List) (s *Served, path string) {
 	t.Helper()
+	return serveWith(t, l, o, store, trace, Near{})
+}
+
+// serveNear serves with another image beside it.
+func serveNear(t *testing.T, l *Launcher, o *origin, store string, near Near) (s *Served, path string) {
+	t.Helper()
+	return serveWith(t, l, o, store, nil, near)
+}
+
+func serveWith(t *testing.T, l *Launcher, o *origin, store string, trace extent.List, near Near) (s *Served, path string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	s, err := l.Serve(ctx, o.m, o.id, store, trace)
+	s, err := l.ServeBeside(ctx, o.m, o.id, store, trace, near)
 	if err != nil {
 		t.Fatal(err)
 	}

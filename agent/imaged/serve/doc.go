@@ -17,6 +17,10 @@
 // wait until the start is calm. Without one, and where it lies or breaks off, all
 // goes by chunks.
 //
+// A chunk that another image of the node has is asked of the agent, over a socket,
+// before a mirror is (LentFD): the process sees nothing of that image but what its
+// own has as well. Where the agent does not answer, mirrors do.
+//
 // What is served was hashed when it came (package zimage/lazy), and the guest's
 // kernel checks each block again. So this process can withhold bytes, and
 // nothing worse.

@@ -60,6 +60,7 @@ type process struct {
 	write  *os.File
 	disk   *lazy.Disk
 	fetch  *zimage.Fetcher
+	lent   *lent
 	wire   atomic.Int64
 
 	mu      sync.Mutex
@@ -95,6 +96,9 @@ func (p *process) run() error {
 		return fmt.Errorf("what is there already: %w", err)
 	}
 	p.bits = zimage.CheckHave(read, m, said)
+	if p.lent, err = newLent(p.cfg); err != nil {
+		return err
+	}
 	if p.disk, err = p.open(read); err != nil {
 		return err
 	}
@@ -135,7 +139,7 @@ func (p *process) open(read *os.File) (*lazy.Disk, error) {
 		}
 	}
 	order, first := plan.order(p.cfg.Trace)
-	return lazy.New(p.cfg.Manifest, both{read, p.write}, p.refusing(get), lazy.Options{Deadline: time.Duration(p.cfg.DeadlineMs) * time.Millisecond,
+	return lazy.New(p.cfg.Manifest, both{read, p.write}, p.lent.first(p.refusing(get)), lazy.Options{Deadline: time.Duration(p.cfg.DeadlineMs) * time.Millisecond,
 		Have: slices.Clone(p.bits), Trace: order, Head: first, Beside: plan.beside, Calm: calm, Parallel: ahead, Arrived: p.arrived})
 }
 
@@ -267,6 +271,7 @@ func (p *process) work(over <-chan struct{}) error {
 				continue // it has failed, which is told below
 			}
 			p.progress()
+			p.lent.whole()
 			if err := errors.Join(p.save(), p.write.Close()); err != nil {
 				return fmt.Errorf("the whole disk: %w", err)
 			}

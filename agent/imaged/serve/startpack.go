@@ -22,7 +22,8 @@ var errNoNeed = errors.New("all of it is here")
 // startPack lays the blocks of the image's start pack into the disk, as they come.
 // Each was held against the verity root. A guest may start with the first of them:
 // its reads wait for the others. begun is called when it is known what the pack
-// brings, or that it brings nothing.
+// brings, or that it brings nothing. Nobody is asked for a pack of an image of which
+// the node has the most.
 func (p *process) startPack(ctx context.Context, begun func()) {
 	defer begun()
 	defer p.disk.Packed()
@@ -30,6 +31,12 @@ func (p *process) startPack(ctx context.Context, begun func()) {
 	case <-p.disk.Whole():
 		return
 	default:
+	}
+	p.mu.Lock()
+	near := p.lent.most(p.bits)
+	p.mu.Unlock()
+	if near { // of a pack most would be sent for nothing
+		return
 	}
 	blocks := int64(0)
 	err := p.fetch.StartPack(ctx, p.cfg.Manifest, p.cfg.ID, pack.Reading{

@@ -15,6 +15,7 @@ const (
 	ReadFD   = 6 // the same, to read
 	HaveFD   = 7 // a bit per chunk, see zimage.PartNames
 	EventsFD = 8 // Events, to append
+	LentFD   = 9 // a socket to the agent, for what Config.Lent says; else not there
 )
 
 // MaxRead is the longest read in bytes. The mount must be made with it.
@@ -28,7 +29,16 @@ type Config struct {
 	Mirrors    []string        `json:"mirrors"`    // base URLs, the preferred one first
 	Trace      []int           `json:"trace"`      // chunks that an earlier start read, in that order
 	DeadlineMs int64           `json:"deadlineMs"` // how long one read may wait
+	Lent       []byte          `json:"lent"`       // a bit per chunk that the agent may give from another image; empty: none
 }
+
+// What goes over LentFD: the place of a chunk, as 32 bits, little endian; back
+// comes Given and the chunk, or Refused. One is asked for after the other, each
+// once.
+const (
+	Refused = 0
+	Given   = 1
+)
 
 // Kinds of events.
 const (
