@@ -89,7 +89,7 @@ Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 	cmd.Flags().Int64Var(&o.keep, "keep", 0, "prune: keep the bundles of that many newest entries and what the snapshot needs; 0 keeps all")
 	cmd.Flags().StringSliceVar(&o.archives, "archive", nil, "URL of a mirror that has what is pruned; readers who need it are told")
 	cmd.Flags().Int64Var(&o.reserve, "reserve", 256, "MiB of the disk that stay free: with less, entries are refused; 0 is none")
-	cmd.Flags().Float64Var(&o.quota.Rate, "quota", 0, "entries a second that one key may have ordered, ten times as many at once; 0 is no limit")
+	cmd.Flags().Float64Var(&o.quota.Rate, "quota", 0, "entries a second that one key may have ordered by this server, ten times as many at once; with n validators, each of which counts for itself, a key gets up to n times that; 0 is no limit")
 	return cmd
 }
 

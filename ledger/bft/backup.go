@@ -288,6 +288,13 @@ func unpack(from io.Reader, dir string) (BackedUp, error) {
 		if h.Typeflag != tar.TypeReg || !member.MatchString(h.Name) || inLog && !tiles.ValidPath(log) {
 			return done, fmt.Errorf("read the backup: it has a member %q, which is none of a ledger's", h.Name)
 		}
+		for key := range h.PAXRecords {
+			// A few bytes that stand for as many zeros as somebody likes: they
+			// would fill the disk, and Backup writes none.
+			if strings.HasPrefix(key, "GNU.sparse.") {
+				return done, fmt.Errorf("read the backup: its member %q is sparse, which none of a ledger's is", h.Name)
+			}
+		}
 		path := filepath.Join(dir, filepath.FromSlash(h.Name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return done, fmt.Errorf("restore: %w", err)
