@@ -245,16 +245,16 @@ func testAnswer(t *testing.T, o *origin) {
 				t.Fatalf("answer %d, %v", got[0], err)
 			}
 			ask(last)
-			if rest, err := io.ReadAll(theirs); err != nil || len(rest) != 0 {
-				t.Errorf("%d bytes more, %v", len(rest), err)
-			}
 			select {
 			case err := <-ended:
 				if err == nil {
 					t.Error("it ended without a reason")
 				}
 			case <-time.After(patience):
-				t.Error("it goes on")
+				t.Fatal("it goes on")
+			}
+			if rest, err := io.ReadAll(theirs); err != nil || len(rest) != 0 {
+				t.Errorf("%d bytes more, %v", len(rest), err)
 			}
 		})
 	}
