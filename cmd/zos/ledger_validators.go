@@ -167,24 +167,26 @@ func (a *app) ledgerPeer(dir string, peers []string, listen string) error {
 	if err != nil {
 		return coded(exitRefused, err)
 	}
+	if listen != "" {
+		m.Listen = listen
+	}
+	addresses := make([]string, len(peers))
+	for i, p := range peers {
+		if addresses[i], err = peerAddress(p); err != nil {
+			return err
+		}
+	}
 	id, err := bft.PeerID(dir)
 	if err != nil {
 		return fileError(err)
 	}
-	if listen != "" {
-		m.Listen = listen
-	}
 	skipped := []string{}
-	for _, p := range peers {
-		address, err := peerAddress(p)
-		if err != nil {
-			return err
-		}
-		if strings.HasPrefix(address, id+"@") {
+	for i, p := range peers {
+		if strings.HasPrefix(addresses[i], id+"@") {
 			skipped = append(skipped, p)
 			continue
 		}
-		m.Add(address)
+		m.Add(addresses[i])
 	}
 	m.Remove(id) // which a version of before took
 	if m.Listen == "" && len(m.Peers) > 0 {
