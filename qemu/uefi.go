@@ -17,8 +17,8 @@ type UEFI struct {
 	Extra []ExtraDisk          // further disks, behind the one that is booted
 	Net   *NetBoot             // nil: the network is not booted from
 	Vars  func() (Vars, error) // variables of the firmware before the boot; nil: Debian's empty ones
-	// Secure starts the firmware that enforces Secure Boot, with its variables
-	// behind system management mode.
+	// Secure starts the firmware that enforces Secure Boot, on x86 with its
+	// variables behind system management mode. Debian's only one for arm64 does too.
 	Secure bool
 	Keep   string // file for the variables; "": forgotten with the machine
 	// Write lets what the machine writes reach the file of its disk; without it
@@ -151,14 +151,17 @@ func (u *UEFI) args(dir, disk, arch string) ([]string, error) {
 		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + quoted(code),
 		"-drive", "if=pflash,format=raw,unit=1,file=" + quoted(own),
 	}
-	if u.Secure {
+	if u.Secure && arch != "arm64" { // which has no such mode; whoever runs the kernel could write its variables
 		args = append(args, "-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
 	}
 	if u.TPM != "" {
-		args = append(args, "-chardev", "socket,id=tpm,path="+quoted(u.TPM), "-tpmdev", "emulator,id=tpm0,chardev=tpm",
-			// Not tpm-tis: its handshakes wait for swtpm itself, and Linux gives them less
-			// than a second, which a loaded machine does not.
-			"-device", "tpm-crb,tpmdev=tpm0")
+		// Not tpm-tis: its handshakes wait for swtpm itself, and Linux gives them less
+		// than a second, which a loaded machine does not. QEMU's arm64 machine has no other.
+		device := "tpm-crb"
+		if arch == "arm64" {
+			device = "tpm-tis-device"
+		}
+		args = append(args, "-chardev", "socket,id=tpm,path="+quoted(u.TPM), "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", device+",tpmdev=tpm0")
 	}
 	disks := u.Extra
 	if u.Bus != "" {

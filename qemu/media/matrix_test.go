@@ -49,6 +49,9 @@ var matrix = []row{
 	{"pc-x86_64", "", "http", fromSMBIOS, false, ""},
 	{"qemu-arm64", image.MediumDisk, "virtio", `/dev/vda1:`, false, ""},
 	{"qemu-arm64", image.MediumISO, "usb", fromSMBIOS, false, ""},
+	{"qemu-arm64", "", "http-dhcp", fromSMBIOS, false, ""},
+	{"qemu-arm64", "", "tftp", fromSMBIOS, false, ""},
+	{"qemu-x86_64", image.MediumDisk, "virtio", `/dev/vda1:`, false, ""},
 }
 
 func (r row) name() string {
@@ -72,7 +75,7 @@ func TestMedia(t *testing.T) {
 		t.Run(strings.ReplaceAll(r.name(), " ", "/"), func(t *testing.T) {
 			begun := time.Now()
 			m, fetched := boot(t, r)
-			from := says(t, m, `msg=seed .*from="?([^" ]+)|ZOS STOPPED`)
+			from := saysWithin(t, m, limitOf(built.res[r.board].Arch), `msg=seed .*from="?([^" ]+)|ZOS STOPPED`)
 			if !strings.HasPrefix(from[1], r.seed) {
 				t.Errorf("the seed came from %q, want %q", from[1], r.seed)
 			}

@@ -67,31 +67,7 @@ func TestSecureBoot(t *testing.T) {
 	options := func(disk string) qemu.Options {
 		return qemu.Options{Disk: disk, UEFI: &qemu.UEFI{Bus: "virtio", Secure: true, Keep: vars}}
 	}
-
-	// enrol boots a medium with a firmware in setup mode, which has to take the keys.
-	enrol := func(t *testing.T, o qemu.Options) {
-		m := start(t, o)
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		defer cancel()
-		// It starts the machine again when it is done, which ends the emulator.
-		if err := m.Wait(ctx); err != nil {
-			t.Fatal(err)
-		}
-		b, err := os.ReadFile(o.UEFI.Keep)
-		if err != nil {
-			t.Fatal(err)
-		}
-		have, err := qemu.ReadVars(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, list := range k.Lists() {
-			if got, _ := have.Find(name); !bytes.Equal(got, list) {
-				t.Errorf("the firmware's %s has %d bytes, want our list of %d", name, len(got), len(list))
-			}
-		}
-	}
-	t.Run("enrolment", func(t *testing.T) { enrol(t, options(disk)) })
+	t.Run("enrolment", func(t *testing.T) { enrol(t, k, options(disk)) })
 	if t.Failed() {
 		return
 	}
@@ -100,7 +76,7 @@ func TestSecureBoot(t *testing.T) {
 		whole(t)
 		o := iso
 		o.UEFI = &qemu.UEFI{Bus: "cdrom", Secure: true, Keep: filepath.Join(t.TempDir(), "vars.fd")}
-		enrol(t, o)
+		enrol(t, k, o)
 	})
 	for name, other := range map[string]func(t *testing.T) (qemu.Options, func()){
 		"the signed ISO": func(*testing.T) (qemu.Options, func()) {
@@ -176,20 +152,7 @@ func TestSecureBoot(t *testing.T) {
 			t.Errorf("register 11 is %s, predicted %s; register 12 is %s, want %x", said[1], res.PCR11, said[2], want)
 		}
 	})
-	for name, change := range map[string]func([]byte) []byte{
-		"an altered image": func(uki []byte) []byte {
-			bad := bytes.Clone(uki)
-			bad[len(bad)/2] ^= 1
-			return bad
-		},
-		"somebody else's image": func([]byte) []byte {
-			foreign, err := foreignUKI(t, r.Out)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return foreign
-		},
-	} {
+	for name, change := range wrongImages(t, r) {
 		t.Run(name, func(t *testing.T) {
 			if name != "an altered image" {
 				whole(t)
@@ -206,6 +169,49 @@ func TestSecureBoot(t *testing.T) {
 	}
 }
 
+// enrol boots a medium with a firmware in setup mode, which has to take the keys.
+func enrol(t *testing.T, k *secureboot.Keys, o qemu.Options) {
+	t.Helper()
+	m := start(t, o)
+	ctx, cancel := context.WithTimeout(context.Background(), limitOf(o.Arch))
+	defer cancel()
+	// It starts the machine again when it is done, which ends the emulator.
+	if err := m.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(o.UEFI.Keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := qemu.ReadVars(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, list := range k.Lists() {
+		if got, _ := have.Find(name); !bytes.Equal(got, list) {
+			t.Errorf("the firmware's %s has %d bytes, want our list of %d", name, len(got), len(list))
+		}
+	}
+}
+
+// wrongImages are what firmware has to refuse, each made from the right one.
+func wrongImages(t *testing.T, r image.Request) map[string]func([]byte) []byte {
+	return map[string]func([]byte) []byte{
+		"an altered image": func(uki []byte) []byte {
+			bad := bytes.Clone(uki)
+			bad[len(bad)/2] ^= 1
+			return bad
+		},
+		"somebody else's image": func([]byte) []byte {
+			foreign, err := foreignUKI(t, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return foreign
+		},
+	}
+}
+
 // whole leaves a case out of make test.
 func whole(t *testing.T) {
 	t.Helper()
@@ -215,9 +221,9 @@ func whole(t *testing.T) {
 }
 
 // foreignUKI is the same program, signed by other keys.
-func foreignUKI(t *testing.T, dir string) ([]byte, error) {
+func foreignUKI(t *testing.T, r image.Request) ([]byte, error) {
 	_, other := keyFolder(t)
-	b, err := os.ReadFile(filepath.Join(dir, image.MediumUKI))
+	b, err := os.ReadFile(filepath.Join(r.Out, image.MediumUKI))
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +231,7 @@ func foreignUKI(t *testing.T, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Stub, err = stub(t); err != nil {
+	if u.Stub, err = stub(r); err != nil {
 		return nil, err
 	}
 	if b, err = u.Build(); err != nil {
@@ -234,8 +240,9 @@ func foreignUKI(t *testing.T, dir string) ([]byte, error) {
 	return other.DB.Sign(b)
 }
 
-func stub(t *testing.T) ([]byte, error) {
-	e, err := request(t, "vm-x86_64", t.TempDir()).Parts.EFI(context.Background())
+// stub is the one that the image's UKI was made with.
+func stub(r image.Request) ([]byte, error) {
+	e, err := r.Parts.EFI(context.Background())
 	if err != nil {
 		return nil, err
 	}

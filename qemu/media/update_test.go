@@ -72,7 +72,7 @@ func newFleet(t *testing.T, maker *secureboot.Signer) *fleet {
 	if f.uki, err = image.ReadUKI(b); err != nil {
 		t.Fatal(err)
 	}
-	if f.uki.Stub, err = stub(t); err != nil {
+	if f.uki.Stub, err = stub(r); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(r.Out, image.MediumDisk), f.disk); err != nil {

@@ -33,6 +33,9 @@ const (
 	repo = "../.."
 	// limit of one wait: an emulated machine is slow, a hung one is found out.
 	limit = 6 * time.Minute
+	// armLimit is for arm64's firmware, which is emulated, and for which a
+	// processor that others use as well takes minutes.
+	armLimit = 20 * time.Minute
 )
 
 // all says whether the whole table is wanted.
@@ -158,6 +161,14 @@ func serve(t *testing.T, dir string) (port int, asked func(path string) int) {
 	}
 }
 
+// limitOf is the limit of one wait for a machine.
+func limitOf(arch string) time.Duration {
+	if arch == "arm64" {
+		return armLimit
+	}
+	return limit
+}
+
 // start boots a machine and ends it with the test.
 func start(t *testing.T, o qemu.Options) *qemu.Machine {
 	t.Helper()
@@ -206,6 +217,12 @@ func consoleLog(t *testing.T) string {
 
 // says waits for a line.
 func says(t *testing.T, m *qemu.Machine, pattern string) []string {
+	t.Helper()
+	return saysWithin(t, m, limit, pattern)
+}
+
+// saysWithin is says with another limit.
+func saysWithin(t *testing.T, m *qemu.Machine, limit time.Duration, pattern string) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
