@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // Export writes the disk of an image in the store to a file, for tools that are
@@ -41,29 +39,13 @@ func export(ctx context.Context, m Manifest, to *os.File, read func(context.Cont
 	if err := to.Truncate(m.DiskSize); err != nil {
 		return fmt.Errorf("export image: %w", err)
 	}
-	p := &reporter{report: progress, total: m.DiskSize}
-	g, work := errgroup.WithContext(ctx)
-	g.SetLimit(max(runtime.GOMAXPROCS(0), parallel))
-	for _, c := range m.Chunks {
-		if work.Err() != nil {
-			break
+	err := eachChunk(ctx, m, read, progress, func(c Chunk, b []byte) error {
+		if _, err := to.WriteAt(b, c.Off); err != nil {
+			return fmt.Errorf("export image: %w", err)
 		}
-		g.Go(func() error {
-			b, err := read(work, c)
-			if err != nil {
-				return err
-			}
-			if _, err := to.WriteAt(b, c.Off); err != nil {
-				return fmt.Errorf("export image: %w", err)
-			}
-			p.add(c.Size)
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	return VerifyFile(to, m, runtime.GOMAXPROCS(0), nil)

@@ -115,6 +115,28 @@ func verifyChunks(ctx context.Context, m Manifest, temp string, read func(contex
 	if err != nil {
 		return fmt.Errorf("hash tree: %w", err)
 	}
+	err = eachChunk(ctx, m, read, progress, func(c Chunk, b []byte) error {
+		if c.Off >= m.DataSize {
+			return nil
+		}
+		return tree.Add(c.Off, b)
+	})
+	if err != nil {
+		return err
+	}
+	root, err := tree.Root()
+	if err != nil {
+		return fmt.Errorf("hash tree: %w", err)
+	}
+	if root != want {
+		return fmt.Errorf("verity root: %w: the data's is %s, the manifest's %s", ErrMismatch, hex.EncodeToString(root[:]), m.Verity.Root)
+	}
+	return treeChunks(file, m)
+}
+
+// eachChunk reads all chunks, several at once, and has do called with each, in no
+// order. What is done with a chunk counts as its progress.
+func eachChunk(ctx context.Context, m Manifest, read func(context.Context, Chunk) ([]byte, error), progress func(done, total int64), do func(Chunk, []byte) error) error {
 	p := &reporter{report: progress, total: m.DiskSize}
 	g, work := errgroup.WithContext(ctx)
 	g.SetLimit(max(runtime.GOMAXPROCS(0), parallel))
@@ -127,24 +149,14 @@ func verifyChunks(ctx context.Context, m Manifest, temp string, read func(contex
 			if err != nil {
 				return err
 			}
-			defer p.add(c.Size)
-			if c.Off >= m.DataSize {
-				return nil
+			if err := do(c, b); err != nil {
+				return err
 			}
-			return tree.Add(c.Off, b)
+			p.add(c.Size)
+			return nil
 		})
 	}
-	if err := errors.Join(g.Wait(), ctx.Err()); err != nil {
-		return err
-	}
-	root, err := tree.Root()
-	if err != nil {
-		return fmt.Errorf("hash tree: %w", err)
-	}
-	if root != want {
-		return fmt.Errorf("verity root: %w: the data's is %s, the manifest's %s", ErrMismatch, hex.EncodeToString(root[:]), m.Verity.Root)
-	}
-	return treeChunks(file, m)
+	return errors.Join(g.Wait(), ctx.Err())
 }
 
 // treeChunks holds the chunks behind the data against the tree in a file.
