@@ -61,7 +61,7 @@ func TestFlash(t *testing.T) {
 	l := flashLab(t, source, disk)
 	flash := func(more ...string) (string, int) {
 		t.Helper()
-		out, code := l.Run(append([]string{"/work/zos", "node", "flash", "/work/node.img", flashed}, more...)...)
+		out, code := l.Run(append([]string{"/lab/zos", "node", "flash", "/lab/node.img", flashed}, more...)...)
 		t.Logf("flash %s: exit %d\n%s", strings.Join(more, " "), code, out)
 		return out, code
 	}
@@ -136,7 +136,7 @@ func flashLab(t *testing.T, source, disk string) *lab.Lab {
 	l := lab.Start(t, lab.Parts{Repo: repo, Modules: wants, Programs: []string{"cat"}},
 		// Room for image and disk: what is read twice would come from memory.
 		qemu.Options{MemoryMiB: 2048, Log: consoleLog(t), Args: append(drive("disk", disk, ",serial="+label), drive("work", volume, "")...)}, limit)
-	l.Mount(wire.Mount{Device: "/dev/vdb", At: "/work", Kind: "ext4", ReadOnly: true})
+	l.Mount(wire.Mount{Device: "/dev/vdb", At: "/lab", Kind: "ext4", ReadOnly: true})
 	return l
 }
 
