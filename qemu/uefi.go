@@ -31,10 +31,9 @@ type UEFI struct {
 // ExtraDisk is a disk beside the one that is booted.
 type ExtraDisk struct{ Bus, File string }
 
-// NetBoot is what QEMU's own DHCP and TFTP hand out.
+// NetBoot is a boot from the network.
 type NetBoot struct {
-	Folder string // served by TFTP
-	File   string // name of the boot file: below Folder, or a URL for iPXE
+	File string // the boot file that QEMU's own DHCP names: a URL for iPXE; "": it names none
 	// IPXE runs Debian's iPXE from the card's ROM instead of the firmware's own
 	// network boot.
 	IPXE bool
@@ -104,9 +103,6 @@ func (u *UEFI) network(netdev string) (string, string) {
 	nic := "virtio-net-pci,netdev=n0"
 	if u.Net == nil {
 		return netdev, nic + ",romfile="
-	}
-	if u.Net.Folder != "" {
-		netdev += ",tftp=" + quoted(u.Net.Folder)
 	}
 	if u.Net.File != "" {
 		netdev += ",bootfile=" + quoted(u.Net.File)

@@ -108,8 +108,9 @@ func boot(t *testing.T, r row) (*qemu.Machine, func()) {
 	u.Bus = ""
 	netboot := filepath.Join(dir, image.NetbootDir)
 	if r.bus == "tftp" {
-		u.Net = &qemu.NetBoot{Folder: netboot, File: image.NetbootUKI}
-		return start(t, o), fetched
+		s := startSite(t, netboot)
+		o.Net, u.Net = s.net, &qemu.NetBoot{}
+		return start(t, o), func() { s.served(t) }
 	}
 	port, asked := serve(t, netboot)
 	switch r.bus {

@@ -38,14 +38,7 @@ func Enter(t *testing.T, tools ...string) bool {
 		ip(t, "link", "set", "lo", "up")
 		return true
 	}
-	if os.Geteuid() != 0 {
-		t.Skipf("SKIP %s: needs root for network namespaces", t.Name())
-	}
-	for _, tool := range append([]string{"ip"}, tools...) {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("SKIP %s: no %s", t.Name(), tool)
-		}
-	}
+	need(t, tools)
 	t.Parallel() // each is a process of its own, and mostly waits
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -65,6 +58,19 @@ func Enter(t *testing.T, tools ...string) bool {
 		t.Logf("%s", out)
 	}
 	return false
+}
+
+// need skips a test that may not make namespaces, or lacks a program.
+func need(t *testing.T, tools []string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skipf("SKIP %s: needs root for network namespaces", t.Name())
+	}
+	for _, tool := range append([]string{"ip"}, tools...) {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIP %s: no %s", t.Name(), tool)
+		}
+	}
 }
 
 func ip(t *testing.T, args ...string) {
@@ -91,9 +97,10 @@ type Net struct {
 	jobs chan func()
 }
 
-// Outside makes a namespace; it goes with the test.
-func Outside(t *testing.T) *Net {
+// Outside makes a namespace, for which the tools are needed; it goes with the test.
+func Outside(t *testing.T, tools ...string) *Net {
 	t.Helper()
+	need(t, tools)
 	n := &Net{t: t, jobs: make(chan func())}
 	ready := make(chan error)
 	go func() {
