@@ -18,9 +18,15 @@ func hold(t *testing.T, s *ledger.State) (leases int) {
 		ports                  map[int64]int64
 	}
 	used := map[string]*use{}
+	newest := map[string]int64{} // token of the versions before, by name
 	for _, d := range s.Deployments() {
 		active := map[string]bool{}
+		before := newest[d.Name]
 		for _, g := range s.Claims(d.ID) {
+			if g.Index <= before {
+				t.Fatalf("token %d of version %d of %s is not above %d, which a version before has", g.Index, d.Version, d.Name, before)
+			}
+			newest[d.Name] = max(newest[d.Name], g.Index)
 			if g.State != ledger.GrantActive {
 				continue
 			}

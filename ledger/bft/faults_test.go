@@ -61,6 +61,7 @@ func TestFaults(t *testing.T) {
 		return "-", "slowest of 4 entries " + ms(all())
 	})
 	c.operate(run)
+	c.otherRules(run)
 	run("one of four killed", func(t *testing.T) (string, string) {
 		c.srv[3].kill(t)
 		var slowest time.Duration

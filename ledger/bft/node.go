@@ -22,7 +22,7 @@ import (
 func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("the data in %s do not fit the log: %v; restore both from the same backup", filepath.Join(dir, "comet"), r)
+			err = misfit(filepath.Join(dir, "comet"), fmt.Sprint(r))
 		}
 	}()
 	cfg := settings(dir, mesh)
@@ -79,6 +79,17 @@ func (e *Engine) start(dir string, mesh Mesh) (err error) {
 	e.loops.Go(e.together)
 	e.loops.Go(e.snapshots)
 	return nil
+}
+
+// misfit says why CometBFT's data do not go with the log, in place of CometBFT's
+// panic, which goes on with the whole of its state.
+func misfit(comet, panicked string) error {
+	why, _, _ := strings.Cut(panicked, "\n\nState:")
+	why = strings.Join(strings.Fields(why), " ")
+	if strings.Contains(panicked, "AppHash") {
+		return fmt.Errorf("the data in %s come from a program with other rules than this one, or do not belong to this log (%s): run the version that the other validators run, and bring this one back with `zos ledger restore` from a backup made before", comet, why)
+	}
+	return fmt.Errorf("the data in %s do not fit the log: %s; restore both from the same backup", comet, why)
 }
 
 // settings are CometBFT's: nothing reachable but the mesh, of which every

@@ -7,10 +7,8 @@ package bft
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,27 +38,8 @@ func (c *cluster) healthy() {
 // operate is what operators do to a running ledger of four.
 func (c *cluster) operate(run scenario) {
 	run("upgrade of all four, one at a time, under load", func(t *testing.T) (string, string) {
-		old, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Another file with another version: what a package manager does.
-		exe := filepath.Join(t.TempDir(), "zos-new")
-		in, err := os.Open(old)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer in.Close()
-		out, err := os.OpenFile(exe, os.O_WRONLY|os.O_CREATE, 0o755)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(out, in); err != nil {
-			t.Fatal(err)
-		}
-		if err := out.Close(); err != nil {
-			t.Fatal(err)
-		}
+		// Another release that decides the same.
+		exe := program(t, edit{"engine.go", `o.Log.Info("folded the log",`, `o.Log.Info("folded the log, as the new release says",`})
 		stop := c.load(4)
 		for i := range c.srv {
 			if err := c.srv[i].cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -76,14 +55,14 @@ func (c *cluster) operate(run scenario) {
 		n := stop()
 		for i, s := range c.srv {
 			c.put(i, c.entry())
-			if !strings.Contains(s.err.String(), "version=2.0.0") {
+			if said := s.err.String(); !strings.Contains(said, "version=2.0.0") || !strings.Contains(said, "as the new release says") {
 				t.Errorf("validator %d does not run the new version", i+1)
 			}
 		}
 		if n == 0 {
 			t.Error("no receipt during the upgrade")
 		}
-		return "4 processes of version 2.0.0", fmt.Sprintf("%d receipts under load meanwhile", n)
+		return "4 processes of another program, version 2.0.0", fmt.Sprintf("%d receipts under load meanwhile", n)
 	})
 	run("a disk lost under load, restored from a backup made while it ran", func(t *testing.T) (string, string) {
 		stop := c.load(4)
@@ -95,10 +74,9 @@ func (c *cluster) operate(run scenario) {
 		}
 		c.put(0, c.entry())
 		// The newest block of the others, as `zos ledger restore --ledger` asks for it.
-		cl := quick(t, c.dirs[0], c.srv[0].url, c.srv[1].url)
-		waitFor(t, "the others' newest block", func() bool { return cl.Sync(t.Context()) == nil })
+		height := newest(t, c).Height()
 		begin := time.Now()
-		if _, err := Restore(t.Context(), bytes.NewReader(saved), c.dirs[3], cl.State().Height()); err != nil {
+		if _, err := Restore(t.Context(), bytes.NewReader(saved), c.dirs[3], height); err != nil {
 			t.Fatal(err)
 		}
 		c.srv[3] = startBad(outer{t, c}, c.dirs[3], "", "")
