@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/zos-node/zos/ledger/tiles"
 )
 
 // Leases and a ledger that stands still.
@@ -29,6 +31,39 @@ func (s *State) DueMs() int64 {
 	return min(s.timeMs+max(s.Root().Lease.LeaseMs/4, 1), s.leases[0].expiresMs)
 }
 
+// silentAfter is how old the newest signatures of a log may be, by a reader's clock,
+// before it counts as one that stands still. Engines sign an idle log's checkpoint
+// anew each minute, so where several publish it is at most two minutes old.
+const silentAfter = 5 * time.Minute
+
+// Frozen says whether the log that was synced stands still: State.Frozen, or
+// nothing newer was signed for too long (ErrFrozen). For a reader whose clock is
+// right; whoever reads an old copy on purpose is told that it is one.
+func (c *Client) Frozen(now time.Time) error {
+	c.mu.Lock()
+	state, cp := c.view.state, c.view.checkpoint
+	c.mu.Unlock()
+	if err := state.Frozen(now); err != nil {
+		return err
+	}
+	if cp.N == 0 {
+		return nil // nothing was synced
+	}
+	return Signed(cp, silentAfter, now)
+}
+
+// Signed says whether enough validators signed a checkpoint within an age; if not,
+// the error is an ErrFrozen.
+func Signed(cp tiles.Checkpoint, within time.Duration, now time.Time) error {
+	at := time.Unix(cp.FreshSec, 0)
+	age := now.Sub(at)
+	if age <= within {
+		return nil
+	}
+	return fmt.Errorf("%w: enough validators signed it last at %s, %s ago by this clock, and they do so each minute; it was halted, this is an old copy, or this clock is wrong: ask another ledger or mirror",
+		ErrFrozen, at.UTC().Format(time.RFC3339), age.Round(time.Second))
+}
+
 // frozenAfter is how long a block may be overdue by a reader's clock before the
 // log counts as one that stands still: engines make it within seconds, also
 // where the validator whose turn it is does not.
@@ -37,7 +72,8 @@ const frozenAfter = 2 * time.Minute
 // Frozen says, of a log whose clock and the reader's agree, whether it stands
 // still: leases run on it, so it promised a block that has not come. It was
 // halted, or somebody serves an old copy of it, which is right in every byte. A log
-// on which no lease runs may be silent for as long as it likes.
+// on which no lease runs promises no blocks; Client.Frozen sees how old its
+// signatures are.
 func (s *State) Frozen(now time.Time) error {
 	due := s.DueMs()
 	if due < 0 {

@@ -92,7 +92,7 @@ func (m *Mirror) Sync(ctx context.Context) (err error) {
 			m.last = m.now()
 		}
 	}()
-	before := m.writer.Head().N
+	before, fresh := m.writer.Head().N, m.client.Checkpoint().FreshSec
 	if err := m.client.Sync(ctx); err != nil {
 		return err
 	}
@@ -101,7 +101,11 @@ func (m *Mirror) Sync(ctx context.Context) (err error) {
 	m.client.view.fresh = nil
 	m.client.mu.Unlock()
 	if v.checkpoint.N == before {
-		return nil
+		if v.checkpoint.FreshSec <= fresh {
+			return nil
+		}
+		// Signed anew: nothing else has come.
+		return m.writer.Publish(before, v.checkpoint.Note)
 	}
 	if err := m.writer.Append(v.fresh); err != nil {
 		return err
@@ -135,7 +139,7 @@ func (m *Mirror) Client() *Client { return m.client }
 const staleMirror = time.Minute
 
 // Health is nil while the mirror keeps up with a log that goes on, as far as
-// this computer's clock can tell (State.Frozen).
+// this computer's clock can tell (Client.Frozen).
 func (m *Mirror) Health() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -143,7 +147,7 @@ func (m *Mirror) Health() error {
 	if age := now.Sub(m.last); age > staleMirror {
 		return fmt.Errorf("nothing was copied for %s: %w", age.Round(time.Second), errors.Join(m.err, errors.New("no ledger was in order")))
 	}
-	return m.client.State().Frozen(now)
+	return m.client.Frozen(now)
 }
 
 // Submit implements Submitter, by saying who takes entries.

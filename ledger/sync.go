@@ -55,7 +55,9 @@ func (c *Client) Sync(ctx context.Context) error {
 			}
 		}
 	}
-	slices.SortStableFunc(ok, func(a, b *head) int { return cmp.Compare(b.checkpoint.N, a.checkpoint.N) })
+	slices.SortStableFunc(ok, func(a, b *head) int {
+		return cmp.Or(cmp.Compare(b.checkpoint.N, a.checkpoint.N), cmp.Compare(b.checkpoint.FreshSec, a.checkpoint.FreshSec))
+	})
 	for i, h := range ok {
 		next, err := c.tryFrom(ctx, h)
 		if err == nil && next != nil {
@@ -108,7 +110,9 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 	from, cp := h.from, h.checkpoint
 	if cp.N == old.state.Size() {
 		c.mu.Lock()
-		c.view.checkpoint = cp
+		if cp.FreshSec > c.view.checkpoint.FreshSec { // it was signed anew
+			c.view.checkpoint = cp
+		}
 		c.mu.Unlock()
 		return nil, nil
 	}

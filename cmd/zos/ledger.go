@@ -204,30 +204,39 @@ func waiting(busy *ledger.Busy) string {
 
 func ledgerVerifyCommand(a *app) *cobra.Command {
 	var f ledgerFlags
+	var maxAge time.Duration
 	cmd := &cobra.Command{
 		Use:   "verify [URL|DIR]",
 		Short: "check a whole ledger: signatures, tiles, every entry, every rule",
 		Long: `Read a ledger from its first entry to its last and check everything that can be
 checked: the signatures of the checkpoint, every tile and entry against it, and
 every entry against the rules by which it may have entered. It also says whether
-the log stands still: while leases run on it, blocks are due, by this clock.
+the log stands still, by this clock: while leases run on it, blocks are due, and
+an idle one is signed anew by its validators each minute.
 
-Exit codes: 0 every byte is right (also of a log that stands still), 3 the ledger is not to be believed, 5 not reached.`,
+Exit codes: 0 every byte is right (without --max-age also of a log that stands still), 3 the ledger is not to be believed, or is too old for --max-age, 5 not reached.`,
 		Example: `  zos ledger verify http://127.0.0.1:8470 --root ledger/root.json
+  zos ledger verify http://127.0.0.1:8480 --root root.json --max-age 5m
   zos ledger verify ./copy-of-log --root root.json --json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				f.ledgers = args
 			}
-			return a.ledgerVerify(cmd.Context(), f)
+			if cmd.Flags().Changed("max-age") && maxAge <= 0 {
+				return coded(exitUsage, fmt.Errorf("--max-age %s: want a time above 0, such as 5m", maxAge))
+			}
+			return a.ledgerVerify(cmd.Context(), f, maxAge)
 		},
 	}
 	f.add(cmd)
+	cmd.Flags().DurationVar(&maxAge, "max-age", 0, "refuse a log whose newest signatures are older, by this clock")
 	return cmd
 }
 
-func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags) error {
+// ledgerVerify checks a ledger; maxAge is how old its newest signatures may be, 0
+// where that is only said.
+func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags, maxAge time.Duration) error {
 	start := time.Now()
 	c, err := a.sync(ctx, f)
 	if err != nil {
@@ -240,12 +249,18 @@ func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags) error {
 	if err := errors.Join(wrong...); err != nil {
 		return ledgerError(err)
 	}
-	s, cp := c.State(), c.Checkpoint()
+	s, cp, now := c.State(), c.Checkpoint(), time.Now()
+	if maxAge > 0 {
+		if err := errors.Join(s.Frozen(now), ledger.Signed(cp, maxAge, now)); err != nil {
+			return coded(exitRefused, fmt.Errorf("every entry is right, but it is older than --max-age %s allows: %w", maxAge, err))
+		}
+	}
 	r := struct {
 		Origin      string   `json:"origin"`
 		Size        int64    `json:"size"`
 		Root        string   `json:"root"`
 		TimeMs      int64    `json:"timeMs"`
+		SignedMs    int64    `json:"signedMs"` // since when enough validators signed this checkpoint
 		RootVersion int64    `json:"rootVersion"`
 		Cosigners   []string `json:"cosigners"`
 		Nodes       int      `json:"nodes"`
@@ -253,24 +268,25 @@ func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags) error {
 		Files       int      `json:"files"`
 		TookMs      int64    `json:"tookMs"`
 		Frozen      string   `json:"frozen"` // why the log stands still, or ""
-	}{s.Root().Log.Origin, cp.N, hex.EncodeToString(cp.Hash[:]), s.TimeMs(), s.Root().Version, cp.Cosigners, len(s.Nodes()), len(s.Deployments()), files, time.Since(start).Milliseconds(), ""}
+	}{s.Root().Log.Origin, cp.N, hex.EncodeToString(cp.Hash[:]), s.TimeMs(), cp.FreshSec * 1000, s.Root().Version, cp.Cosigners, len(s.Nodes()), len(s.Deployments()), files, time.Since(start).Milliseconds(), ""}
 	var all string
-	all, r.Frozen = standing(s, time.Now())
+	all, r.Frozen = standing(c.Frozen(now))
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s\n", r.Origin, all)
 		fmt.Fprintf(w, "  entries     %d, until %s\n", r.Size, clock(r.TimeMs))
 		fmt.Fprintf(w, "  root hash   %s\n", r.Root)
-		fmt.Fprintf(w, "  cosigned by %s\n", strings.Join(r.Cosigners, ", "))
+		fmt.Fprintf(w, "  cosigned by %s, at %s\n", strings.Join(r.Cosigners, ", "), clock(r.SignedMs))
 		fmt.Fprintf(w, "  trust root  version %d\n", r.RootVersion)
 		fmt.Fprintf(w, "  holds       %d nodes, %d deployments\n", r.Nodes, r.Deployments)
 		fmt.Fprintf(w, "  checked     every entry, %d files, in %d ms\n", r.Files, r.TookMs)
 	})
 }
 
-// standing says of a log of which every byte is right how it stands.
-func standing(s *ledger.State, now time.Time) (all, frozen string) {
-	if err := s.Frozen(now); err != nil {
-		return "every entry is right, but the " + err.Error(), err.Error()
+// standing says of a log of which every byte is right how it stands: still is why
+// it stands still, or nil.
+func standing(still error) (all, frozen string) {
+	if still != nil {
+		return "every entry is right, but the " + still.Error(), still.Error()
 	}
 	return "all is well", ""
 }

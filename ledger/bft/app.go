@@ -58,6 +58,7 @@ type app struct {
 		height int64
 		first  time.Time
 	}
+	fresh   time.Duration // after which an idle log is signed anew
 	every   int64         // entries between two snapshots
 	snapped int64         // size of the newest snapshot
 	snap    *ledger.State // one that waits for its checkpoint

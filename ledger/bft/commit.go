@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"time"
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	"golang.org/x/mod/sumdb/tlog"
@@ -138,6 +139,46 @@ func (a *app) publish() {
 		a.news = make(chan struct{})
 		return
 	}
+}
+
+// staysFresh is how old our signature of the newest tree gets on an idle ledger.
+const staysFresh = time.Minute
+
+// freshen signs the newest tree anew when nothing was ordered for a while, and
+// shows its checkpoint with the newest signatures of all: their times tell a reader
+// an idle log from a copy that somebody holds back.
+func (a *app) freshen() {
+	signed, size, err := a.anew()
+	if err == nil && signed != nil {
+		err = a.writer.Show(size, signed)
+	}
+	if err != nil {
+		a.fail(fmt.Errorf("sign a checkpoint anew: %w", err))
+	}
+}
+
+// anew is the checkpoint that freshen shows: nil if it is not time for one, or too
+// few of the others are there, which is said elsewhere.
+func (a *app) anew() (signed []byte, size int64, err error) {
+	a.mu.RLock() // so that no block comes in between
+	defer a.mu.RUnlock()
+	s, said := a.cosign.lately()
+	size = a.durable
+	if s.Size != size || a.state.Size() != size || a.now().Sub(said) < a.fresh {
+		return nil, 0, nil
+	}
+	t, err := s.tree()
+	if err == nil {
+		s, err = a.cosign.sign(t)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	a.cosign.say(s, a.now())
+	if signed, err = a.cosign.checkpoint(a.state.Root().Checkpoints(), t); err != nil {
+		return nil, 0, nil
+	}
+	return signed, size, nil
 }
 
 // published notes that readers see a checkpoint.

@@ -142,13 +142,19 @@ func (c *collector) message(p tiles.Policy) []byte {
 
 // own is our newest statement.
 func (c *collector) own() (statement, bool) {
+	s, said := c.lately()
+	return s, !said.IsZero()
+}
+
+// lately is our newest statement and when it was made, at no time if there is none.
+func (c *collector) lately() (statement, time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.said[""]
 	if v == nil {
-		return statement{}, false
+		return statement{}, time.Time{}
 	}
-	return v.last[len(v.last)-1], true
+	return v.last[len(v.last)-1], v.heard
 }
 
 // lines are all signature lines that anybody stated for a tree.

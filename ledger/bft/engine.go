@@ -74,6 +74,7 @@ type Options struct {
 	now  func() time.Time
 	mute bool          // tests: tell nobody what was signed
 	wait time.Duration // tests: instead of proposeWait
+	anew time.Duration // tests: instead of staysFresh
 }
 
 // LogDir is the folder of static files below a ledger's folder.
@@ -131,6 +132,9 @@ func Open(ctx context.Context, dir string, o Options) (*Engine, error) {
 	e.app = &app{
 		writer: writer, cosign: newCollector(keys, first.Log.Origin), cache: cache, now: o.now, fail: e.fail, admit: e.admit, tell: e.wake, log: o.Log, state: state, durable: durable,
 		news: make(chan struct{}), waiting: map[txID][]chan result{}, every: o.SnapshotEvery, snapped: begun.snapped,
+	}
+	if e.app.fresh = o.anew; e.app.fresh == 0 {
+		e.app.fresh = staysFresh
 	}
 	e.keep, e.archives, e.reserve = o.Keep, o.Archives, o.Reserve
 	if e.reserve == 0 {

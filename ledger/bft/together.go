@@ -30,6 +30,7 @@ func (e *Engine) together() {
 		case <-e.poke:
 			e.mesh.broadcast(e.statement)
 		case <-again.C:
+			e.app.freshen()
 			e.mesh.broadcast(e.statement)
 			e.meet()
 			if n++; n%redial == 0 {

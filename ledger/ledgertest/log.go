@@ -17,6 +17,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -320,6 +321,18 @@ func (l *Log) Voucher(id string, uses int64, labels map[string]string) sign.Enve
 func (l *Log) ExpiringVoucher(id string, uses, expiresMs int64) sign.Envelope {
 	l.t.Helper()
 	return l.Envelope(ledger.TypeExpiringVoucher, ledger.ExpiringVoucher{ID: id, Uses: uses, Key: l.Keys["voucher"].PublicKey(), ExpiresMs: expiresMs}, "operator")
+}
+
+// SignAt has checkpoints signed by another clock than this computer's from now on,
+// the newest one at once.
+func (l *Log) SignAt(now func() time.Time) {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.signers = l.signers.At(now)
+	if err := l.publish(); err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // Fork is a second ledger with the same keys and the same history so far, as

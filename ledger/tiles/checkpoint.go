@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -35,6 +36,7 @@ type Checkpoint struct {
 	tlog.Tree
 	Cosigners []string // names of those that signed, in the note's order
 	TimeSec   int64    // newest cosignature's time, Unix seconds
+	FreshSec  int64    // since when Quorum of them signed it: by then enough knew of nothing newer
 	Note      []byte   // the signed note
 }
 
@@ -108,6 +110,7 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 	cp := Checkpoint{Tree: tree, Note: bytes.Clone(msg)}
 	signed := false
 	names := map[uint32]bool{}
+	var times []int64
 	for _, s := range n.Sigs {
 		if slices.ContainsFunc(logs, func(v note.Verifier) bool { return s.Name == v.Name() && s.Hash == v.KeyHash() }) {
 			signed = true
@@ -119,7 +122,7 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 		if err != nil {
 			return Checkpoint{}, fmt.Errorf("cosignature of %s: %w", s.Name, err)
 		}
-		cp.TimeSec = max(cp.TimeSec, at)
+		times = append(times, at)
 	}
 	if !signed {
 		return Checkpoint{}, fmt.Errorf("checkpoint is not signed by a log key of %s", p.Origin)
@@ -127,6 +130,8 @@ func (p Policy) Open(msg []byte) (Checkpoint, error) {
 	if len(names) < p.Quorum {
 		return Checkpoint{}, fmt.Errorf("checkpoint has %d of %d cosignatures", len(names), p.Quorum)
 	}
+	slices.Sort(times)
+	cp.TimeSec, cp.FreshSec = times[len(times)-1], times[len(times)-p.Quorum]
 	return cp, nil
 }
 
@@ -196,6 +201,16 @@ func NewSigners(logKey, cosignerKey string) (Signers, error) {
 		return Signers{}, fmt.Errorf("validator key: %w", err)
 	}
 	return Signers{log, cosigner}, nil
+}
+
+// At returns the same signers with another clock, for tests.
+func (s Signers) At(now func() time.Time) Signers {
+	if c, ok := s.Cosigner.(*cosigner); ok {
+		other := *c
+		other.now = now
+		s.Cosigner = &other
+	}
+	return s
 }
 
 // Sign makes the signed note of a tree.

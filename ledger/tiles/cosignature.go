@@ -64,10 +64,11 @@ func cosignedAt(s note.Signature) (int64, error) {
 type cosigner struct {
 	cosignatureKey
 	private ed25519.PrivateKey
+	now     func() time.Time
 }
 
 func (c *cosigner) Sign(text []byte) ([]byte, error) {
-	at := uint64(time.Now().Unix())
+	at := uint64(c.now().Unix())
 	sig := binary.BigEndian.AppendUint64(nil, at)
 	return append(sig, ed25519.Sign(c.private, cosigned(at, text))...), nil
 }
@@ -90,7 +91,7 @@ func newCosigner(skey string) (*cosigner, error) {
 	if id != keyID(name, kind, public) {
 		return nil, errors.New("its id is not that of its name and key")
 	}
-	return &cosigner{cosignatureKey{name, keyID(name, keyCosignature, public), public}, private}, nil
+	return &cosigner{cosignatureKey{name, keyID(name, keyCosignature, public), public}, private, time.Now}, nil
 }
 
 // newCosignatureKey takes the vkey of an Ed25519 key of one type, in its one
