@@ -49,7 +49,8 @@ const (
 	followLimit = 5 * time.Minute
 	recordLimit = 5 * time.Minute
 	uplinkLimit = 2 * time.Minute
-	// endTime is within the 90 s that init gives.
+	// endTime is within the 90 s that init gives. Where nobody waits for the end
+	// of the machine, guests get what their specs give them, and this beside it.
 	endTime   = 75 * time.Second
 	saveClock = time.Minute
 	pollEvery = 20 * time.Millisecond
@@ -165,14 +166,14 @@ func run(ctx context.Context, log *slog.Logger, board *wait.Board) error {
 		case err := <-ended:
 			return err
 		case s := <-signals:
-			n.down("the agent was told to end by " + s.String())
+			n.down("the agent was told to end by "+s.String(), endTime)
 			return nil
 		case w := <-words:
 			if w != initlink.Shutdown {
 				n.log.Warn("unknown word from init", "word", w)
 				continue
 			}
-			n.down("the node shuts down")
+			n.down("the node shuts down", endTime)
 			// init ends this process when the machine goes down; until then
 			// the heart beats.
 			if err := n.link.Send(initlink.PowerOff); err != nil {
@@ -354,9 +355,9 @@ func (n *node) follow(ctx context.Context) error {
 	return n.follower.Run(ctx)
 }
 
-// down ends everything in order, within the time that init gives.
-func (n *node) down(reason string) {
-	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+// down ends everything in order, within a time.
+func (n *node) down(reason string, within time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	// What init says of this end goes with it.
 	if err := n.reports.Take(); err != nil {

@@ -54,7 +54,7 @@ func (n *node) updates(signer sign.Signer, led *follow.Ledger, queue *record.Que
 		State: led.State, NowMs: func() int64 { return led.NowMs(clock.System{}.Now()) }, Fetch: fetch, Record: queue.Update, Drain: queue.Drain,
 		Healthy: n.healthy, Blessed: func() error { return n.link.Send(initlink.Blessed) },
 		Restart: func(_ context.Context, reason string) error {
-			n.down(reason)
+			n.down(reason, n.follower.StopTime()+endTime)
 			return n.link.Send(initlink.Reboot)
 		},
 		Clock: clock.System{}, Log: log,

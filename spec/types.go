@@ -69,7 +69,8 @@ type Gateway struct {
 	TargetPort int64  `json:"targetPort" jsonschema:"minimum=1,maximum=65535"`                           // port in the machine
 }
 
-// Volume is writable storage that a machine can mount.
+// Volume is writable storage that a machine can mount. It ends with its claim, and so
+// with every restart of the node, an update of the node's own image included.
 type Volume struct {
 	Name       string `json:"name" jsonschema:"pattern=^[a-z0-9]([a-z0-9-]*[a-z0-9])?$,maxLength=15"`
 	SizeMiB    int64  `json:"sizeMiB" jsonschema:"minimum=16,maximum=16777216"`

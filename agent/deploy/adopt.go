@@ -100,7 +100,7 @@ func (l *Life) adopt(run context.Context) error {
 		l.againAfter(m, 0)
 	}
 	l.log.Info("deployment adopted", "claim", l.claimed(), "machines", len(p.Machines))
-	go l.watch(run)
+	go l.watch(run, l.End)
 	return l.live(run)
 }
 

@@ -93,7 +93,7 @@ func (l *Life) claim(ctx context.Context, out *phase.Out) error {
 		if err := l.update(func(st *State) { st.Lease, st.LeaseUntil = lease, until }); err != nil {
 			return err
 		}
-		go l.watch(ctx)
+		go l.watch(ctx, l.End)
 		return nil
 	}
 	sent := l.world.Clock.Now()
@@ -116,7 +116,7 @@ func (l *Life) claim(ctx context.Context, out *phase.Out) error {
 	if err := l.update(func(st *State) { st.Claim, st.Lease, st.LeaseUntil = receipt.Index, lease, sent.Add(lease) }); err != nil {
 		return err
 	}
-	go l.watch(ctx)
+	go l.watch(ctx, l.End)
 	return nil
 }
 

@@ -49,9 +49,32 @@ func (l *Life) takeDown(ctx context.Context, e *Ending) error {
 		return err
 	}
 	if !e.Kill {
-		l.stopGuests(context.WithoutCancel(ctx), e.Reason)
+		l.stopInOrder(context.WithoutCancel(ctx), e)
 	}
 	return l.undo(ctx, l.steps(), e)
+}
+
+// stopInOrder gives the guests the time that the spec gives them. Where the claim
+// is given back afterwards, its lease is held meanwhile: nobody else may begin
+// while guests end here. What cannot be held, and must not run twice, is cut short.
+func (l *Life) stopInOrder(ctx context.Context, e *Ending) {
+	ctx, cancel := context.WithCancel(ctx)
+	held := make(chan struct{})
+	if e.Release {
+		go func() {
+			defer close(held)
+			l.watch(ctx, func(lost *Ending) {
+				if lost.Kill {
+					cancel()
+				}
+			})
+		}()
+	} else {
+		close(held)
+	}
+	l.stopGuests(ctx, e.Reason)
+	cancel()
+	<-held
 }
 
 // undo undoes steps and ends with the close of the claim.

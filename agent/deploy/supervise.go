@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/agent/phase"
+	"github.com/zos-node/zos/agent/plan"
 	"github.com/zos-node/zos/agent/wait"
 )
 
@@ -167,7 +168,7 @@ func (l *Life) servesAgain() error {
 }
 
 // stopGuests asks the guests to end, the ones that others depend on last, and
-// gives each its grace.
+// gives each its grace; when ctx is over there is none any more.
 func (l *Life) stopGuests(ctx context.Context, reason string) {
 	machines := slices.Clone(l.planned().Machines)
 	slices.Reverse(machines)
@@ -176,11 +177,15 @@ func (l *Life) stopGuests(ctx context.Context, reason string) {
 		if m == nil || m.off || m.hung || m.link == nil {
 			continue
 		}
+		if ctx.Err() != nil {
+			m.log.Warn("no time is left to stop the guest, it is killed")
+			continue
+		}
 		m.log.Info("stopping", "reason", reason)
 		if err := m.link.Stop(reason); err != nil {
 			m.log.Warn("ask the guest to stop", "err", err)
 		}
-		now, limit := l.world.Clock.Now(), time.Duration(m.plan.Guest.Process.StopGraceMs)*time.Millisecond+stopSlack
+		now, limit := l.world.Clock.Now(), stopTime(m.plan)
 		grace := l.world.Clock.After(limit)
 		line := wait.Start(m.log, now, "the guest to stop", fmt.Sprintf("at most %s", limit))
 		// Until the VM is off: the guest unmounts before that.
@@ -188,6 +193,9 @@ func (l *Life) stopGuests(ctx context.Context, reason string) {
 			select {
 			case <-grace:
 				m.log.Warn("the guest did not stop in its grace, it is killed")
+				waiting = false
+			case <-ctx.Done():
+				m.log.Warn("the guest may not go on, it is killed")
 				waiting = false
 			case now := <-l.world.Clock.After(tick):
 				line.Tick(now)
@@ -198,4 +206,22 @@ func (l *Life) stopGuests(ctx context.Context, reason string) {
 			}
 		}
 	}
+}
+
+// stopTime is how long a guest may take to be off once it was asked to end.
+func stopTime(m *plan.Machine) time.Duration {
+	return time.Duration(m.Guest.Process.StopGraceMs)*time.Millisecond + stopSlack
+}
+
+// StopTime is how long the guests of the deployment may take to end, one after
+// the other, by its spec; 0 before it is planned.
+func (l *Life) StopTime() (all time.Duration) {
+	p := l.planned()
+	if p == nil {
+		return 0
+	}
+	for i := range p.Machines {
+		all += stopTime(&p.Machines[i])
+	}
+	return all
 }

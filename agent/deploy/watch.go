@@ -11,9 +11,9 @@ import (
 )
 
 // watch holds the lease and looks at the ledger for as long as the deployment
-// lives here; it ends it when the ledger says so, or when the lease cannot be
+// lives here; it calls end when the ledger says so, or when the lease cannot be
 // held and the spec wants at most one.
-func (l *Life) watch(ctx context.Context) {
+func (l *Life) watch(ctx context.Context, end func(*Ending)) {
 	w := l.world
 	l.mu.Lock()
 	lease, until, claim, deployment, onPartition := l.st.Lease, l.st.LeaseUntil, l.st.Claim, l.st.Deployment, l.st.OnPartition
@@ -28,7 +28,7 @@ func (l *Life) watch(ctx context.Context) {
 		changed := w.Ledger.Changed()
 		s := w.Ledger.State()
 		if e := Verdict(s, deployment, claim); e != nil {
-			l.End(e)
+			end(e)
 			return
 		}
 		now := w.Clock.Now()
@@ -38,7 +38,7 @@ func (l *Life) watch(ctx context.Context) {
 			if expires >= 0 && !sent.IsZero() {
 				until, renewAt, sent, last = sent.Add(lease), sent.Add(lease/renewPart), time.Time{}, ""
 				if err := l.update(func(st *State) { st.LeaseUntil = until }); err != nil {
-					l.End(&Ending{Result: resultFailed, Reason: "the lease cannot be noted: " + err.Error(), Release: true})
+					end(&Ending{Result: resultFailed, Reason: "the lease cannot be noted: " + err.Error(), Release: true})
 					return
 				}
 			}
@@ -50,7 +50,7 @@ func (l *Life) watch(ctx context.Context) {
 			if err := w.Records.Incident(claim, IncidentLease, "", "the lease could not be renewed; stopped before it ran out"); err != nil {
 				l.log.Error("incident", "err", err)
 			}
-			l.End(&Ending{Result: resultFailed, Reason: "the lease could not be renewed, and onPartition is stop", Release: true, Kill: true})
+			end(&Ending{Result: resultFailed, Reason: "the lease could not be renewed, and onPartition is stop", Release: true, Kill: true})
 			return
 		}
 		if !now.Before(renewAt) {
@@ -76,7 +76,7 @@ func (l *Life) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-broken:
-			l.End(refusedEnding(w.Records.Refusal(claim)))
+			end(refusedEnding(w.Records.Refusal(claim)))
 			return
 		case <-changed:
 		case <-w.Clock.After(max(next.Sub(w.Clock.Now()), 0)):

@@ -127,15 +127,26 @@ func (f *Follower) settled(deployment int64) {
 	delete(f.tries, deployment)
 }
 
-// again says that the node gave this deployment up before, and that it is too
-// early to try once more.
-func (f *Follower) again(d *ledger.Deployment, s *ledger.State) bool {
-	times := 0
-	for _, p := range d.Past {
-		if p == f.cfg.World.Node {
+// givenUp is how often in a row a node gave a deployment up. One that it kept for
+// longer than the longest pause had not failed there: a node that gives it back for
+// each update of its own does not come to wait longer with every update.
+func givenUp(s *ledger.State, d *ledger.Deployment, node string) (times int) {
+	for _, g := range s.Claims(d.ID) {
+		switch {
+		case g.Node != node || g.State != ledger.GrantReleased && g.State != ledger.GrantExpired:
+		case g.EndedMs-g.GrantedMs > retryMax.Milliseconds():
+			times = 1
+		default:
 			times++
 		}
 	}
+	return times
+}
+
+// again says that the node gave this deployment up before, and that it is too
+// early to try once more.
+func (f *Follower) again(d *ledger.Deployment, s *ledger.State) bool {
+	times := givenUp(s, d, f.cfg.World.Node)
 	if times == 0 {
 		return false
 	}

@@ -310,6 +310,17 @@ func (f *Follower) Shutdown(ctx context.Context, reason string) error {
 	return f.cfg.World.Records.Drain(ctx)
 }
 
+// StopTime is how long the guests of all that lives here may take to end in
+// order, by their specs.
+func (f *Follower) StopTime() (longest time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range f.lives {
+		longest = max(longest, l.StopTime())
+	}
+	return longest
+}
+
 // uptime is how long the kernel has been running; 0 when it does not say.
 func uptime() time.Duration {
 	var ts unix.Timespec

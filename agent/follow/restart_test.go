@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/ledger"
+	"github.com/zos-node/zos/ledger/ledgertest"
+	"github.com/zos-node/zos/spec"
 )
 
 // shutDown is a node that ran a deployment, and was shut down.
@@ -60,4 +62,52 @@ func TestRestartOfTheMachine(t *testing.T) {
 		t.Errorf("%d starts, %d claims: %+v, then %+v", h.driver.Starts["web"], len(claims), before, after)
 	}
 	h.fits("shop")
+}
+
+// TestGivenUp: what a node gave back after a long time, as for each update of its
+// own, does not count as what it failed at again and again.
+func TestGivenUp(t *testing.T) {
+	log := ledgertest.New(t)
+	node, other := log.Join("n1", 4096), log.Join("n2", 4096)
+	id := log.Must(log.Register("shop", 1, nil))
+	short, long := int64(1000), retryMax.Milliseconds()+1000
+	for i, c := range []struct {
+		by   *ledgertest.Node
+		kept int64 // ms
+		want int   // of the first node
+	}{{node, short, 1}, {node, short, 2}, {other, short, 2}, {node, short, 3}, {node, long, 1}, {node, long, 1}, {other, long, 1}, {node, short, 2}} {
+		log.Pass(log.State().Root().Lease.WindowMs) // whoever ranks last may
+		log.Block()
+		claim := log.Must(c.by.Claim(id))
+		for left := c.kept; left > 0; left -= 20_000 {
+			log.Pass(min(left, 20_000))
+			log.Must(c.by.Entry(ledger.TypeRenew, ledger.Renew{Claim: claim, Acted: log.Acted()}))
+		}
+		log.Must(c.by.Entry(ledger.TypeRelease, ledger.Release{Claim: claim, Reason: "x", Acted: log.Acted()}))
+		s := log.State()
+		if got := givenUp(s, s.Deployment(id), node.ID); got != c.want {
+			t.Errorf("after step %d: %d times, want %d", i, got, c.want)
+		}
+	}
+}
+
+// TestStopTime: an update waits as long as the longest of the deployments may take.
+func TestStopTime(t *testing.T) {
+	h := newHost(t, 1)
+	h.boot()
+	if got := h.f.StopTime(); got != 0 {
+		t.Errorf("a node without guests waits %s", got)
+	}
+	for name, grace := range map[string]int64{"one": 100_000, "two": 20_000} {
+		id := h.log.Must(h.log.Register(name, 1, func(d *spec.Deployment) {
+			d.Gateways, d.Machines[0].Process.StopGraceMs = nil, grace
+			if name == "two" {
+				d.Networks[0].Subnet, d.Machines[0].Interfaces[0].Address = "10.43.0.0/24", "10.43.0.2"
+			}
+		}))
+		h.status(id, ledger.Running)
+	}
+	if got := h.f.StopTime(); got != 110*time.Second { // and what a guest gets beyond its grace
+		t.Errorf("it waits %s", got)
+	}
 }

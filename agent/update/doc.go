@@ -26,8 +26,9 @@
 // where its release binds a list of them: each is held against the list before
 // it is kept, and what is kept outlives the agent. The whole is hashed there. Then: the idle image leaves the loader's folder;
 // it is overwritten; what was written is read back from the disk and hashed;
-// it gets its name with three tries; the guests end in order; the machine
-// starts again. A power cut between any two of these leaves a node that boots,
+// it gets its name with three tries; the guests end in order, in the time that
+// their specs give them and not before a ledger is followed; the machine starts
+// again. A power cut between any two of these leaves a node that boots,
 // and the next start goes on. Overwriting instead of deleting and making anew
 // keeps the space in the file's hands: a FAT that is cut off in the middle of
 // a deletion loses what was to become free.

@@ -120,7 +120,10 @@ func (u *Updater) begin(ctx context.Context) error {
 	case trial:
 		u.cfg.Log.Info("this image is on trial", "version", u.cfg.About.Version, "limit", TrialTime)
 		return u.prove(ctx)
-	case again:
+	case again: // the agent ended between the writing and the restart
+		if err := u.whole(ctx); err != nil {
+			return err
+		}
 		return u.restart(ctx, "the trial of "+u.mem.Version+" has not begun")
 	case noted:
 		u.cfg.Log.Info("outcome of the last update", "version", u.mem.Version, "result", u.mem.State, "reason", u.mem.Reason)
@@ -239,12 +242,36 @@ func (u *Updater) take(ctx context.Context, t *ledger.Target) error {
 	if err := u.record(ledger.UpdateTrying); err != nil {
 		return err
 	}
+	if err := u.heard(ctx); err != nil {
+		return err
+	}
+	return u.restart(ctx, "update to "+t.Version)
+}
+
+// whole waits until the node lacks nothing. What an earlier agent left running has
+// been taken up then: it can be ended in order, and the ledger hears of it.
+func (u *Updater) whole(ctx context.Context) error {
+	for ctx.Err() == nil {
+		lacks := u.cfg.Healthy()
+		if lacks == nil {
+			return nil
+		}
+		u.say("the update waits with its restart: " + lacks.Error())
+		u.pause(ctx)
+	}
+	return ctx.Err()
+}
+
+// heard waits for the ledger to have the word of the trial. As long as no ledger
+// is followed the machine stays up: nobody could take over what runs on it, nor
+// could it itself afterwards.
+func (u *Updater) heard(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	if err := u.cfg.Drain(drain); err != nil {
 		u.cfg.Log.Warn("the ledger has not heard of the trial yet", "err", err)
 	}
-	return u.restart(ctx, "update to "+t.Version)
+	return u.whole(ctx)
 }
 
 func (u *Updater) place(ctx context.Context, t *ledger.Target) error {

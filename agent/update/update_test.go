@@ -3,6 +3,7 @@
 package update
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -223,5 +224,55 @@ func TestSlotNames(t *testing.T) {
 		if s, ok := parseSlot(name); ok {
 			t.Errorf("%s is %+v", name, s)
 		}
+	}
+}
+
+// TestRestartWaits: the ledger goes away while an image is written, or the agent
+// ends right behind that. Either way the machine does not go down before the node
+// lacks nothing: what runs on it could be taken over by nobody, or would not end in
+// order.
+func TestRestartWaits(t *testing.T) {
+	r := newRig(t)
+	r.rollout(r.release("1.1", 40_000), "1.1", nil)
+	asked, restarts := 0, 0
+	start := func(lacks int) (*Updater, context.Context) {
+		ctx, cancel := context.WithCancel(t.Context())
+		u := r.updater("1.0", func() {
+			if restarts++; lacks > 0 {
+				t.Error("the machine went down although the ledger was away")
+			}
+			cancel()
+		})
+		away := false
+		u.cfg.Drain = func(context.Context) error { away = true; return errors.New("the ledger is away") }
+		u.cfg.Healthy = func() error {
+			if asked++; away && lacks > 0 {
+				lacks--
+				return errors.New("the ledger is not followed")
+			}
+			return nil
+		}
+		return u, ctx
+	}
+	u, ctx := start(5)
+	if err := u.look(ctx); err != nil || restarts != 1 || asked != 7 { // before it is taken, five times, and once it is back
+		t.Fatalf("%v, %d restarts, asked %d times", err, restarts, asked)
+	}
+	// The machine is not off yet, and there is a new agent.
+	asked = 0
+	u, ctx = start(3)
+	if err := u.cfg.Drain(ctx); err == nil {
+		t.Fatal("the ledger is there")
+	}
+	if err := u.begin(ctx); err != nil || restarts != 2 || asked != 4 {
+		t.Errorf("%v, %d restarts, asked %d times", err, restarts, asked)
+	}
+	// One that ends meanwhile does not take the machine along.
+	u, ctx = start(1 << 20)
+	over, cancel := context.WithCancel(ctx)
+	healthy := u.cfg.Healthy
+	u.cfg.Healthy = func() error { cancel(); return errors.Join(healthy(), errors.New("the ledger is not followed")) }
+	if err := u.begin(over); !errors.Is(err, context.Canceled) || restarts != 2 {
+		t.Errorf("%v, %d restarts", err, restarts)
 	}
 }

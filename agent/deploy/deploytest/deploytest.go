@@ -43,6 +43,7 @@ type Guest struct {
 	BadRoot   bool // its verity root is another one
 	Mute      bool // its hypervisor does not say in time what it runs
 	Unhealthy bool // its check never passes
+	Deaf      bool // does not end when it is asked to
 	OnStart   func(*VM)
 }
 

@@ -279,7 +279,9 @@ func (v *VM) talk(c net.Conn) {
 			}
 		case f.Stop != nil:
 			v.d.note("stop %s", v.machine)
-			v.send(c, wire.Frame{Exit: &wire.Exit{Code: 0, Requested: true}})
+			if !v.Guest.Deaf {
+				v.send(c, wire.Frame{Exit: &wire.Exit{Code: 0, Requested: true}})
+			}
 		case f.ExitOK != nil:
 			v.End("off")
 			return
