@@ -107,8 +107,9 @@ func findCloudHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hype
 	return parts.CloudHypervisor(ctx, kernel.HypervisorOptions{Local: os.Getenv(kernel.Variable(parts.Arch())), Cache: cache})
 }
 
-// buildNode builds a test image with one driver. It returns the folder.
-func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
+// buildNode builds a test image with one driver, of image.Version where version is
+// "". It returns the folder.
+func (w *world) buildNode(driver, version string, seed []byte) (string, image.Result) {
 	w.t.Helper()
 	if driver == "cloud-hypervisor" {
 		if err := haveCloudHypervisor(w.board.Arch); errors.Is(err, fs.ErrNotExist) {
@@ -132,7 +133,7 @@ func (w *world) buildNode(driver string, seed []byte) (string, image.Result) {
 		w.t.Fatal(err)
 	}
 	res, err := image.Build(context.Background(), image.Request{
-		Board: w.board, Source: repo, Parts: parts, Root: root, Seed: seed, Faults: true, Out: out, Guest: filepath.Join(out, "guest"),
+		Board: w.board, Version: version, Source: repo, Parts: parts, Root: root, Seed: seed, Faults: true, Out: out, Guest: filepath.Join(out, "guest"),
 		Log: log,
 		Hypervisor: func(ctx context.Context, s *kernel.Source) (kernel.Hypervisor, error) {
 			if driver == "qemu" {

@@ -36,8 +36,14 @@ type node struct {
 // on the boot partition; else kernel and initramfs directly, which is faster.
 func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 	w.t.Helper()
+	return w.bootAs(driver, name, disk, func(*qemu.Options) {}, mirrors...)
+}
+
+// bootAs is boot of a machine that is altered before it is started.
+func (w *world) bootAs(driver, name string, disk bool, alter func(*qemu.Options), mirrors ...*mirror) *node {
+	w.t.Helper()
 	seed := w.seed(name, mirrors...)
-	out, res := w.buildNode(driver, seed)
+	out, res := w.buildNode(driver, "", seed)
 	n := &node{t: w.t, w: w, gateway: freePort(w.t), result: res, guest: filepath.Join(out, "guest")}
 	o := qemu.Options{
 		Accel: qemu.Probe(context.Background(), qemu.Binary), MemoryMiB: 2048, Faults: true,
@@ -62,6 +68,7 @@ func (w *world) boot(driver, name string, disk bool, mirrors ...*mirror) *node {
 		w.write(name+".initrd", both)
 		o.Kernel, o.Initrd, o.Cmdline = filepath.Join(out, "vmlinuz"), w.path(name+".initrd"), res.Cmdline
 	}
+	alter(&o)
 	var err error
 	if n.Machine, err = qemu.Boot(deadline(w.t), o, qemu.Up); errors.Is(err, qemu.ErrFirmware) || errors.Is(err, exec.ErrNotFound) {
 		w.t.Skipf("SKIP %v", err)

@@ -128,7 +128,7 @@ func newWorldOf(t *testing.T, board string) *world {
 	}
 	layouts := build(t, b.Arch)
 	w := &world{t: t, board: b, dir: t.TempDir(), keys: map[string]sign.Signer{}, blobs: map[string]string{}}
-	for _, name := range []string{"root", "author", "security1", "security2", "operator"} {
+	for _, name := range []string{"root", "author", "security1", "security2", "operator", "release"} {
 		s, pem, err := sign.GenerateSigner()
 		if err != nil {
 			t.Fatal(err)
@@ -140,7 +140,7 @@ func newWorldOf(t *testing.T, board string) *world {
 	dir := w.path("ledger")
 	mustZos(t, "ledger", "init", dir, "--origin", "zos.example/e2e",
 		"--role", "root="+w.path("root.pub")+":1", "--role", "author="+w.path("author.pub")+":1",
-		"--role", "security="+w.path("security1.pub")+","+w.path("security2.pub")+":2", "--role", "operator="+w.path("operator.pub")+":1",
+		"--role", "security="+w.path("security1.pub")+","+w.path("security2.pub")+":2", "--role", "operator="+w.path("operator.pub")+":1", "--role", "release="+w.path("release.pub")+":1",
 		"--require", "root=root", "--require", "deployment=author,security", "--require", "stop=author", "--require", "voucher=operator",
 		"--root-key", w.path("root"))
 	w.root = filepath.Join(dir, "root.json")
