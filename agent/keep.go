@@ -33,7 +33,7 @@ const (
 // stateDrivers are what an encrypted disk needs, the fast cipher first: a device
 // stays with the one that it was made with.
 var stateDrivers = []kmod.Wanted{
-	{Name: "aesni_intel", Optional: true}, {Name: "aes_ce_blk", Optional: true}, {Name: "xts", Optional: true}, {Name: "ecb", Optional: true}, {Name: "dm_mod"}, {Name: "dm_crypt"}, {Name: "ext4"},
+	{Name: "aesni_intel", Optional: true}, {Name: "aes_ce_blk", Optional: true}, {Name: "xts", Optional: true}, {Name: "ecb", Optional: true}, {Name: "dm_mod"}, {Name: "dm_crypt"}, {Name: "crc32c_generic"}, {Name: "ext4"},
 }
 
 // keepState opens what the node keeps over a reboot, or makes it. It may take
