@@ -63,6 +63,7 @@ func TestArm(t *testing.T) {
 	if node := w.client.State().Nodes()[0]; node.Capacity.Arch != "arm64" || node.Capacity.Hypervisor.Name != "cloud-hypervisor" {
 		t.Errorf("the node says it is %+v", node.Capacity)
 	}
+	n.keyIs(t, "memory") // it has no disk at all
 	if n := len(n.guests(t)); n != 1 {
 		t.Errorf("inside run %d hypervisors", n)
 	}

@@ -39,6 +39,7 @@ func TestLazy(t *testing.T) {
 			n := w.boot(driver, "lazy-"+driver, false, m)
 			n.follows(t)
 			big, id := imageArrives(t, w, n, m)
+			n.keyIs(t, "memory") // it ran its guests without any disk
 			if driver != anyDriver(t) {
 				return
 			}

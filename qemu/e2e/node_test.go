@@ -118,6 +118,17 @@ func (n *node) follows(t *testing.T) {
 	n.says(t, 0, `msg="following the ledger"`)
 }
 
+// keyIs wants the ledger to say who can read this node's key, and why it is not
+// sealed: the machines of these tests have no TPM.
+func (n *node) keyIs(t *testing.T, want string) {
+	t.Helper()
+	nodes := n.w.client.State().Nodes()
+	boot := nodes[len(nodes)-1].Capacity.Boot // the newest, which is this one
+	if boot.Key != want || boot.PCR11 != "" || !slices.ContainsFunc(boot.Lacks, func(l string) bool { return strings.HasPrefix(l, "no TPM") }) {
+		t.Errorf("on the ledger the node says of its boot: %+v, want a key that is %q, and that there is no TPM", boot, want)
+	}
+}
+
 // stat is what the fault program sees inside.
 type stat struct {
 	Processes []struct {

@@ -42,6 +42,7 @@ func TestUpdateWithGuests(t *testing.T) {
 	id := w.register(d)
 	before := w.running(start, id)
 	n.serves(t)
+	n.keyIs(t, "clear")
 
 	out, _ := w.buildNode(driver, next, w.seed("next"))
 	on := []string{"--ledger", w.ledger, "--root", w.root, "--key", w.path("release")}
