@@ -277,7 +277,7 @@ func TestStoryCommands(t *testing.T) {
 		t.Errorf("status %s, %v", o, err)
 	}
 	o, _ = zos(t, exitOK, append([]string{"history", "shop"}, read...)...)
-	contains(t, o, "INDEX", "register", "verify-signatures", "post-verify", "5ms", "node n1", "2027-01-15")
+	contains(t, o, "INDEX", "register", "verify-signatures", "post-verify", "5ms", "node n1", "2049-03-22")
 	o, _ = zos(t, exitOK, append([]string{"audit", "shop"}, read...)...)
 	contains(t, o, "everything fits", "15 records")
 	export := filepath.Join(t.TempDir(), "export")
