@@ -42,6 +42,7 @@ func testRunning(t *testing.T, driver string) {
 			t.Fatalf("page: %q, %v", body, err)
 		}
 	})
+	t.Run("the panel shows it", func(t *testing.T) { n.says(t, 0, `guests +chain: running`) })
 	t.Run("without a TPM: the ledger knows who can read the node's key", func(t *testing.T) { n.keyIs(t, "clear") })
 	t.Run("every phase is recorded, in order", func(t *testing.T) {
 		var phases []string
