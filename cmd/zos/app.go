@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -126,6 +127,21 @@ func usage(c *cobra.Command) {
 	}
 }
 
+// stopped names a signal in place of Go's words for it. What stands around them
+// stays: it says what was under way, and in which state it is left.
+func stopped(err error) error {
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	const words = "stopped by a signal, before the end"
+	text := strings.ReplaceAll(err.Error(), context.Canceled.Error(), words)
+	if !strings.Contains(text, words) {
+		text = words + ": " + text
+	}
+	// Several that worked side by side all say the same.
+	return errors.New(strings.Join(slices.Compact(strings.Split(text, "\n")), "\n"))
+}
+
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	kept := &keeper{w: stdout}
@@ -160,9 +176,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case ctx.Err() != nil:
 		code = exitInterrupted
-		if errors.Is(err, context.Canceled) {
-			err = errors.New("stopped by a signal, before the end")
-		}
+		err = stopped(err)
 	case errors.As(err, &c):
 		code = c.code
 	}

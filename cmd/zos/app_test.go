@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -41,3 +42,29 @@ func TestResultThatNobodyGot(t *testing.T) {
 		t.Errorf("exit %d, %q", code, errs.String())
 	}
 }
+
+// TestStopped: a signal takes nothing away from what a command says of the state
+// that it leaves.
+func TestStopped(t *testing.T) {
+	own := errors.New("no space left")
+	if got := stopped(own); got != own {
+		t.Errorf("what is no signal's doing: %v", got)
+	}
+	const words = "stopped by a signal, before the end"
+	for want, err := range map[string]error{
+		words: context.Canceled,
+		"get x: " + words + "; the old one stays": fmt.Errorf("get x: %w; the old one stays", context.Canceled),
+		"part: " + words + "\nclose: full":        errors.Join(fmt.Errorf("part: %w", context.Canceled), fmt.Errorf("part: %w", context.Canceled), errors.New("close: full")),
+		words + ": the server said: bye for now":  &codedError{exitUnreachable, quiet{}},
+	} {
+		if got := stopped(err).Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// quiet is an error of a signal with words of its own.
+type quiet struct{}
+
+func (quiet) Error() string { return "the server said: bye for now" }
+func (quiet) Unwrap() error { return context.Canceled }

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,5 +121,73 @@ func TestMediaCommands(t *testing.T) {
 	}
 	if _, err := secureboot.Open(p("keys")); err != nil {
 		t.Error(err)
+	}
+}
+
+// untilDisk is a context that a signal ends once a disk looks as it is told.
+type untilDisk struct {
+	context.Context
+	file string
+	at   int64
+	want string
+}
+
+func (u untilDisk) Err() error {
+	f, err := os.Open(u.file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, len(u.want))
+	if _, err := f.ReadAt(b, u.at); err != nil {
+		return err
+	}
+	if string(b) == u.want {
+		return context.Canceled
+	}
+	return u.Context.Err()
+}
+
+// TestFlashInterrupted: who stops the writing of a disk hears what it is now.
+func TestFlashInterrupted(t *testing.T) {
+	img := smallImage(t)
+	for name, c := range map[string]struct {
+		at         int64
+		want, says string
+		boots      bool
+	}{
+		"writing":      {1<<20 + 510, "\x55\xaa", "the disk is half-written, what was on it is lost, and it does not boot: flash it again", false},
+		"reading back": {512, "EFI PART", "the disk is written, but was not read back to its end: flash it again to be sure of it", true},
+	} {
+		for _, mode := range []string{"text", "--json"} {
+			t.Run(name+", "+mode, func(t *testing.T) {
+				disk := file(t, "disk", nil)
+				if err := os.Truncate(disk, 200<<20); err != nil {
+					t.Fatal(err)
+				}
+				args := []string{"node", "flash", img, disk, "--write"}
+				if mode == "--json" {
+					args = append(args, mode)
+				}
+				var stdout, stderr bytes.Buffer
+				code := run(untilDisk{t.Context(), disk, c.at, c.want}, args, &stdout, &stderr)
+				said := stderr.String()
+				if code != exitInterrupted || strings.Count(said, "stopped by a signal, before the end; "+c.says) != 1 || strings.Contains(stdout.String(), "read back the same") {
+					t.Errorf("exit %d:\n%s%s", code, stdout.String(), said)
+				}
+				if mode == "--json" {
+					var e struct {
+						Error string `json:"error"`
+						Exit  int    `json:"exit"`
+					}
+					if err := json.Unmarshal(stderr.Bytes(), &e); err != nil || e.Exit != exitInterrupted || !strings.Contains(e.Error, disk) {
+						t.Errorf("%v: %+v", err, e)
+					}
+				}
+				if _, err := image.Open(disk); (err == nil) != c.boots {
+					t.Errorf("it was stopped elsewhere: %v", err)
+				}
+			})
+		}
 	}
 }
