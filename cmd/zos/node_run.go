@@ -37,7 +37,9 @@ func (a *app) nodeRun() *cobra.Command {
 		Use:   "run IMG",
 		Short: "boot a node image in QEMU, with its console on this terminal",
 		Long: "Boot a node image in QEMU. The image itself is not changed.\n\nInside, 10.0.2.2 is this machine's loopback. Ctrl-C presses the power button; a second\n" +
-			"Ctrl-C, or a minute, ends the machine. An image for arm64 runs in Debian's qemu-system-arm.",
+			"Ctrl-C, or a minute, ends the machine. An image for arm64 runs in Debian's qemu-system-arm.\n\n" +
+			"Exit codes: 0 the machine was turned off, 1 it failed, 2 wrong arguments, 3 no node image, or a seed\n" +
+			"that no node takes, 4 no such file, 130 Ctrl-C.",
 		Example: "  zos node run build/images/qemu-x86_64/node.img --forward 8080:80 --memory 2048",
 		Args:    exactly(1, "the node image to boot"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,17 +55,22 @@ func (a *app) nodeRun() *cobra.Command {
 			if err != nil {
 				return coded(exitUsage, err)
 			}
-			o := machineFor(cmd.Context(), args[0])
-			o.MemoryMiB, o.CPUs, o.Forward, o.Log, o.Console = memory, cpus, ports, log, a.err
-			if !a.json {
-				o.Console = a.out
-			}
+			var oem []string
 			if seedFile != "" {
 				b, _, err := readSeed(seedFile)
 				if err != nil {
 					return err
 				}
-				o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(b)}
+				oem = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(b)}
+			}
+			arch, err := bootable(args[0])
+			if err != nil {
+				return err
+			}
+			o := machineFor(cmd.Context(), arch, args[0])
+			o.MemoryMiB, o.CPUs, o.Forward, o.Log, o.Console, o.SMBIOS = memory, cpus, ports, log, a.err, oem
+			if !a.json {
+				o.Console = a.out
 			}
 			fmt.Fprintf(a.err, "accelerator: %s (%s)\n", o.Accel.Name, o.Accel.Why)
 			return a.runMachine(cmd.Context(), o)
@@ -78,10 +85,29 @@ func (a *app) nodeRun() *cobra.Command {
 	return cmd
 }
 
-// machineFor is the machine that an image is for: its loader's architecture
-// tells. What cannot be read is left to the firmware to complain of.
-func machineFor(ctx context.Context, file string) qemu.Options {
-	if all, err := image.OpenAll(file); err == nil && all[0].Arch == "arm64" {
+// bootable is the architecture of an image's loader. What no firmware would boot
+// from the machine's disk is refused: it would stand in its shell without a word.
+func bootable(file string) (arch string, err error) {
+	all, err := image.OpenAll(file)
+	switch {
+	case errors.Is(err, image.ErrMedium):
+		return "", coded(exitRefused, fmt.Errorf("%w; want the node.img that zos node build wrote", err))
+	case err != nil:
+		return "", fileError(fmt.Errorf("node image: %w", err))
+	case all[0].Kind == image.KindUKI:
+		return "", coded(exitRefused, fmt.Errorf("%s is a UKI alone, without a disk around it; want the node.img that zos node build wrote beside it", file))
+	case all[0].Sector != diskSector:
+		return "", coded(exitRefused, fmt.Errorf("%s is for disks with sectors of %d bytes, the machine's has %d; want the node.img beside it", file, all[0].Sector, diskSector))
+	}
+	return all[0].Arch, nil
+}
+
+// diskSector is what the disk of a machine has, in bytes.
+const diskSector = 512
+
+// machineFor is the machine that an image of an architecture is for.
+func machineFor(ctx context.Context, arch, file string) qemu.Options {
+	if arch == "arm64" {
 		return qemu.Options{Disk: file, Arch: "arm64", Accel: qemu.ArmTCG, UEFI: &qemu.UEFI{Bus: "virtio"}}
 	}
 	return qemu.Options{Disk: file, Accel: qemu.Probe(ctx, qemu.Binary)}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/zos-node/zos/image"
+	"github.com/zos-node/zos/image/imagetest"
 	"github.com/zos-node/zos/qemu"
 )
 
@@ -28,7 +29,7 @@ func TestForwardTaken(t *testing.T) {
 	}
 	defer l.Close()
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	_, errs := zos(t, exitFailed, "node", "run", file(t, "none.img", nil), "--forward", port+":80")
+	_, errs := zos(t, exitFailed, "node", "run", smallImage(t), "--forward", port+":80")
 	contains(t, errs, "127.0.0.1:"+port, "cannot be listened on", "--forward HOSTPORT:PORT")
 }
 
@@ -39,13 +40,40 @@ func TestMachineFor(t *testing.T) {
 		if err := (image.Disk{ESPMiB: 64, Boot: image.Boot{Arch: arch, Version: "1", Loader: []byte("loader"), UKI: []byte("uki")}}).Write(name); err != nil {
 			t.Fatal(err)
 		}
-		o := machineFor(t.Context(), name)
+		got, err := bootable(name)
+		if err != nil || got != arch {
+			t.Fatalf("%s: %q, %v", arch, got, err)
+		}
+		o := machineFor(t.Context(), got, name)
 		if arm := arch == "arm64"; o.Disk != name || (o.Arch == "arm64") != arm || (o.UEFI != nil) != arm || o.Accel.Name == "" {
 			t.Errorf("%s: %+v", arch, o)
 		}
 	}
-	if o := machineFor(t.Context(), file(t, "none.img", nil)); o.Arch != "" {
-		t.Errorf("no image at all: %+v", o)
+}
+
+// TestNoNodeImage: what no firmware boots is not given to one.
+func TestNoNodeImage(t *testing.T) {
+	large := filepath.Join(t.TempDir(), "node-4k.img")
+	if err := (image.Disk{ESPMiB: 260, Sector: 4096, Boot: image.Boot{Arch: "amd64", Version: "1", Loader: []byte("loader"), UKI: []byte("uki")}}).Write(large); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		file string
+		says []string
+	}{
+		"a text":           {file(t, "passwd", []byte("root:x:0:0:root:/root:/bin/bash\n")), []string{"not a node image", "want the node.img that zos node build wrote"}},
+		"nothing":          {file(t, "empty", nil), []string{"not a node image"}},
+		"an empty disk":    {file(t, "disk", make([]byte, 1<<20)), []string{"not a node image"}},
+		"a UKI":            {file(t, "node.uki", imagetest.UKI("1.0", "qemu-x86_64", []byte("kernel"))), []string{"is a UKI alone", "node.img"}},
+		"sectors of 4 KiB": {large, []string{"sectors of 4096 bytes, the machine's has 512"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, errs := zos(t, exitRefused, "node", "run", c.file)
+			contains(t, errs, c.says...)
+			if strings.Contains(out+errs, "accelerator") {
+				t.Errorf("a machine was looked for: %s%s", out, errs)
+			}
+		})
 	}
 }
 
@@ -55,7 +83,7 @@ func TestNothingStays(t *testing.T) {
 	if _, err := exec.LookPath(qemu.Binary); err != nil {
 		t.Skipf("SKIP node run: no %s", qemu.Binary)
 	}
-	disk := file(t, "none.img", make([]byte, 1<<20)) // nothing boots from it
+	disk := smallImage(t) // firmware finds a loader on it that is no program
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
