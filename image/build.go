@@ -98,7 +98,11 @@ func FindHypervisor(ctx context.Context, parts *kernel.Source) (kernel.Hyperviso
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		parts.Log().Warn("falling back to the second driver", "part", "image", "err", err)
-		return parts.DebianQEMU(ctx)
+		h, err := parts.DebianQEMU(ctx)
+		if err == nil {
+			parts.Log().Warn("NO CLOUD HYPERVISOR: the image carries Debian's QEMU as its hypervisor", "part", "image", "version", h.Version, "files", len(h.Files))
+		}
+		return h, err
 	}
 	return h, err
 }

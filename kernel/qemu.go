@@ -62,7 +62,6 @@ func (s *Source) DebianQEMU(ctx context.Context) (Hypervisor, error) {
 		h.Files = append(h.Files, f)
 	}
 	sort.Slice(h.Files, func(i, j int) bool { return h.Files[i].Path < h.Files[j].Path })
-	s.opt.Log.Warn("NO CLOUD HYPERVISOR: the image carries Debian's QEMU as its hypervisor", "part", "kernel", "version", top.pkg.Version, "files", len(h.Files))
 	return h, nil
 }
 

@@ -20,13 +20,17 @@ func TestDebianQEMURuns(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("SKIP Debian's QEMU in a folder of its own: needs root for chroot")
 	}
-	s, err := Open(Options{Cache: "../build/cache/debian", Lock: "debian.lock", WorkLock: filepath.Join(t.TempDir(), "work"), Log: slog.New(slog.DiscardHandler)})
+	var said bytes.Buffer
+	s, err := Open(Options{Cache: "../build/cache/debian", Lock: "debian.lock", WorkLock: filepath.Join(t.TempDir(), "work"), Log: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h, err := s.DebianQEMU(context.Background())
 	if err != nil {
 		t.Skipf("SKIP Debian's QEMU in a folder of its own: %v", err)
+	}
+	if strings.Contains(said.String(), "the image") {
+		t.Errorf("whether an image gets it is not known here, a lock is made with it too: %s", said.String())
 	}
 	root := t.TempDir()
 	for _, f := range h.Files {

@@ -45,13 +45,26 @@ func (p *partsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.guest, "guest", "build/guest", "folder for the guests' kernel and initramfs")
 }
 
+// look refuses a folder that is not zos's own source.
+func (p *partsFlags) look() error {
+	for _, name := range []string{"go.mod", lockPath} {
+		if _, err := os.Stat(filepath.Join(p.source, name)); err != nil {
+			return fileError(fmt.Errorf("--source %s is not the folder of zos's own source: %w; run this in the repository, or name it", p.source, err))
+		}
+	}
+	return nil
+}
+
+// lockPath is the lock of what builds download, in zos's own source.
+const lockPath = "kernel/debian.lock"
+
 // open prepares the source of foreign parts.
 func (p *partsFlags) open(log *slog.Logger, arch string) (*kernel.Source, error) {
-	if _, err := os.Stat(filepath.Join(p.source, "go.mod")); err != nil {
-		return nil, fileError(fmt.Errorf("--source %s is not the folder of zos's own source: %w; run this in the repository, or name it", p.source, err))
+	if err := p.look(); err != nil {
+		return nil, err
 	}
 	return kernel.Open(kernel.Options{
-		Cache: filepath.Join(p.cache, "debian"), Lock: filepath.Join(p.source, "kernel", "debian.lock"),
+		Cache: filepath.Join(p.cache, "debian"), Lock: filepath.Join(p.source, lockPath),
 		WorkLock: filepath.Join(filepath.Dir(p.cache), "debian.lock"), Arch: arch, Log: log,
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -25,10 +26,18 @@ func (a *app) nodeLock() *cobra.Command {
 			"--hypervisor goes to another version. A release that cannot be reached keeps its pin, and\n" +
 			"that is said. Builds take what the lock says.\n\n" +
 			"Exit codes: 0 written, 1 the archive could not be asked or lacks a package, a release has\n" +
-			"changed under its version, or --hypervisor's could not be had, 2 wrong arguments.",
+			"changed under its version, or --hypervisor's could not be had, 2 wrong arguments, 4 --source is not\n" +
+			"zos's own source.",
 		Example: "  zos node lock && git diff kernel/debian.lock\n  zos node lock --hypervisor v54.0",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if hypervisor != "" && !hypervisorVersion.MatchString(hypervisor) {
+				return coded(exitUsage, fmt.Errorf("--hypervisor %q: want a version of Cloud Hypervisor, such as v54.0", hypervisor))
+			}
+			// A lock is made from the one before it: without it, the pins would be lost.
+			if err := parts.look(); err != nil {
+				return err
+			}
 			names, err := boards.Names()
 			if err != nil {
 				return err
@@ -41,7 +50,7 @@ func (a *app) nodeLock() *cobra.Command {
 				}
 				wanted = append(wanted, kernel.Wanted{Arch: b.Arch, Kernels: []string{b.Kernel, b.GuestKernel}, Firmware: b.Firmware})
 			}
-			file := filepath.Join(parts.source, "kernel", "debian.lock")
+			file := filepath.Join(parts.source, lockPath)
 			old, err := kernel.ReadLock(file)
 			if err != nil {
 				return err
@@ -66,6 +75,9 @@ func (a *app) nodeLock() *cobra.Command {
 	cmd.Flags().StringVar(&hypervisor, "hypervisor", "", "version of Cloud Hypervisor to go to, such as v54.0")
 	return cmd
 }
+
+// hypervisorVersion is how Cloud Hypervisor numbers its releases.
+var hypervisorVersion = regexp.MustCompile(`^v[0-9]+\.[0-9]+(\.[0-9]+)?$`)
 
 // released says what came of a release's file.
 func released(c kernel.Checked) string {
