@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export FUZZTIME ?= 60s
 export FUZZ
 
-.PHONY: run test test-boot test-update test-ledger test-image test-s3 fuzz fuzz-image bench image deb programs setup clean
+.PHONY: run test test-boot test-update test-ledger test-image test-s3 fuzz fuzz-image bench image image-wanted deb programs setup clean
 
 run: programs
 	@build/bin/demo
@@ -87,15 +87,19 @@ else
 endif
 
 # ROOT=ledger/root.json and SEED=seed.json make an image for a real ledger;
-# without ROOT it trusts keys that are made for it in build/run/keys. KEYS=folder
-# (zos node keys) signs it for Secure Boot. BOARD is a name of boards/, or a file
-# of your own that ends in .yaml.
-image: programs
-ifdef ROOT
-	@build/bin/zos node build --board $(BOARD) --root $(ROOT) $(if $(SEED),--seed $(SEED)) $(if $(KEYS),--keys $(KEYS)) -o build/images/$(basename $(notdir $(BOARD)))
-else
-	@build/bin/demo --image-only --board $(BOARD)
-endif
+# without ROOT it trusts keys that are made for it in build/run/keys, for which
+# nobody has a seed yet. KEYS=folder (zos node keys) signs it for Secure Boot,
+# VERSION=1.4.0 is what updates go by. BOARD is a name of boards/, or a file of
+# your own that ends in .yaml.
+image: image-wanted programs
+	@$(if $(ROOT),build/bin/zos node build --root $(ROOT) $(if $(SEED),--seed $(SEED)) -o build/images/$(basename $(notdir $(BOARD))),build/bin/demo --image-only) \
+	  --board $(BOARD) $(if $(KEYS),--keys $(KEYS)) $(if $(VERSION),--version $(VERSION))
+
+# Before minutes are spent on an image that nobody wanted.
+image-wanted:
+	$(if $(SEED),$(if $(ROOT),,$(error SEED=$(SEED) without ROOT: the image would trust keys that are made for it just now, and the ledger of the seed has others; add ROOT=root.json of that ledger)))
+	$(if $(KEYS),$(if $(wildcard $(KEYS)/db.key),,$(error KEYS=$(KEYS) has no db.key: want a folder that zos node keys made)))
+	@:
 
 # The Debian package of validators and mirrors; ARCH=arm64 for the other. Its
 # bytes follow from the commit alone.

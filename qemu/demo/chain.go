@@ -23,6 +23,8 @@ import (
 type chain struct {
 	board           string
 	imageOnly, stay bool
+	signKeys        string // for Secure Boot, or ""
+	version         string // of the image, or ""
 	benchFile       string // measure, and write the results there
 	benchBoot       bool   // boots, rather than starts
 	rows            string // of them
@@ -230,6 +232,12 @@ func (c *chain) buildNode(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		args = append(args, "--seed", seed)
+	}
+	if c.signKeys != "" {
+		args = append(args, "--keys", c.signKeys)
+	}
+	if c.version != "" {
+		args = append(args, "--version", c.version)
 	}
 	if _, err := c.command(ctx, c.zos, args...); err != nil {
 		return nil, err

@@ -38,6 +38,8 @@ func run(ctx context.Context) int {
 	var c chain
 	flag.StringVar(&c.board, "board", "qemu-x86_64", "kind of machine to build the image for: a name, or a file that ends in .yaml")
 	flag.BoolVar(&c.imageOnly, "image-only", false, "build the node image into build/images and stop")
+	flag.StringVar(&c.signKeys, "keys", "", "with -image-only: folder of Secure Boot keys that the image is signed with")
+	flag.StringVar(&c.version, "version", "", "with -image-only: version of the image; zos's own when empty")
 	flag.BoolVar(&c.stay, "stay", term.IsTerminal(int(os.Stdout.Fd())) && term.IsTerminal(int(os.Stdin.Fd())), "leave everything running until Ctrl-C")
 	flag.StringVar(&c.benchFile, "bench", "", "measure instead, and write the results to this file")
 	flag.BoolVar(&c.benchBoot, "bench-boot", false, "with -bench: measure boots, sizes and memory, against other systems")
