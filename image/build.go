@@ -3,6 +3,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,8 +17,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/zos-node/zos/agent/pcrsig/measure"
 	"github.com/zos-node/zos/boards"
-	"github.com/zos-node/zos/image/measure"
 	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/kernel/modules"
@@ -266,7 +267,7 @@ func (b *builder) uki(u UKI) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	register, err := measure.UKI(built)
+	register, err := measure.UKI(bytes.NewReader(built))
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/u-root/mkuimage/cpio"
 
-	"github.com/zos-node/zos/image/measure"
+	"github.com/zos-node/zos/agent/pcrsig/measure"
 	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/kernel"
 )
@@ -49,7 +49,7 @@ func Inspect(m *Medium) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	register, err := measure.UKI(m.UKI)
+	register, err := measure.UKI(bytes.NewReader(m.UKI))
 	if err != nil {
 		return nil, err
 	}

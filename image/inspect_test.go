@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/zos-node/zos/image/measure"
+	"github.com/zos-node/zos/agent/pcrsig/measure"
 	"github.com/zos-node/zos/kernel"
 	"github.com/zos-node/zos/kernel/debian"
 	"github.com/zos-node/zos/kernel/modules"
@@ -74,7 +74,7 @@ func TestInspect(t *testing.T) {
 			t.Errorf("%s comes from %q, want %q", path, origins[path], want)
 		}
 	}
-	if want, err := measure.UKI(m.UKI); err != nil || r.PCR11 == strings.Repeat("0", 64) || len(r.PCR11) != 2*len(want) {
+	if want, err := measure.UKI(bytes.NewReader(m.UKI)); err != nil || r.PCR11 == strings.Repeat("0", 64) || len(r.PCR11) != 2*len(want) {
 		t.Errorf("PCR 11 is %s, %v", r.PCR11, err)
 	}
 	given := *m
@@ -127,7 +127,7 @@ func TestInspect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		register, err := measure.UKI(built)
+		register, err := measure.UKI(bytes.NewReader(built))
 		if err != nil {
 			t.Fatal(err)
 		}

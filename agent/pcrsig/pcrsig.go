@@ -7,8 +7,8 @@
 // What is sealed to the key, and not to a value, opens under every image that
 // the key signed: an update locks nobody out.
 //
-// image/measure writes the two sections, agent/seal uses them; both know the
-// form from here.
+// pcrsig/measure makes what the two sections hold, agent/seal uses them; both know
+// the form from here.
 package pcrsig
 
 import (
@@ -38,8 +38,8 @@ const (
 // PCR is the register that a UKI is measured into.
 const PCR = 11
 
-// maxFile bounds both; real ones have a few hundred bytes.
-const maxFile = 64 << 10
+// MaxFile bounds both, in bytes; real ones have a few hundred.
+const MaxFile = 64 << 10
 
 var (
 	// ErrNone says that an image carries no signed measurement.
@@ -50,6 +50,8 @@ var (
 	// ErrRegister says that a signed measurement is for another value than the one
 	// that a TPM holds.
 	ErrRegister = errors.New("register 11 does not hold what the image's maker signed")
+	// ErrMaker says that something is sealed for the images of another maker.
+	ErrMaker = errors.New("sealed for images of another maker")
 )
 
 // Codes of the TPM 2.0 library specification, part 2.
@@ -145,7 +147,7 @@ func Load(dir string) (*Signed, error) {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, ErrNone
 		}
-		if err == nil && info.Size() > maxFile {
+		if err == nil && info.Size() > MaxFile {
 			return nil, fmt.Errorf("%w: %s has %d bytes", ErrSignature, name, info.Size())
 		}
 		if err == nil {
@@ -157,6 +159,17 @@ func Load(dir string) (*Signed, error) {
 	}
 	return Decode(parts[0], parts[1])
 }
+
+// By wants the image to be of a maker, whose key has this fingerprint; else it is
+// ErrMaker.
+func (s *Signed) By(maker string) error {
+	if s.Fingerprint != maker {
+		return fmt.Errorf("%w: it wants key %s, this image was signed by %s", ErrMaker, short(maker), short(s.Fingerprint))
+	}
+	return nil
+}
+
+func short(fingerprint string) string { return fingerprint[:min(len(fingerprint), 16)] }
 
 // For returns the signature for a register's value, verified.
 func (s *Signed) For(r Register) ([]byte, error) {

@@ -36,8 +36,6 @@ var (
 	ErrRegisters = errors.New("the TPM's registers vouch for nothing")
 	// ErrOther says that another TPM sealed this, or this one before it was cleared.
 	ErrOther = errors.New("another TPM sealed this, or this one was cleared since")
-	// ErrMaker says that something is sealed for the images of another maker.
-	ErrMaker = errors.New("sealed for images of another maker")
 )
 
 // Blob is a sealed secret. It may be seen by anybody.
@@ -163,7 +161,7 @@ func (t *TPM) Seal(by *pcrsig.Signed, secret []byte) (Blob, error) {
 	return Blob{Maker: by.Fingerprint, Public: made.OutPublic.Bytes(), Private: made.OutPrivate.Buffer}, nil
 }
 
-// Unseal gives the secret back, or says why not: ErrRegisters, ErrMaker,
+// Unseal gives the secret back, or says why not: ErrRegisters, pcrsig.ErrMaker,
 // ErrOther, pcrsig.ErrRegister or pcrsig.ErrSignature.
 func (t *TPM) Unseal(by *pcrsig.Signed, b Blob) ([]byte, error) {
 	r, err := t.Register()
@@ -174,8 +172,8 @@ func (t *TPM) Unseal(by *pcrsig.Signed, b Blob) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if by.Fingerprint != b.Maker {
-		return nil, fmt.Errorf("%w: it wants key %s, this image was signed by %s", ErrMaker, short(b.Maker), short(by.Fingerprint))
+	if err := by.By(b.Maker); err != nil {
+		return nil, err
 	}
 	return t.unseal(by, r, signature, b)
 }
@@ -219,12 +217,10 @@ func (t *TPM) unseal(by *pcrsig.Signed, r pcrsig.Register, signature []byte, b B
 	}
 	got, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.ObjectHandle, Name: object.Name, Auth: session}}.Execute(t.t)
 	if errors.Is(err, tpm2.TPMRCPolicyFail) {
-		return nil, fmt.Errorf("%w: the TPM says: %w", ErrMaker, err)
+		return nil, fmt.Errorf("%w: the TPM says: %w", pcrsig.ErrMaker, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("TPM: unseal: %w", err)
 	}
 	return got.OutData.Buffer, nil
 }
-
-func short(fingerprint string) string { return fingerprint[:min(len(fingerprint), 16)] }

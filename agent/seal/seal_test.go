@@ -77,7 +77,7 @@ func TestSealAndUnseal(t *testing.T) {
 	}{
 		{name: "the same image", boots: boot("X"), signed: boot("X").Sign(t, ours)},
 		{name: "the next image", boots: boot("Y"), signed: boot("Y").Sign(t, ours)},
-		{name: "another maker's image", boots: boot("Z"), signed: boot("Z").Sign(t, theirs), want: ErrMaker, tpm: ErrMaker},
+		{name: "another maker's image", boots: boot("Z"), signed: boot("Z").Sign(t, theirs), want: pcrsig.ErrMaker, tpm: pcrsig.ErrMaker},
 		{name: "an altered image with the old signature", boots: boot("W"), signed: boot("X").Sign(t, ours), want: pcrsig.ErrRegister, tpm: pcrsig.ErrRegister},
 		{name: "an altered signature", boots: boot("X"), signed: altered(t, boot("X"), ours), want: pcrsig.ErrSignature, tpm: pcrsig.ErrSignature},
 		{name: "no image was measured", boots: sealtest.Boot{Firmware: true}, signed: sealtest.Boot{}.Sign(t, ours), want: ErrRegisters},
@@ -110,7 +110,7 @@ func TestSealAndUnseal(t *testing.T) {
 				return
 			}
 			key := ours
-			if errors.Is(c.tpm, ErrMaker) {
+			if errors.Is(c.tpm, pcrsig.ErrMaker) {
 				key = theirs
 			}
 			claimed, signature := bestLie(t, c.boots, key, c.tpm)

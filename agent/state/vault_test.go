@@ -146,7 +146,7 @@ func TestLife(t *testing.T) {
 	}{
 		{"second boot", first, "X", ours, nil},
 		{"after an update", first, "Y", ours, nil},
-		{"another maker's image", first, "Z", theirs, seal.ErrMaker},
+		{"another maker's image", first, "Z", theirs, pcrsig.ErrMaker},
 		{"another machine", second, "X", ours, seal.ErrOther},
 	} {
 		g, off := on(t, c.tpm, c.image, c.by)

@@ -17,8 +17,8 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"github.com/zos-node/zos/agent/pcrsig/measure"
 	"github.com/zos-node/zos/image"
-	"github.com/zos-node/zos/image/measure"
 	"github.com/zos-node/zos/image/secureboot"
 	"github.com/zos-node/zos/qemu"
 )

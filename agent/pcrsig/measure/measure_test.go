@@ -66,7 +66,7 @@ func TestGolden(t *testing.T) {
 		for range len(all) {
 			all = append(all[1:], all[0])
 			for _, order := range [][]string{all, reversed(all)} {
-				r, err := UKI(file(t, order...))
+				r, err := UKI(bytes.NewReader(file(t, order...)))
 				if got := hex.EncodeToString(r[:]); err != nil || got != want {
 					t.Fatalf("%v: %s %v, want %s", order, got, err, want)
 				}
@@ -90,7 +90,7 @@ func TestRefuses(t *testing.T) {
 		"section .dtbauto":  file(t, ".linux", ".dtbauto"),
 		"not a UKI":         []byte("MZ"),
 	} {
-		if _, err := UKI(b); !errors.Is(err, ErrUKI) || !strings.Contains(err.Error(), says) {
+		if _, err := UKI(bytes.NewReader(b)); !errors.Is(err, ErrUKI) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want %q", err, says)
 		}
 	}
@@ -100,7 +100,7 @@ func FuzzUKI(f *testing.F) {
 	f.Add([]byte("MZ"))
 	f.Add(file(f, ".linux", ".osrel"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := UKI(b); err == nil && len(b) < 200 {
+		if _, err := UKI(bytes.NewReader(b)); err == nil && len(b) < 200 {
 			t.Error("a UKI out of nothing")
 		}
 	})

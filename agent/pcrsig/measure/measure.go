@@ -10,14 +10,17 @@
 //
 // A signature of the program or of the prediction is no part of it. What comes
 // from outside the UKI (a command line, credentials) is in registers 12 and 13.
+//
+// A build signs the prediction; a node makes it again for an update, to know
+// whether its state would open under it, before it is written.
 package measure
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"debug/pe"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 )
 
@@ -39,49 +42,75 @@ type Register [sha256.Size]byte
 // Extend is what a TPM does with a measurement of data.
 func (r *Register) Extend(data []byte) {
 	d := sha256.Sum256(data)
-	*r = sha256.Sum256(append(r[:], d[:]...))
+	r.extend(d[:])
 }
 
-// UKI is register 11 after the stub of this UKI has run.
-func UKI(uki []byte) (Register, error) {
+func (r *Register) extend(digest []byte) { *r = sha256.Sum256(append(r[:], digest...)) }
+
+// UKI is register 11 after the stub of this UKI has run. What is read of it is
+// never in memory as a whole.
+func UKI(uki io.ReaderAt) (Register, error) {
 	var r Register
-	all, err := Events(uki)
-	for _, e := range all {
-		r.Extend(e)
+	f, err := open(uki)
+	if err != nil {
+		return r, err
 	}
-	return r, err
+	for _, name := range order {
+		s := f.Section(name)
+		if s == nil {
+			continue
+		}
+		r.Extend(append([]byte(name), 0))
+		h := sha256.New()
+		if _, err := io.Copy(h, content(s)); err != nil {
+			return Register{}, fmt.Errorf("%w: section %s: %w", ErrUKI, name, err)
+		}
+		r.extend(h.Sum(nil))
+	}
+	return r, nil
 }
 
-// Events are what the stub measures, in its order.
-func Events(uki []byte) ([][]byte, error) {
-	f, err := pe.NewFile(bytes.NewReader(uki))
+// open reads the table of sections, and refuses one of which it cannot be said
+// what is measured.
+func open(uki io.ReaderAt) (*pe.File, error) {
+	f, err := pe.NewFile(uki)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUKI, err)
 	}
-	contents := map[string][]byte{}
+	seen := map[string]bool{}
 	for _, s := range f.Sections {
 		if slices.Contains(chosen, s.Name) {
 			return nil, fmt.Errorf("%w: has a section %s, of which the machine decides what is measured", ErrUKI, s.Name)
 		}
-		b, err := s.Data()
-		if err != nil {
-			return nil, fmt.Errorf("%w: section %s: %w", ErrUKI, s.Name, err)
-		}
-		if _, twice := contents[s.Name]; twice {
+		if seen[s.Name] {
 			return nil, fmt.Errorf("%w: section %s stands twice", ErrUKI, s.Name)
 		}
-		// What counts is the length in memory. Sections of the stub's own may have
-		// more of it than the file has; none of those is measured.
-		contents[s.Name] = b[:min(uint64(s.VirtualSize), uint64(len(b)))]
+		seen[s.Name] = true
 	}
-	if contents[".linux"] == nil {
+	if !seen[".linux"] {
 		return nil, fmt.Errorf("%w: no section .linux", ErrUKI)
 	}
-	var all [][]byte
-	for _, name := range order {
-		if c, ok := contents[name]; ok {
-			all = append(all, append([]byte(name), 0), c)
-		}
+	return f, nil
+}
+
+// content is what counts of a section: its length in memory. Sections of the
+// stub's own may have more of it than the file has; none of those is measured.
+func content(s *pe.Section) io.Reader {
+	n := int64(min(s.VirtualSize, s.Size))
+	return &whole{io.NewSectionReader(s, 0, n), n}
+}
+
+// whole fails where a file ends before its section does.
+type whole struct {
+	r    io.Reader
+	left int64
+}
+
+func (w *whole) Read(b []byte) (int, error) {
+	n, err := w.r.Read(b)
+	w.left -= int64(n)
+	if errors.Is(err, io.EOF) && w.left > 0 {
+		err = io.ErrUnexpectedEOF
 	}
-	return all, nil
+	return n, err
 }
