@@ -12,12 +12,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/initlink"
 	"github.com/zos-node/zos/agent/pcrsig"
 	"github.com/zos-node/zos/agent/recovery"
 	"github.com/zos-node/zos/agent/seal"
 	"github.com/zos-node/zos/agent/seed"
 	"github.com/zos-node/zos/agent/state"
+	"github.com/zos-node/zos/agent/update"
 	"github.com/zos-node/zos/agent/wait"
 	"github.com/zos-node/zos/kernel/kmod"
 	"github.com/zos-node/zos/kernel/partition"
@@ -28,6 +30,9 @@ const (
 	// bootTrust is where init tells what vouches for this boot.
 	bootTrust = "/run/boot-trust"
 	firmware  = "/sys/firmware/efi"
+	// mediumTime is how long a medium with the recovery key may take to show up,
+	// once drivers are loaded, before an image on trial is given up.
+	mediumTime = 15 * time.Second
 )
 
 // stateDrivers are what an encrypted disk needs, the fast cipher first: a device
@@ -49,6 +54,7 @@ func (n *node) keepState(ctx context.Context, words <-chan string, log *slog.Log
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	c.Locked = func(why error) { go n.lockedOnTrial(ctx, why, log) }
 	type result struct {
 		state *state.State
 		err   error
@@ -85,6 +91,30 @@ func (n *node) keepState(ctx context.Context, words <-chan string, log *slog.Log
 			}
 		}
 	}
+}
+
+// lockedOnTrial gives up an image on trial under which the state does not open,
+// unless a medium with the recovery key is plugged in. Without this a person would
+// have to come, or init's own limit to pass, at each of the image's tries.
+func (n *node) lockedOnTrial(ctx context.Context, why error, log *slog.Logger) {
+	// A medium shows up with its drivers.
+	if err := n.drivers(ctx); err != nil {
+		return // it has opened, or the node goes down
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(mediumTime):
+	}
+	release, err := os.ReadFile(seed.ReleasePath)
+	if err != nil {
+		log.Error("image's own name", "err", err)
+		return
+	}
+	update.New(update.Config{Open: openBoot, About: update.Release(release), Clock: clock.System{}, Log: log,
+		// Nothing runs yet that would have to end.
+		Restart: func(context.Context, string) error { return n.link.Send(initlink.Reboot) },
+	}).Locked(ctx, why)
 }
 
 // booted says whether this boot came from a partition, which then has to be

@@ -43,14 +43,8 @@ func (n *node) updates(signer sign.Signer, led *follow.Ledger, queue *record.Que
 		}, nil
 	}
 	n.updater = update.New(update.Config{
-		Open: func() (update.Disk, error) {
-			device, err := update.Partition(partition.EFIVars, partition.Sys, partition.Dev)
-			if err != nil {
-				return nil, err
-			}
-			return update.OpenDisk(device)
-		},
-		About: n.about, Name: n.seed.Name, Node: signer.KeyID(), Secure: func() bool { return update.SecureBoot(partition.EFIVars) },
+		Open: openBoot, About: n.about, Name: n.seed.Name, Node: signer.KeyID(),
+		Secure: func() bool { return update.SecureBoot(partition.EFIVars) }, Maker: n.state.Maker,
 		State: led.State, NowMs: func() int64 { return led.NowMs(clock.System{}.Now()) }, Fetch: fetch, Record: queue.Update, Drain: queue.Drain,
 		Healthy: n.healthy, Blessed: func() error { return n.link.Send(initlink.Blessed) },
 		Restart: func(_ context.Context, reason string) error {
@@ -60,6 +54,15 @@ func (n *node) updates(signer sign.Signer, led *follow.Ledger, queue *record.Que
 		Clock: clock.System{}, Log: log,
 	})
 	return nil
+}
+
+// openBoot opens the boot partition that the node was started from.
+func openBoot() (update.Disk, error) {
+	device, err := update.Partition(partition.EFIVars, partition.Sys, partition.Dev)
+	if err != nil {
+		return nil, err
+	}
+	return update.OpenDisk(device)
 }
 
 // healthy says what a node that works would have and this one has not.

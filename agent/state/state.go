@@ -60,6 +60,9 @@ type Config struct {
 	Booted func(context.Context) (bool, error)
 	// Medium looks for a file on every medium; fs.ErrNotExist when none has it.
 	Medium func(path string) (content []byte, from string, err error)
+	// Locked hears why the state does not open, before the wait for a recovery
+	// key. It must not block.
+	Locked func(why error)
 	Log    *slog.Logger
 	every  time.Duration // between two looks at media
 }
@@ -69,6 +72,9 @@ type State struct {
 	Dir   string   `json:"dir"`
 	Kind  Kind     `json:"kind"`
 	Lacks []string `json:"lacks"` // what it cannot promise, for people
+	// Maker is the fingerprint of the key that images have to be signed by
+	// (pcrsig.Signed) for the state to open; "" where it is not sealed.
+	Maker string `json:"maker"`
 }
 
 const (
@@ -236,6 +242,13 @@ func (c Config) again() (*State, error) {
 // opened says what there is, and what it cannot promise.
 func (c Config) opened(kind Kind, h *luks.Header, what string, guard Guard) (*State, error) {
 	s := &State{Dir: c.dir(), Kind: kind, Lacks: lacks(kind, h, guard)}
+	if kind == Sealed {
+		b, err := blob(h)
+		if err != nil {
+			return nil, fmt.Errorf("state: %w", err)
+		}
+		s.Maker = b.Maker
+	}
 	recoverable := h.Token(tokenRecovery) != nil
 	c.Log.Info(what, "key", s.Kind, "volume", h.UUID, "recovery", recoverable)
 	for _, l := range s.Lacks {
@@ -275,6 +288,9 @@ const todo = "boot an image of the same maker on the machine that it was sealed 
 // locked waits for a recovery key.
 func (c Config) locked(ctx context.Context, f *os.File, recoverable bool, guard Guard, why error) (key []byte, kind Kind, err error) {
 	c.Log.Error("THE NODE'S STATE IS LOCKED", "err", why, "recovery", recoverable, "do", todo)
+	if c.Locked != nil {
+		c.Locked(why)
+	}
 	said := ""
 	err = wait.Until(ctx, c.Log, "the recovery key", RecoveryPath+" on a FAT medium", cmp.Or(c.every, recoveryEvery), func() (bool, error) {
 		b, from, err := c.Medium(RecoveryPath)

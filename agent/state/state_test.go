@@ -102,10 +102,43 @@ func TestStick(t *testing.T) {
 		}
 		return []byte(content), "stick", nil
 	}}
+	var heard []error
+	c.Locked = func(why error) { heard = append(heard, why) }
 	none := Guard{Why: errors.New("no TPM")}
 	_, _, locked := open(t, none, f)
 	got, kind, err := c.locked(context.Background(), f, true, none, locked)
 	if err != nil || kind != Recovery || string(got) != string(key) || asked != len(shown) {
 		t.Errorf("%s after %d, %v", kind, asked, err)
+	}
+	if len(heard) != 1 || !errors.Is(heard[0], none.Why) {
+		t.Errorf("why it is locked: %v", heard)
+	}
+}
+
+// TestMaker: a state that is sealed says for whose images, also to a later agent
+// of the same boot; one in clear is for all.
+func TestMaker(t *testing.T) {
+	g, off := on(t, t.TempDir(), "X", maker(t))
+	defer off()
+	for kind, c := range map[Kind]struct {
+		g     Guard
+		maker string
+	}{Sealed: {g, g.Signed.Fingerprint}, Clear: {Guard{Why: errors.New("no TPM")}, ""}} {
+		f, _, _ := made(t, c.g, nil)
+		h, err := luks.Read(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := Config{RunDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
+		if err := os.Mkdir(filepath.Join(cfg.RunDir, "state"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s, err := cfg.opened(kind, h, "open", c.g)
+		if err != nil || s.Kind != kind || s.Maker != c.maker {
+			t.Errorf("%s: %+v, %v, want maker %q", kind, s, err, c.maker)
+		}
+		if s, err := cfg.again(); err != nil || s.Kind != kind || s.Maker != c.maker {
+			t.Errorf("%s, a later agent: %+v, %v", kind, s, err)
+		}
 	}
 }

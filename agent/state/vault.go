@@ -99,8 +99,8 @@ func (g Guard) add(h *luks.Header, d luks.Disk, key []byte) (Kind, error) {
 
 // open opens a volume with what the machine itself has.
 func (g Guard) open(d luks.Disk, h *luks.Header) (key []byte, kind Kind, err error) {
-	if raw := h.Token(tokenTPM); raw != nil {
-		key, err := g.unseal(d, h, raw)
+	if h.Token(tokenTPM) != nil {
+		key, err := g.unseal(d, h)
 		if err != nil {
 			return nil, "", fmt.Errorf("%w: %w", errLocked, err)
 		}
@@ -120,10 +120,19 @@ func (g Guard) open(d luks.Disk, h *luks.Header) (key []byte, kind Kind, err err
 	return nil, "", fmt.Errorf("%w: it has no key slot of this machine", errLocked)
 }
 
-func (g Guard) unseal(d luks.Disk, h *luks.Header, raw json.RawMessage) ([]byte, error) {
+// blob is what the TPM sealed.
+func blob(h *luks.Header) (seal.Blob, error) {
 	var b seal.Blob
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return nil, fmt.Errorf("%w: token %s: %w", luks.ErrHeader, tokenTPM, err)
+	if err := json.Unmarshal(h.Token(tokenTPM), &b); err != nil {
+		return b, fmt.Errorf("%w: token %s: %w", luks.ErrHeader, tokenTPM, err)
+	}
+	return b, nil
+}
+
+func (g Guard) unseal(d luks.Disk, h *luks.Header) ([]byte, error) {
+	b, err := blob(h)
+	if err != nil {
+		return nil, err
 	}
 	if g.TPM == nil || g.Signed == nil {
 		return nil, g.Why

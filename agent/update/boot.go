@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/zos-node/zos/agent/pcrsig/measure"
 	"github.com/zos-node/zos/kernel/partition"
 )
 
@@ -49,8 +50,9 @@ func SecureBoot(efivars string) bool {
 }
 
 // inspect refuses a UKI that this node could not run, whatever was signed: of
-// another board or version, or without a signature where the firmware wants one.
-func inspect(r io.ReaderAt, version, board string, secure bool) error {
+// another board or version, or without a signature where the firmware wants one;
+// and one under which the node's state, sealed to a maker, would stay locked.
+func inspect(r io.ReaderAt, version, board string, secure bool, maker string) error {
 	f, err := pe.NewFile(r)
 	if err != nil {
 		return fmt.Errorf("the image is no UKI: %w", err)
@@ -71,6 +73,12 @@ func inspect(r io.ReaderAt, version, board string, secure bool) error {
 	const certificates = 4
 	if secure && (head.NumberOfRvaAndSizes <= certificates || head.DataDirectory[certificates].Size == 0) {
 		return errors.New("the image is not signed, and this firmware starts signed ones only")
+	}
+	if maker == "" {
+		return nil
+	}
+	if err := measure.Opens(r, maker); err != nil {
+		return fmt.Errorf("the state of this node would stay locked under the image: %w", err)
 	}
 	return nil
 }

@@ -162,11 +162,13 @@ type rig struct {
 	log    *ledgertest.Log
 	disk   *fattest.Device
 	images map[string][]byte
-	broken map[string]string // version: "kernel", "init", "agent", "health" or "flickers"
+	broken map[string]string // version: "kernel", "init", "agent", "locked", "health" or "flickers"
 	fetch  error
 	get    func(t *ledger.Target, path string) error // instead of images, with mirrors
 	asked  int                                       // how often an image was
 	secure bool
+	busy   int      // how often the boot partition of a node that is locked is
+	maker  string   // that the node's state is sealed to
 	starts []string // which versions the loader started
 	clock  fast
 	began  time.Time // when the machine started last
@@ -179,7 +181,11 @@ func newRig(t *testing.T) *rig {
 
 // release puts a version on the ledger, and a rollout to all.
 func (r *rig) release(version string, kernel int) (release int64) {
-	b := uki(version, kernel)
+	return r.put(version, uki(version, kernel))
+}
+
+// put puts an image on the ledger.
+func (r *rig) put(version string, b []byte) (release int64) {
 	r.images[version] = b
 	sum := sha256.Sum256(b)
 	p := r.log.Release(version, board)
@@ -196,6 +202,24 @@ func (r *rig) rollout(release int64, version string, edit func(*ledger.Rollout))
 	return r.log.Must(r.log.Sign(ledger.TypeRollout, p, "release"))
 }
 
+// waits is the updater of an agent whose state does not open: it has neither a
+// ledger nor a key.
+func (r *rig) waits(restart func(), version string) *Updater {
+	return New(Config{Open: func() (Disk, error) { return handle{r.disk}, r.open() }, About: About{version, board}, Clock: &r.clock, Log: discard,
+		Restart: func(context.Context, string) error { restart(); return nil }})
+}
+
+// open is why the boot partition does not open, for so many times.
+func (r *rig) open() error {
+	if r.busy == 0 {
+		return nil
+	}
+	r.busy--
+	return errors.New("device or resource busy")
+}
+
+var errLocked = errors.New("the node's state is locked: sealed for images of another maker")
+
 type handle struct{ *fattest.Device }
 
 func (handle) Close() error { return nil }
@@ -206,7 +230,7 @@ func (r *rig) updater(version string, restart func()) *Updater {
 	r.log.Must(n.EnrolEntry(r.log.Voucher(fmt.Sprintf("v%d", r.log.State().Size()), 1, nil)))
 	return New(Config{
 		Open: func() (Disk, error) { return handle{r.disk}, nil }, About: About{version, board}, Name: "edge", Node: n.ID,
-		Secure: func() bool { return r.secure }, State: r.log.State, NowMs: r.log.NowMs,
+		Secure: func() bool { return r.secure }, Maker: r.maker, State: r.log.State, NowMs: r.log.NowMs,
 		Fetch: func(_ context.Context, t *ledger.Target) (string, func(), error) {
 			path := filepath.Join(r.t.TempDir(), "image")
 			r.asked++
@@ -252,6 +276,10 @@ func (r *rig) start() (again bool) {
 	}
 	ctx, cancel := context.WithCancel(r.t.Context())
 	defer cancel()
+	if r.broken[version] == "locked" {
+		r.waits(func() { again = true; cancel() }, version).Locked(ctx, errLocked)
+		return again
+	}
 	u := r.updater(version, func() { again = true; cancel() })
 	if err := u.begin(ctx); err != nil {
 		r.t.Fatal(err)
@@ -298,9 +326,5 @@ func (r *rig) wrong(version, how string) {
 	case "junk":
 		b = []byte("junk")
 	}
-	r.images[version] = b
-	sum := sha256.Sum256(b)
-	p := r.log.Release(version, board)
-	p.Images[0].Digest, p.Images[0].Size = "sha256:"+hex.EncodeToString(sum[:]), int64(len(b))
-	r.log.Must(r.log.Sign(ledger.TypeNodeRelease, p, "release"))
+	r.put(version, b)
 }

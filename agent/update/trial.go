@@ -126,6 +126,42 @@ func (u *Updater) giveUp(ctx context.Context, why string) error {
 	return errors.Join(err, u.restart(ctx, "trial of "+u.cfg.About.Version+" given up: "+why))
 }
 
+// Locked is for a start whose state does not open: nothing of the node is there,
+// and only a person could end the wait. A trial is given up at once then, with the
+// reason for the image before. Where this is no trial it returns and has changed
+// nothing. Of the Config it needs Open, About, Restart, Clock and Log.
+func (u *Updater) Locked(ctx context.Context, why error) {
+	for ctx.Err() == nil {
+		err := u.locked(ctx, why)
+		if err == nil || errors.Is(err, ErrNoPartition) {
+			return
+		}
+		// The boot partition is looked through for a recovery key at times.
+		u.say("boot partition: " + err.Error())
+		u.pause(ctx)
+	}
+}
+
+func (u *Updater) locked(ctx context.Context, why error) error {
+	todo := nothing
+	err := u.with(func(v *fat.Volume) error {
+		m, err := load(v)
+		if err != nil {
+			u.cfg.Log.Warn("what was remembered of updates is lost", "err", err)
+		}
+		all, err := slots(v)
+		if err != nil {
+			return err
+		}
+		u.mem, todo = judge(all, m, u.cfg.About.Version)
+		return nil
+	})
+	if err != nil || todo != trial {
+		return err
+	}
+	return u.giveUp(ctx, why.Error())
+}
+
 // restart does not return before the machine is on its way down.
 func (u *Updater) restart(ctx context.Context, why string) error {
 	u.cfg.Log.Info("the machine starts again", "reason", why)

@@ -24,8 +24,11 @@ type Config struct {
 	Node  string // its id, the fingerprint of its key
 	// Secure says that the firmware starts signed programs only.
 	Secure func() bool
-	State  func() *ledger.State
-	NowMs  func() int64 // ledger time
+	// Maker is the fingerprint of the key whose images the node's state is sealed
+	// to (state.State.Maker); "" when it is not sealed.
+	Maker string
+	State func() *ledger.State
+	NowMs func() int64 // ledger time
 	// Fetch brings a verified file and says where it is; it is gone after done.
 	Fetch func(ctx context.Context, t *ledger.Target) (path string, done func(), err error)
 	// Record puts a word for the ledger into the queue, Drain waits for the queue.
@@ -307,7 +310,7 @@ func (u *Updater) fits(path string, t *ledger.Target) error {
 	case info.Size() != t.Image.Size:
 		return fmt.Errorf("%w: the image has %d bytes, released were %d", ErrUnfit, info.Size(), t.Image.Size)
 	}
-	if err := inspect(f, t.Version, u.cfg.About.Board, u.cfg.Secure()); err != nil {
+	if err := inspect(f, t.Version, u.cfg.About.Board, u.cfg.Secure(), u.cfg.Maker); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
 	return nil

@@ -56,6 +56,7 @@ func TestBroken(t *testing.T) {
 		"kernel": "started 3 times and was not found healthy; its agent never came up",
 		"init":   "its agent never came up: kernel, init or agent",
 		"agent":  "started 3 times and was not found healthy; its agent came up and ended",
+		"locked": "started once and was not found healthy; the last that its agent noted: " + errLocked.Error(),
 		"health": "not healthy after 10m0s: the ledger is not followed",
 		// Well for 25 s at a time is not well.
 		"flickers": "not healthy after 10m0s: the ledger is not followed",
