@@ -172,6 +172,8 @@ type rig struct {
 	starts []string // which versions the loader started
 	clock  fast
 	began  time.Time // when the machine started last
+	// elsewhere is the version on another disk, when the firmware starts that one.
+	elsewhere string
 }
 
 func newRig(t *testing.T) *rig {
@@ -261,7 +263,10 @@ func (r *rig) updater(version string, restart func()) *Updater {
 // the machine starts again by itself.
 func (r *rig) start() (again bool) {
 	r.t.Helper()
-	version := firmware(r.t, r.disk, func(v string) []byte { return r.images[v] })
+	version := r.elsewhere
+	if version == "" {
+		version = firmware(r.t, r.disk, func(v string) []byte { return r.images[v] })
+	}
 	r.starts, r.began = append(r.starts, version), r.clock.now
 	switch r.broken[version] {
 	case "kernel", "init":

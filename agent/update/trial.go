@@ -24,6 +24,11 @@ func (u *Updater) resume() (todo deed, err error) {
 		}
 		before := m.State + m.Reason
 		u.mem, todo = judge(all, m, u.cfg.About.Version)
+		if todo == again {
+			if err := spend(v, named(all, u.mem.Version)); err != nil {
+				return err
+			}
+		}
 		if u.mem.State+u.mem.Reason != before || todo == noted {
 			if err := u.mem.save(v); err != nil {
 				return err
@@ -32,6 +37,15 @@ func (u *Updater) resume() (todo deed, err error) {
 		return u.drop(v, u.floor)
 	})
 	return todo, err
+}
+
+// spend takes a try from an image that the loader did not start although it
+// should have, before the machine starts again for it: a loader that never does
+// (its firmware starts another disk) would have it start for ever.
+func spend(v *fat.Volume, next *file) error {
+	left := next.slot
+	left.Left--
+	return v.Rename(next.Path, left.path())
 }
 
 // drop removes images that nothing may fall back to.

@@ -94,6 +94,44 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// TestAnotherDiskIsStarted: a firmware that never starts the disk with the new
+// image does not have the machine start for ever; the ledger hears why, and a
+// firmware that comes back to it in time has the trial take place.
+func TestAnotherDiskIsStarted(t *testing.T) {
+	r := newRig(t)
+	y := r.release("1.1", 90_000)
+	first := r.rollout(y, "1.1", nil)
+	r.elsewhere = "1.0"
+	if got := r.settle(); got != "1.0" || len(r.starts) != 1+tries {
+		t.Fatalf("runs %s; started %v", got, r.starts)
+	}
+	u := r.log.State().Updated(first, "edge")
+	if u == nil || u.Result != ledger.UpdateRolledBack || u.Running != "1.0" || !strings.Contains(u.Reason, "its trial never began: the machine was started again 3 times") {
+		t.Errorf("the ledger has %+v", u)
+	}
+	if got := r.slots(); !slices.Equal(got, []string{"zos-1.0.efi"}) {
+		t.Errorf("there are %v", got)
+	}
+	started := len(r.starts)
+	if r.settle(); len(r.starts) != started+1 {
+		t.Errorf("it was tried again: %v", r.starts)
+	}
+
+	r.rollout(y, "1.1", func(p *ledger.Rollout) { p.MaxFailed = 3 })
+	for range tries { // the one that puts it in place, and two that spend a try
+		if !r.start() {
+			t.Fatalf("it gave up early; started %v", r.starts)
+		}
+	}
+	if got := r.slots(); !slices.Equal(got, []string{"zos-1.0.efi", "zos-1.1+1.efi"}) {
+		t.Errorf("there are %v", got)
+	}
+	r.elsewhere = ""
+	if got := r.settle(); got != "1.1" {
+		t.Errorf("runs %s; started %v", got, r.starts)
+	}
+}
+
 func (r *rig) memory() memory {
 	r.t.Helper()
 	var m memory

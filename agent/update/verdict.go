@@ -14,7 +14,7 @@ type deed int
 const (
 	nothing deed = iota
 	trial        // this is the trial: prove health, or go back
-	again        // the trial has not begun: start the machine into it
+	again        // the trial has not begun: start the machine into it, for one of its tries
 	noted        // an end that the memory has not got yet
 )
 
@@ -51,8 +51,11 @@ func judge(all []file, m memory, running string) (memory, deed) {
 		return m, noted
 	case next == nil:
 		m.failed(stateBack, "its image is gone from the boot partition; "+reached(m))
-	case next.Counted && next.Done == 0 && next.Left > 0:
+	case next.Counted && next.Done == 0 && next.Left > 1:
 		return m, again
+	case next.Counted && next.Done == 0:
+		m.failed(stateBack, fmt.Sprintf("its trial never began: the machine was started again %d times and came up with %s each time; "+
+			"its firmware starts another disk or another boot entry: look at its boot order", tries, running))
 	case !next.Counted:
 		// Blessed, and newer, and yet not what was started.
 		m.failed(stateBack, "it was blessed, but the machine was started from "+running)
