@@ -43,6 +43,9 @@ const (
 	// it has loaded what guests need.
 	bootReady    = "/run/boot-ready"
 	driversReady = "/run/drivers-ready"
+	// disksKnown appears when a disk that looks like the node's own would have
+	// shown up.
+	disksKnown = "/run/disks-known"
 
 	// Limits after which a silent loop costs the agent its heartbeat. Waits in
 	// a loop are far shorter.
@@ -155,7 +158,7 @@ func run(ctx context.Context, log *slog.Logger, board *wait.Board) error {
 	}()
 	go func() {
 		// The loader's word about this start is there once drivers are loaded.
-		if err := n.drivers(ctx); err == nil {
+		if err := n.ownDisk(ctx); err == nil {
 			n.updater.Run(ctx)
 		}
 	}()

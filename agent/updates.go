@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/content"
@@ -63,6 +64,21 @@ func openBoot() (update.Disk, error) {
 		return nil, err
 	}
 	return update.OpenDisk(device)
+}
+
+// ownDisk waits until the boot partition that would be written to is the node's
+// own for certain. A firmware that says what it started from is enough, for
+// partition.Own holds its word against what it finds; with one that does not, a
+// look-alike has to have had its time to show up.
+func (n *node) ownDisk(ctx context.Context) error {
+	if err := n.drivers(ctx); err != nil {
+		return err
+	}
+	guid, err := partition.Booted(partition.EFIVars)
+	if err == nil && (guid == "" || partition.Started(partition.EFIVars) != partition.Unknown) {
+		return nil
+	}
+	return n.ready(ctx, disksKnown, "the node's disks", "init looks out for a second one with this image", time.Second)
 }
 
 // healthy says what a node that works would have and this one has not.

@@ -42,7 +42,7 @@ func (n *node) late(index *kmod.Index) {
 	n.vouch()
 	n.onTrial()
 	n.collect()
-	// Once more: a stick may have shown up meanwhile.
+	// Before guests: the watch may not have come to what the late drivers brought.
 	if err := n.twins(); err != nil {
 		n.fail(err)
 	}

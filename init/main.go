@@ -150,6 +150,7 @@ func (n *node) boot(mounted error) error {
 	if err := n.twins(); err != nil {
 		return err
 	}
+	n.guard("disks", n.watchDisks)
 	if err := fault("RUN", "the folder of what runs", "a file in /run", report, os.WriteFile(bootReady, nil, 0o644)); err != nil {
 		return err
 	}

@@ -86,6 +86,18 @@ func (m *Machine) Cable(ctx context.Context, id string, in bool) error {
 	return m.order(ctx, "set_link", map[string]any{"name": id, "up": in})
 }
 
+// Plug adds a device to the running machine; properties are those of QEMU's
+// -device, with "driver" among them.
+func (m *Machine) Plug(ctx context.Context, properties map[string]any) error {
+	return m.order(ctx, "device_add", properties)
+}
+
+// Unplug takes a device out of the running machine, for good: a disk's drive goes
+// with it.
+func (m *Machine) Unplug(ctx context.Context, id string) error {
+	return m.order(ctx, "device_del", map[string]string{"id": id})
+}
+
 // Screenshot writes what the screen shows as a picture (PPM).
 func (m *Machine) Screenshot(ctx context.Context, file string) error {
 	return m.order(ctx, "screendump", map[string]string{"filename": file})

@@ -47,7 +47,7 @@ var Buses = map[string][]string{
 	"nvme":      {"-device", "nvme,drive={id},serial={id},bootindex={n}"},
 	"nvme-4k":   {"-device", "nvme,serial={id}", "-device", "nvme-ns,drive={id},bootindex={n},logical_block_size=4096,physical_block_size=4096"},
 	"ahci":      {"-device", "ide-hd,drive={id},serial={id},bootindex={n}"}, // q35's own controller
-	"usb":       {"-device", "qemu-xhci", "-device", "usb-storage,drive={id},serial={id},bootindex={n},removable=on"},
+	"usb":       {"-device", "qemu-xhci", "-device", "usb-storage,id=stick-{id},drive={id},serial={id},bootindex={n},removable=on"},
 	"cdrom":     {"-device", "ide-cd,drive={id},bootindex={n}"},
 	"scsi":      {"-device", "virtio-scsi-pci", "-device", "scsi-hd,drive={id},serial={id},bootindex={n}"},
 	"megasas":   {"-device", "megasas-gen2", "-device", "scsi-hd,drive={id},serial={id},bootindex={n}"},

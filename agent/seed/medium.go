@@ -135,6 +135,9 @@ func (m medium) own() (device string, missing bool, err error) {
 // and late does not say that it was waited for long enough.
 func (m medium) find(late bool) (b []byte, from string, seen bool, err error) {
 	own, missing, err := m.own()
+	if errors.Is(err, partition.ErrTwins) {
+		return nil, "", false, err
+	}
 	if err != nil {
 		// A broken variable or table must not stop a node that has its seed elsewhere.
 		m.log.Warn("which disk is the node's own is not known", "err", err)

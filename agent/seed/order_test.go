@@ -152,3 +152,25 @@ func TestSeedIsNotGuessed(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestTwinIsNotGuessed: two disks with one image stop the node before it takes
+// the seed of either; one alone is waited for when the firmware says that it
+// started from a stick and this is none.
+func TestTwinIsNotGuessed(t *testing.T) {
+	h := newMachine(t)
+	h.disk("nvme0n", 0xb1, "inside")
+	h.booted(0xb1)
+	const globalGUID = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+	write(t, h.dir+"/efivars/BootCurrent"+globalGUID, []byte{6, 0, 0, 0, 1, 0})
+	// A boot entry whose path is a USB port's.
+	write(t, h.dir+"/efivars/Boot0001"+globalGUID, []byte{7, 0, 0, 0, 1, 0, 0, 0, 10, 0, 0, 0, 3, 5, 6, 0, 0, 0, 0x7f, 0xff, 4, 0})
+	if _, _, _, err := h.m.find(false); !errors.Is(err, errLate) {
+		t.Errorf("started from a stick that is not there yet: %v", err)
+	}
+	h.disk("sda", 0xb1, "stick")
+	for _, late := range []bool{false, true} {
+		if _, _, _, err := h.m.find(late); !errors.Is(err, partition.ErrTwins) {
+			t.Errorf("both are there: %v", err)
+		}
+	}
+}

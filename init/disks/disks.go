@@ -10,7 +10,6 @@ package disks
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,10 +19,7 @@ import (
 	"github.com/zos-node/zos/kernel/partition"
 )
 
-// ErrTwins says that there are look-alikes.
-var ErrTwins = errors.New("two disks carry the same node image")
-
-// Check returns ErrTwins with a list when there are.
+// Check returns partition.ErrTwins with a list when there are look-alikes.
 func Check(sys, dev string) error {
 	all, err := partition.Named(sys, dev, partition.BootLabel)
 	if err != nil {
@@ -43,7 +39,7 @@ func Check(sys, dev string) error {
 		return nil
 	}
 	slices.Sort(twins)
-	return fmt.Errorf("%w: %s", ErrTwins, strings.Join(twins, "; "))
+	return fmt.Errorf("%w: %s", partition.ErrTwins, strings.Join(twins, "; "))
 }
 
 // describe adds what is printed on a disk to a partition's name.

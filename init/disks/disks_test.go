@@ -64,7 +64,7 @@ func TestCheck(t *testing.T) {
 				put(t, root, "sda", c.partition, c.sector, c.id, "B2\n")
 			}
 			err := Check(filepath.Join(root, "class"), filepath.Join(root, "dev"))
-			if errors.Is(err, ErrTwins) != c.twins || !c.twins && err != nil {
+			if errors.Is(err, partition.ErrTwins) != c.twins || !c.twins && err != nil {
 				t.Fatal(err)
 			}
 			if c.twins && !strings.Contains(err.Error(), "03020100-0504-0706-0809-0a0b0c0d0e0f on sda1 (B2) and vda1 (A1)") {
@@ -80,7 +80,7 @@ func TestCheck(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "dev/vda"), make([]byte, 4096), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := Check(filepath.Join(root, "class"), filepath.Join(root, "dev")); err == nil || errors.Is(err, ErrTwins) {
+	if err := Check(filepath.Join(root, "class"), filepath.Join(root, "dev")); err == nil || errors.Is(err, partition.ErrTwins) {
 		t.Errorf("a table that is gone: %v", err)
 	}
 }

@@ -49,10 +49,16 @@ func Booted(efivars string) (string, error) {
 // BootLabel is the name of zos's boot partitions in their tables.
 const BootLabel = "zos ESP"
 
+// ErrTwins says that two disks were written with one image: a boot partition's
+// GUID is a digest of it.
+var ErrTwins = errors.New("two disks carry the same node image")
+
 // Own finds the boot partition of ours that this machine was started from, as
 // Booted tells. After a boot from the network or from a medium without one,
 // guid is "". While no disk has the partition (yet), device, a path below dev,
-// is "".
+// is "": a disk inside is not it when the firmware says that it started from a
+// USB stick (Started), nor the other way round. Of two it chooses none, and
+// returns ErrTwins.
 func Own(efivars, sys, dev string) (device, guid string, err error) {
 	guid, err = Booted(efivars)
 	if err != nil || guid == "" {
@@ -62,10 +68,26 @@ func Own(efivars, sys, dev string) (device, guid string, err error) {
 	if err != nil {
 		return "", guid, err
 	}
+	var own []string
 	for _, p := range all {
 		if p.GUID == guid {
-			return filepath.Join(dev, p.Device), guid, nil
+			own = append(own, p.Device)
 		}
 	}
-	return "", guid, nil
+	switch len(own) {
+	case 0:
+		return "", guid, nil
+	case 1:
+	default:
+		return "", guid, fmt.Errorf("%w: %s on %s: take one away", ErrTwins, guid, strings.Join(own, " and "))
+	}
+	switch fits, err := Started(efivars).fits(sys, own[0]); {
+	case errors.Is(err, fs.ErrNotExist): // it went away
+		return "", guid, nil
+	case err != nil:
+		return "", guid, fmt.Errorf("look at disk %s: %w", own[0], err)
+	case !fits:
+		return "", guid, nil
+	}
+	return filepath.Join(dev, own[0]), guid, nil
 }

@@ -136,16 +136,3 @@ func boot(t *testing.T, r row) (*qemu.Machine, func()) {
 		}
 	}
 }
-
-// TestTwins: a node that finds two copies of its image stops and names them.
-func TestTwins(t *testing.T) {
-	if !all() {
-		t.Skip("SKIP here, part of make test-boot")
-	}
-	disk := filepath.Join(images(t, "vm-x86_64"), image.MediumDisk)
-	m := start(t, qemu.Options{Disk: disk, UEFI: &qemu.UEFI{Bus: "virtio", Extra: []qemu.ExtraDisk{{Bus: "nvme", File: disk}}}})
-	if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|msg=seed`); said[1] != "DISKS" {
-		t.Errorf("it goes on: %s", said[0])
-	}
-	says(t, m, `nvme0n1p1`)
-}
