@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,23 +115,34 @@ func (f *Fetcher) ImageBeside(ctx context.Context, m Manifest, id, path string, 
 	return s.received(), part.finish(path)
 }
 
-// fill gets what the part does not have.
+// fill gets what the part does not have, and what stands in it twice once.
 func fill(ctx context.Context, chunks []Chunk, p *part, get func(context.Context, Chunk) ([]byte, error)) error {
 	g, work := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
+	places := map[Chunk][]int{}
 	for i, c := range chunks {
+		places[c.content()] = append(places[c.content()], i)
+	}
+	for i, c := range chunks {
+		same := places[c.content()]
+		if i != same[0] {
+			continue
+		}
 		if work.Err() != nil {
 			break
 		}
 		g.Go(func() error {
-			if p.holds(i, c) {
+			lacking := slices.DeleteFunc(slices.Clone(same), func(k int) bool { return p.holds(k, chunks[k]) })
+			if len(lacking) == 0 {
 				return nil
 			}
 			b, err := get(work, c)
-			if err != nil {
-				return err
+			for _, k := range lacking {
+				if err == nil {
+					err = p.write(k, chunks[k], b)
+				}
 			}
-			return p.write(i, c, b)
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -138,6 +150,9 @@ func fill(ctx context.Context, chunks []Chunk, p *part, get func(context.Context
 	}
 	return ctx.Err()
 }
+
+// content is a chunk wherever it stands.
+func (c Chunk) content() Chunk { return Chunk{ID: c.ID, Size: c.Size} }
 
 // part is a disk file on its way.
 type part struct {

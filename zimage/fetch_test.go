@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,7 @@ func answering(path string, body []byte) twist {
 		if r.URL.Path != path {
 			return false
 		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		if _, err := w.Write(body); err != nil {
 			panic(http.ErrAbortHandler)
 		}
@@ -341,5 +343,45 @@ func TestUnreachable(t *testing.T) {
 	f, rep := fetcher(srv.URL)
 	if _, err := f.Manifest(ctx, id); !errors.Is(err, ErrUnreachable) || len(rep.errs) != 0 {
 		t.Errorf("%v, reported %v", err, rep.errs)
+	}
+}
+
+// TestSameChunkTwice: what stands in an image twice is fetched once, also when one of
+// its places is here already.
+func TestSameChunkTwice(t *testing.T) {
+	twice := noise(3*MaxChunk, 5)
+	s, m, id := converted(t, ociImage(t, []item{file("a", twice), file("b", noise(70000, 6)), file("c", twice)}))
+	ids := map[string]bool{}
+	for _, c := range m.Chunks {
+		ids[c.ID] = true
+	}
+	if len(ids) > len(m.Chunks)-3 {
+		t.Fatalf("%d chunks, %d different ones: nothing stands in it twice", len(m.Chunks), len(ids))
+	}
+	disk := assemble(t, s, m)
+	for _, here := range []int64{0, m.DiskSize / 2} { // bytes that an earlier attempt left
+		mirror := serveStore(t, s, nil)
+		f, _ := fetcher(mirror.URL)
+		path := filepath.Join(t.TempDir(), "disk")
+		part, state := PartNames(path)
+		have := make([]bool, len(m.Chunks))
+		lacking := map[string]bool{}
+		for i, c := range m.Chunks {
+			if have[i] = c.Off+c.Size <= here; !have[i] {
+				lacking[c.ID] = true
+			}
+		}
+		if err := errors.Join(os.WriteFile(part, disk[:here], 0o600), os.WriteFile(state, PackHave(have), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Image(t.Context(), m, id, path); err != nil {
+			t.Fatal(err)
+		}
+		if n := mirror.count("/chunks/"); n != len(lacking) {
+			t.Errorf("%d chunks were asked for, want %d", n, len(lacking))
+		}
+		if err := VerifyImage(path, m); err != nil {
+			t.Error(err)
+		}
 	}
 }
