@@ -29,6 +29,12 @@ const packStall = 5 * time.Second
 // on all mirrors. to.Index is called for each mirror that begins to send, and what
 // the one before has sent stays good; an error of to's ends it.
 func (f *Fetcher) StartPack(ctx context.Context, m Manifest, id string, to pack.Reading) error {
+	return f.StartPackAfter(ctx, m, id, Sent{}, to)
+}
+
+// StartPackAfter is StartPack where a mirror was asked already (PackAhead): what it
+// sends comes first, and it is not asked again unless it did not answer.
+func (f *Fetcher) StartPackAfter(ctx context.Context, m Manifest, id string, sent Sent, to pack.Reading) error {
 	what := "start pack of " + id
 	h, err := hexOf(id)
 	if err != nil {
@@ -50,7 +56,19 @@ func (f *Fetcher) StartPack(ctx context.Context, m Manifest, id string, to pack.
 		s.judge(mirror, what, err)
 		why = fmt.Errorf("%s: %s: %w", what, mirror, err)
 	}
-	for left := s.order(); len(left) > 0 && ctx.Err() == nil; {
+	left := s.order()
+	body, lacks := sent.open()
+	if body != nil {
+		err := s.readPack(body, func() {}, func() error { return context.Cause(ctx) }, img, to)
+		if local := (localError{}); err == nil || errors.As(err, &local) {
+			return local.error
+		}
+		failed(sent.Mirror, err)
+	}
+	if body != nil || lacks {
+		left = slices.DeleteFunc(left, func(mirror string) bool { return mirror == sent.Mirror })
+	}
+	for len(left) > 0 && ctx.Err() == nil {
 		var from *packAnswer
 		if from, left = s.packFrom(ctx, what, pack.Name(h), left, failed); from == nil {
 			break
@@ -148,8 +166,14 @@ func (s *session) startPack(from *packAnswer, img pack.Image, to pack.Reading) (
 	if resp.ContentLength > pack.MaxWire {
 		return fmt.Errorf("%w: announces %d bytes, at most %d can be right", ErrMismatch, resp.ContentLength, int64(pack.MaxWire))
 	}
-	body := &packBody{r: io.LimitReader(resp.Body, pack.MaxWire), read: func(n int) {
-		from.stall.Reset(patience)
+	return s.readPack(resp.Body, func() { from.stall.Reset(patience) }, func() error { return context.Cause(resp.Request.Context()) }, img, to)
+}
+
+// readPack reads a pack from an answer. came hears of everything that comes; cause
+// says why an answer broke off that we ended.
+func (s *session) readPack(from io.Reader, came func(), cause func() error, img pack.Image, to pack.Reading) error {
+	body := &packBody{r: io.LimitReader(from, pack.MaxWire), read: func(n int) {
+		came()
 		s.mu.Lock()
 		s.bytes += int64(n)
 		s.mu.Unlock()
@@ -160,14 +184,14 @@ func (s *session) startPack(from *packAnswer, img pack.Image, to pack.Reading) (
 		}
 		return err
 	}
-	err = pack.Read(body, img, pack.Reading{
+	err := pack.Read(body, img, pack.Reading{
 		Index: func(l extent.List) error { return ours(to.Index(l)) },
 		Block: func(k int64, b []byte) error { return ours(to.Block(k, b)) },
 	})
 	switch local := (localError{}); {
 	case err == nil || errors.As(err, &local):
 	case body.err != nil:
-		err = fmt.Errorf("start pack broke off after %d bytes: %w", body.n, errors.Join(body.err, context.Cause(resp.Request.Context())))
+		err = fmt.Errorf("start pack broke off after %d bytes: %w", body.n, errors.Join(body.err, cause()))
 	default:
 		err = fmt.Errorf("%w: %w", ErrMismatch, err)
 	}

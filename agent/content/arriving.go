@@ -37,6 +37,34 @@ func (s *Store) Arrive(ctx context.Context, m zimage.Manifest, id string) (path 
 	return path, release, false, nil
 }
 
+// ManifestAhead is Manifest of an image that is about to be started: where a mirror
+// has to be asked for it, it is asked for the start pack at the same time, if served
+// then says of the manifest that the image is one that is served while it arrives.
+// PackAhead has it then.
+func (s *Store) ManifestAhead(ctx context.Context, id string, served func(zimage.Manifest) bool) (zimage.Manifest, error) {
+	return s.manifest(ctx, id, func(ctx context.Context, id string) (zimage.Manifest, error) {
+		m, pack, err := s.Fetch.ManifestAhead(ctx, id)
+		if err != nil || !served(m) {
+			pack.Close()
+			return m, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.packs[id].Close()
+		s.packs[id] = pack
+		return m, nil
+	})
+}
+
+// PackAhead is what ManifestAhead asked for, once; nil is nothing.
+func (s *Store) PackAhead(id string) *zimage.PackAhead {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.packs[id]
+	delete(s.packs, id)
+	return p
+}
+
 // QuarantinePart takes what has arrived of a disk out of use, after a guest
 // found it wrong; that was recorded.
 func (s *Store) QuarantinePart(id string) error {

@@ -50,6 +50,7 @@ import (
 // Fetcher brings content from mirrors and checks it; zimage.Fetcher does.
 type Fetcher interface {
 	Manifest(ctx context.Context, id string) (zimage.Manifest, error)
+	ManifestAhead(ctx context.Context, id string) (zimage.Manifest, *zimage.PackAhead, error)
 	BlobWithin(ctx context.Context, digest, path string, room func(bytes int64) error) (int64, error)
 	ImageBeside(ctx context.Context, m zimage.Manifest, id, path string, near *zimage.Donors) (int64, error)
 }
@@ -82,10 +83,11 @@ type Store struct {
 	room sync.Mutex // held while room is made, so that it is not promised twice
 
 	mu       sync.Mutex
-	pins     map[int64]map[string]bool // names by deployment
-	busy     map[string]chan struct{}  // closed when whoever works on a path is done
-	promised map[string]int64          // bytes that a file on its way may grow to
-	ready    map[string]fresh          // what Ahead has found right
+	pins     map[int64]map[string]bool    // names by deployment
+	busy     map[string]chan struct{}     // closed when whoever works on a path is done
+	promised map[string]int64             // bytes that a file on its way may grow to
+	ready    map[string]fresh             // what Ahead has found right
+	packs    map[string]*zimage.PackAhead // by image id: asked for by ManifestAhead, and not taken yet
 	counts   counts
 }
 
@@ -113,7 +115,7 @@ func Open(c Config) (*Store, error) {
 	if c.Check == nil {
 		c.Check = Verify
 	}
-	s := &Store{Config: c, pins: map[int64]map[string]bool{}, busy: map[string]chan struct{}{}, promised: map[string]int64{}, ready: map[string]fresh{}}
+	s := &Store{Config: c, pins: map[int64]map[string]bool{}, busy: map[string]chan struct{}{}, promised: map[string]int64{}, ready: map[string]fresh{}, packs: map[string]*zimage.PackAhead{}}
 	return s, s.loadPins()
 }
 
@@ -134,6 +136,10 @@ func (s *Store) manifestPath(id string) string {
 // Manifest gets the manifest of an image, verified: the one that is here, or
 // one from a mirror. What runs is thus started again without any mirror.
 func (s *Store) Manifest(ctx context.Context, id string) (zimage.Manifest, error) {
+	return s.manifest(ctx, id, s.Fetch.Manifest)
+}
+
+func (s *Store) manifest(ctx context.Context, id string, fetch func(context.Context, string) (zimage.Manifest, error)) (zimage.Manifest, error) {
 	m, err := s.kept(id)
 	if err == nil {
 		return m, nil
@@ -144,7 +150,7 @@ func (s *Store) Manifest(ctx context.Context, id string) (zimage.Manifest, error
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return m, err
 	}
-	if m, err = s.Fetch.Manifest(ctx, id); err != nil {
+	if m, err = fetch(ctx, id); err != nil {
 		return m, err
 	}
 	return m, s.keep(m, id)

@@ -29,6 +29,11 @@ type fakeFetcher struct {
 	in    chan struct{} // when set, ImageBeside waits here
 }
 
+func (f *fakeFetcher) ManifestAhead(ctx context.Context, id string) (zimage.Manifest, *zimage.PackAhead, error) {
+	m, err := f.Manifest(ctx, id)
+	return m, nil, err
+}
+
 func (f *fakeFetcher) Manifest(context.Context, string) (zimage.Manifest, error) {
 	return zimage.Manifest{}, nil
 }

@@ -30,7 +30,7 @@ func (l *Life) fetchMetadata(ctx context.Context, out *phase.Out) error {
 		if _, have := l.manifests[id]; have {
 			continue
 		}
-		man, err := l.world.Content.Manifest(ctx, id)
+		man, err := l.world.Content.ManifestAhead(ctx, id, func(m zimage.Manifest) bool { return l.world.Images.Serves(m.DiskSize) })
 		if err != nil {
 			return fmt.Errorf("machine %s: manifest %s: %w", m.Name, id, err)
 		}

@@ -15,6 +15,9 @@
 // server (Near), which has no right to look at those itself. An agent that is
 // restarted does so no more; mirrors then send it.
 //
+// A start pack that was asked for with the manifest it sends on as it comes
+// (Near.Pack), and looks at nothing of it.
+//
 // Servers live like VMMs: in a cgroup of their own, with a state file, and
 // they outlive the agent, which adopts them again. A server that dies takes
 // with it what runs from it, as a broken disk would; whoever watches Ended

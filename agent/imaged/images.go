@@ -24,6 +24,7 @@ type Store interface {
 	Image(ctx context.Context, m zimage.Manifest, id string) (int64, error)
 	Arrive(ctx context.Context, m zimage.Manifest, id string) (path string, release func(), whole bool, err error)
 	QuarantinePart(id string) error
+	PackAhead(id string) *zimage.PackAhead
 	Donors(m zimage.Manifest, id string) *zimage.Donors
 	Examine(ctx context.Context, d *zimage.Donors)
 }
@@ -155,6 +156,13 @@ func (i *Images) Serves(bytes int64) bool {
 // here and right, or its beginning is and the rest is being fetched. It gives
 // how many bytes mirrors had to send until now.
 func (i *Images) Image(ctx context.Context, m zimage.Manifest, id string) (int64, error) {
+	ahead := i.store.PackAhead(id)
+	served := false
+	defer func() {
+		if !served {
+			ahead.Close()
+		}
+	}()
 	i.mu.Lock()
 	launch, a, trace := i.launch, i.now[id], i.traces[id]
 	i.mu.Unlock()
@@ -180,7 +188,8 @@ func (i *Images) Image(ctx context.Context, m zimage.Manifest, id string) (int64
 	if whole {
 		return i.store.Image(ctx, m, id)
 	}
-	s, err := launch.ServeBeside(ctx, m, id, path, trace, Near{i.store.Donors(m, id), i.store.Examine})
+	s, err := launch.ServeBeside(ctx, m, id, path, trace, Near{Pack: ahead, Donors: i.store.Donors(m, id), Examine: i.store.Examine})
+	served = true
 	if err != nil {
 		release()
 		return 0, err

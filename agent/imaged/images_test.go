@@ -43,6 +43,8 @@ func (f *folder) Arrive(_ context.Context, _ zimage.Manifest, id string) (string
 
 func (f *folder) QuarantinePart(string) error { return errors.New("not in these tests") }
 
+func (f *folder) PackAhead(string) *zimage.PackAhead { return nil }
+
 func (f *folder) Donors(zimage.Manifest, string) *zimage.Donors { return nil }
 
 func (f *folder) Examine(context.Context, *zimage.Donors) {}

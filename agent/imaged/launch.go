@@ -96,13 +96,18 @@ func (l *Launcher) Serve(ctx context.Context, m zimage.Manifest, id, store strin
 
 // ServeBeside is Serve where other images are.
 func (l *Launcher) ServeBeside(ctx context.Context, m zimage.Manifest, id, store string, trace extent.List, near Near) (_ *Served, err error) {
+	defer func() {
+		if err != nil {
+			near.Pack.Close()
+		}
+	}()
 	hex := strings.TrimPrefix(id, "sha256:")
 	if len(hex) < idLen {
 		return nil, fmt.Errorf("image id %q", id)
 	}
 	dir := filepath.Join(l.Dir, hex[:idLen])
 	s := &Served{path: filepath.Join(dir, diskFile), dir: dir, log: l.Log.With("image", id), report: l.Report,
-		whole: make(chan struct{}), ended: make(chan struct{}), cfg: serve.Config{ID: id, Store: store, Manifest: m, Mirrors: l.Mirrors, Trace: m.ChunksOf(trace), DeadlineMs: l.Deadline.Milliseconds(), Lent: near.bits(m)}}
+		whole: make(chan struct{}), ended: make(chan struct{}), cfg: serve.Config{ID: id, Store: store, Manifest: m, Mirrors: l.Mirrors, Trace: m.ChunksOf(trace), DeadlineMs: l.Deadline.Milliseconds(), Asked: near.asked(), Lent: near.bits(m)}}
 	s.missing = len(m.Chunks)
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("image server: %w", err)
@@ -120,11 +125,20 @@ func (l *Launcher) ServeBeside(ctx context.Context, m zimage.Manifest, id, store
 	if err != nil {
 		return nil, err
 	}
+	shown, theirs, err := socket()
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, theirs)
+	packed, theirs, err := near.pipe()
+	if err != nil {
+		return nil, errors.Join(err, shown.Close())
+	}
+	files = append(files, theirs)
 	var lent net.Conn
 	if s.cfg.Lent != nil {
-		var theirs *os.File
 		if lent, theirs, err = socket(); err != nil {
-			return nil, err
+			return nil, errors.Join(err, shown.Close(), packed.Close())
 		}
 		files = append(files, theirs)
 	}
@@ -133,11 +147,14 @@ func (l *Launcher) ServeBeside(ctx context.Context, m zimage.Manifest, id, store
 		Prepare: s.mount, Files: files, Memory: m.DiskSize + overhead, Pids: pids, Parse: s.parse, Remove: []string{configFile}, Logger: l.Log,
 	})
 	if err != nil {
+		err = errors.Join(err, shown.Close(), packed.Close())
 		if lent != nil {
 			err = errors.Join(err, lent.Close())
 		}
 		return nil, errors.Join(err, s.remove())
 	}
+	go s.show(shown)
+	go s.send(packed, near)
 	if lent != nil {
 		go s.lend(lent, near)
 	}

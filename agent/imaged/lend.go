@@ -19,9 +19,10 @@ import (
 	"github.com/zos-node/zos/zimage"
 )
 
-// Near is what other images here have of one that is to be served. Its zero value
-// is nothing.
+// Near is what there is already of an image that is to be served: what other images
+// here have of it, and a start pack on its way. Its zero value is nothing.
 type Near struct {
+	Pack   *zimage.PackAhead // ServeBeside sends it on, or closes it
 	Donors *zimage.Donors
 	// Examine is called when something of a donor was wrong.
 	Examine func(ctx context.Context, d *zimage.Donors)

@@ -58,7 +58,7 @@ func (n *neighbour) write(t *testing.T, disk []byte) {
 
 // near is what the store would say of it, and hears what the store would.
 func (n *neighbour) near(m zimage.Manifest) Near {
-	return Near{zimage.NewDonors(m, func(d *zimage.Donors) { d.Add(n.m, n.path) }), func(_ context.Context, d *zimage.Donors) {
+	return Near{Donors: zimage.NewDonors(m, func(d *zimage.Donors) { d.Add(n.m, n.path) }), Examine: func(_ context.Context, d *zimage.Donors) {
 		if wrong := d.Doubtful(); wrong != nil {
 			n.doubted <- wrong
 		}

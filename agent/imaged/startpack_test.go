@@ -10,8 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -92,8 +95,17 @@ func TestStartPack(t *testing.T) {
 	if err := readAll(f, o.some(), o.disk); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "word of the reads", func() bool { return s.Read().Blocks() >= o.some().Blocks() })
-	if got := s.Read(); !slices.Equal(got, o.some()) {
+	// Blocks of hashes, which the pack has among them, may have been read ahead.
+	ofData := func() (l extent.List) {
+		for _, e := range s.Read() {
+			if e.First*extent.BlockSize < o.m.DataSize {
+				l = append(l, e)
+			}
+		}
+		return l
+	}
+	waitFor(t, "word of the reads", func() bool { return ofData().Blocks() >= o.some().Blocks() })
+	if got := ofData(); !slices.Equal(got, o.some()) {
 		t.Errorf("read %v, want %v", got, o.some())
 	}
 	beyond := make(chan error, 1)
@@ -113,6 +125,93 @@ func TestStartPack(t *testing.T) {
 	within(t, "the whole image", s.Whole())
 	part, _ := zimage.PartNames(store)
 	if err := zimage.VerifyImage(part, o.m); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPackAhead: a pack that was asked for beside the manifest is what a guest
+// starts with, and no mirror is asked for another; where that comes to nothing, one is.
+func TestPackAhead(t *testing.T) {
+	o := newOrigin(t)
+	good := o.packOf(t, o.some())
+	for what, c := range map[string]struct {
+		first []byte // nil: nothing
+		asked int32
+	}{"it comes": {good, 1}, "it lies": {append([]byte{1}, good...), 1}, "it is closed": {nil, 2}} {
+		t.Run(what, func(t *testing.T) {
+			o.shut()
+			var asked atomic.Int32
+			o.answers(func(w http.ResponseWriter, r *http.Request) {
+				b := good
+				if asked.Add(1) == 1 {
+					if b = c.first; b == nil {
+						<-r.Context().Done()
+						return
+					}
+				}
+				w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+				w.Write(b) // whoever asked may be gone
+			})
+			f := zimage.Fetcher{Mirrors: []string{o.url}, HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+			_, ahead, err := f.ManifestAhead(t.Context(), o.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the pack to be asked for", func() bool { return asked.Load() == 1 })
+			if c.first == nil {
+				ahead.Close()
+			}
+			if what == "it lies" {
+				o.open()
+			}
+			_, path := serveNear(t, launcher(t, o, patience), o, filepath.Join(t.TempDir(), "whole.img"), Near{Pack: ahead})
+			if err := readAll(opened(t, path), o.some(), o.disk); err != nil {
+				t.Fatal(err)
+			}
+			if n := asked.Load(); n != c.asked {
+				t.Errorf("a pack was asked for %d times, want %d", n, c.asked)
+			}
+		})
+	}
+	o.open()
+}
+
+// TestReadAhead: what a start comes to next by the order of the pack is in the
+// kernel's memory before anybody reads it, and a server that is killed meanwhile is
+// gone.
+func TestReadAhead(t *testing.T) {
+	o := newOrigin(t)
+	o.shut()
+	l := o.some()
+	end := extent.List{{First: o.m.Chunks[9].Off / extent.BlockSize, Blocks: 1}}
+	o.sends(o.packOf(t, append(l, end...)))
+	s, path := serveAt(t, launcher(t, o, patience), o, filepath.Join(t.TempDir(), "whole.img"), nil)
+	f := opened(t, path)
+	disk, err := unix.Mmap(int(f.Fd()), 0, len(o.disk), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(disk)
+	here := func(block int64) bool {
+		b := disk[block*extent.BlockSize:][:extent.BlockSize]
+		var in byte
+		if _, _, e := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&b[0])), extent.BlockSize, uintptr(unsafe.Pointer(&in))); e != 0 {
+			t.Fatal(e)
+		}
+		return in&1 == 1
+	}
+	last := l[len(l)-1].First
+	if err := readAll(f, end, o.disk); err != nil { // when that has come, all has
+		t.Fatal(err)
+	}
+	if here(last) {
+		t.Error("it is there before anything in front of it was read")
+	}
+	if err := readAll(f, l[:1], o.disk); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the block to be read ahead", func() bool { return here(last) })
+	if err := s.Kill(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

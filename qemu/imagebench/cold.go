@@ -276,11 +276,11 @@ func (c *side) ours(ctx context.Context, p program, trace extent.List) (a answer
 	l := &imaged.Launcher{Dir: filepath.Join(dir, "served"), Program: c.b.self, Mirrors: []string{"http://" + c.mirror.addr()}, Deadline: time.Minute, Log: quiet, Start: startServer}
 	before := c.mirror.bytes.Load()
 	begin := time.Now()
-	m, err := c.manifest(ctx)
+	m, ahead, err := c.manifest(ctx)
 	if err != nil {
 		return a, nil, err
 	}
-	s, err := l.Serve(ctx, m, c.id, filepath.Join(dir, "whole.img"), trace)
+	s, err := l.ServeBeside(ctx, m, c.id, filepath.Join(dir, "whole.img"), trace, imaged.Near{Pack: ahead})
 	if err != nil {
 		return a, nil, err
 	}
@@ -303,13 +303,14 @@ func (c *side) ours(ctx context.Context, p program, trace extent.List) (a answer
 }
 
 // manifest brings the image's manifest down the line, as the agent does before it
-// has a server started, over a connection of its own.
-func (c *side) manifest(ctx context.Context) (zimage.Manifest, error) {
+// has a server started, and asks for its start pack meanwhile, over connections of
+// its own.
+func (c *side) manifest(ctx context.Context) (zimage.Manifest, *zimage.PackAhead, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	defer t.CloseIdleConnections()
 	t.Proxy = nil
 	f := zimage.Fetcher{Mirrors: []string{"http://" + c.mirror.addr()}, HTTP: &http.Client{Transport: t}}
-	return f.Manifest(ctx, c.id)
+	return f.ManifestAhead(ctx, c.id)
 }
 
 // theirs copies, unpacks and starts.

@@ -52,6 +52,9 @@ type Options struct {
 	Parallel int
 	// Arrived, which may be nil, hears of each chunk that is in the file now.
 	Arrived func(i int)
+	// Next, which may be nil, hears what whoever reads comes to next, by the order
+	// of the start pack: blocks that are here, sorted by place. They count as read.
+	Next func(l extent.List)
 }
 
 // Disk is a disk that is still arriving. All methods may be called by several
@@ -173,6 +176,15 @@ func (d *Disk) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 
 // Ready says whether a read would wait for nothing; it counts as a read.
 func (d *Disk) Ready(off, n int64) bool {
+	ready, next := d.book(off, n)
+	if len(next) > 0 {
+		d.opt.Next(next)
+	}
+	return ready
+}
+
+// book books a read, and says what Ready says, and what comes next.
+func (d *Disk) book(off, n int64) (ready bool, next extent.List) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	news := false
@@ -182,7 +194,7 @@ func (d *Disk) Ready(off, n int64) bool {
 		}
 	}
 	first, last := d.chunks(off, n)
-	ready := d.err == nil
+	ready = d.err == nil
 	for i := first; i < last; i++ {
 		at := d.place(i, off, n)
 		d.touch(i, at)
@@ -191,17 +203,10 @@ func (d *Disk) Ready(off, n int64) bool {
 		}
 		ready = ready && at == here
 	}
-	return ready
-}
-
-// place is where the part of a chunk is that a read of n bytes at off wants. d.mu
-// is held.
-func (d *Disk) place(i int, off, n int64) place {
-	if d.have[i] {
-		return here
+	if news && d.opt.Next != nil {
+		next = d.afterwards((off + n - 1) / extent.BlockSize)
 	}
-	c := d.m.Chunks[i]
-	return d.pack.place(i, max(off, c.Off), min(off+n, c.Off+c.Size))
+	return ready, next
 }
 
 // chunks are those of n bytes at off: [first, last).

@@ -12,7 +12,9 @@
 // Packed): a read that wants no others waits for no chunk, and the chunks that the
 // pack has something of are not fetched before the start is calm. When all of such
 // a chunk comes, it is hashed as a whole like any other, and lies over the same
-// bytes. What is read is noted in blocks too, for the next pack.
+// bytes. What is read is noted in blocks too, for the next pack. The pack's order
+// also says what a start comes to next (Options.Next), which may be brought to the
+// reader before it asks; that counts as read.
 //
 // Nothing is served that was not hashed when it came. What the guest gets is
 // checked once more by its kernel, against the verity root.

@@ -4,6 +4,7 @@ package lazy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/extent"
@@ -21,17 +22,19 @@ const (
 // packed is what a disk has of a start pack. All of it is guarded by the disk's
 // lock.
 type packed struct {
-	have   *extent.Set // blocks that are in the file
-	coming *extent.Set // blocks that are to come, or came
-	listed extent.List // the same, in their order
-	ended  bool        // no more comes
-	chunks []bool      // of which something is to come, or came
+	have   *extent.Set   // blocks that are in the file
+	coming *extent.Set   // blocks that are to come, or came
+	listed extent.List   // the same, in their order
+	order  []int64       // the same, one by one
+	at     map[int64]int // where each stands in order
+	ended  bool          // no more comes
+	chunks []bool        // of which something is to come, or came
 	next   chan struct{}
 }
 
 func newPacked(m zimage.Manifest) *packed {
 	blocks := m.DiskSize / extent.BlockSize
-	return &packed{have: extent.NewSet(blocks), coming: extent.NewSet(blocks), ended: true, chunks: make([]bool, len(m.Chunks))}
+	return &packed{have: extent.NewSet(blocks), coming: extent.NewSet(blocks), at: map[int64]int{}, ended: true, chunks: make([]bool, len(m.Chunks))}
 }
 
 // place is where the bytes of a chunk from and up to two offsets are.
@@ -50,6 +53,16 @@ func (p *packed) place(i int, from, to int64) place {
 		}
 	}
 	return at
+}
+
+// place is where the part of a chunk is that a read of n bytes at off wants. d.mu
+// is held.
+func (d *Disk) place(i int, off, n int64) place {
+	if d.have[i] {
+		return here
+	}
+	c := d.m.Chunks[i]
+	return d.pack.place(i, max(off, c.Off), min(off+n, c.Off+c.Size))
 }
 
 // covers says whether something of a chunk is to come, or came.
@@ -88,7 +101,11 @@ func (d *Disk) Expect(l extent.List) (lacking int64) {
 			}
 			p.chunks[i] = true
 			for b := max(e.First, c.Off/extent.BlockSize); b < min(e.End(), (c.Off+c.Size)/extent.BlockSize); b++ {
-				if p.coming.Add(b); !p.have.Has(b) {
+				if p.coming.Add(b) {
+					p.at[b] = len(p.order)
+					p.order = append(p.order, b)
+				}
+				if !p.have.Has(b) {
 					lacking++
 				}
 			}
@@ -145,4 +162,35 @@ func (d *Disk) packed(i int, head bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.pack.covers(i) || head && d.pack.coming.Len() > 0
+}
+
+// followed is how many blocks are handed on at once that nobody has read yet: a
+// quarter of a MiB, so that what the last of a start gets for nothing is little.
+const followed = 64
+
+// afterwards gives what a start reads behind a block by the pack's order, if the
+// very next one is here and was not read: what of the next so many is. They count as
+// read. d.mu is held.
+func (d *Disk) afterwards(block int64) extent.List {
+	p := d.pack
+	at, known := p.at[block]
+	if !known || at+1 == len(p.order) {
+		return nil
+	}
+	var next []int64
+	for k, b := range p.order[at+1 : min(at+1+followed, len(p.order))] {
+		i, _ := d.chunks(b*extent.BlockSize, 1)
+		fresh := d.read.Len() < maxTrace && d.place(i, b*extent.BlockSize, extent.BlockSize) == here && d.read.Add(b)
+		if fresh {
+			d.trace, next = d.trace.Add(b), append(next, b)
+		} else if k == 0 {
+			return nil
+		}
+	}
+	slices.Sort(next)
+	var l extent.List
+	for _, b := range next {
+		l = l.Add(b)
+	}
+	return l
 }

@@ -251,3 +251,44 @@ func TestPackDoesNotCome(t *testing.T) {
 		t.Errorf("a failed disk takes blocks: %v", err)
 	}
 }
+
+// TestNext: a read says what a start reads next by the pack's order, as far as it is
+// here, once; what was handed on counts as read, and asks for nothing more.
+func TestNext(t *testing.T) {
+	o := newOrigin(t)
+	var next []extent.List
+	d, _ := o.open(t, Options{Calm: time.Hour, Next: func(l extent.List) { next = append(next, l) }})
+	l := append(append(o.at(3, 8, 1), o.at(2, 1, 3)...), append(o.at(3, 7, 1), o.at(1, 0, 2)...)...)
+	d.Expect(l)
+	read := func(l extent.List) {
+		t.Helper()
+		if err := <-o.read(t, d, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.bring(t, d, l[:1])
+	read(l[:1]) // what comes next is not here
+	if len(next) != 0 {
+		t.Errorf("next is %v", next)
+	}
+	o.bring(t, d, l[1:3])
+	read(extent.List{{First: l[1].First, Blocks: 1}})
+	want := extent.List{{First: l[1].First + 1, Blocks: 2}, l[2]}
+	if len(next) != 1 || !slices.Equal(next[0], want) {
+		t.Fatalf("next is %v, want %v", next, want)
+	}
+	o.bring(t, d, l[3:])
+	read(want) // as the kernel does then
+	if len(next) != 1 {
+		t.Errorf("what was read ahead asked for %v", next[1:])
+	}
+	read(extent.List{{First: l[3].First, Blocks: 1}})
+	read(extent.List{{First: l[3].First + 1, Blocks: 1}})
+	want = extent.List{{First: l[3].First + 1, Blocks: 1}}
+	if len(next) != 2 || !slices.Equal(next[1], want) {
+		t.Errorf("next is %v, want %v", next[1:], want)
+	}
+	if got := d.Trace(0); !slices.Equal(got, l) {
+		t.Errorf("trace %v, want %v", got, l)
+	}
+}

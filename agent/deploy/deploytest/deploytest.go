@@ -225,6 +225,12 @@ type Fetcher struct {
 	Fetched   func() // when set, called for each image
 }
 
+// ManifestAhead implements content.Fetcher: no mirror has a start pack.
+func (f *Fetcher) ManifestAhead(ctx context.Context, id string) (zimage.Manifest, *zimage.PackAhead, error) {
+	m, err := f.Manifest(ctx, id)
+	return m, nil, err
+}
+
 // Manifest implements content.Fetcher.
 func (f *Fetcher) Manifest(_ context.Context, id string) (zimage.Manifest, error) {
 	f.mu.Lock()

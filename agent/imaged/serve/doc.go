@@ -15,7 +15,10 @@
 // one comes, a guest may start with its first block, and reads wait for the others;
 // the head of the image and the chunks of the trace that the pack has something of
 // wait until the start is calm. Without one, and where it lies or breaks off, all
-// goes by chunks.
+// goes by chunks. The agent may have asked a mirror for it beside the manifest; what
+// that sends comes unread over a pipe (PackFD), and is looked at here as any answer.
+// Of what has come, the kernel is asked to read what a start comes to next before it
+// does (AheadFD).
 //
 // A chunk that another image of the node has is asked of the agent, over a socket,
 // before a mirror is (LentFD): the process sees nothing of that image but what its

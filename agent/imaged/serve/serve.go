@@ -34,10 +34,10 @@ const (
 	calm = time.Second
 	// tellEvery is between two looks at what is to be said and saved.
 	tellEvery = 500 * time.Millisecond
-	// readAhead is what this kernel may read that nobody asked for, in bytes: as
+	// kernelAhead is what this kernel may read that nobody asked for, in bytes: as
 	// little as it can. A guest's kernel reads ahead by itself, and what would be
 	// read here on top of that would be waited for, and stand in the trace.
-	readAhead    = 4096
+	kernelAhead  = 4096
 	replyTimeout = 15 * time.Second
 	maxRead      = 1000 // runs of blocks of one event
 )
@@ -61,6 +61,7 @@ type process struct {
 	disk   *lazy.Disk
 	fetch  *zimage.Fetcher
 	lent   *lent
+	ahead  *readAhead
 	wire   atomic.Int64
 
 	mu      sync.Mutex
@@ -99,12 +100,15 @@ func (p *process) run() error {
 	if p.lent, err = newLent(p.cfg); err != nil {
 		return err
 	}
+	if p.ahead, err = newReadAhead(); err != nil {
+		return err
+	}
 	if p.disk, err = p.open(read); err != nil {
 		return err
 	}
 	root := &rootFile{RawFileSystem: fuse.NewDefaultRawFileSystem(), disk: p.disk, fd: read.Fd()}
 	// Splicing would need to open /dev/null.
-	srv, err := fuse.NewServer(root, fmt.Sprintf("/dev/fd/%d", FuseFD), &fuse.MountOptions{MaxWrite: MaxRead, MaxReadAhead: readAhead, DisableXAttrs: true, DisableSplice: true, ExplicitDataCacheControl: true,
+	srv, err := fuse.NewServer(root, fmt.Sprintf("/dev/fd/%d", FuseFD), &fuse.MountOptions{MaxWrite: MaxRead, MaxReadAhead: kernelAhead, DisableXAttrs: true, DisableSplice: true, ExplicitDataCacheControl: true,
 		Logger: log.New(os.Stderr, "fuse: ", 0)})
 	if err != nil {
 		return fmt.Errorf("file system: %w", err)
@@ -140,7 +144,7 @@ func (p *process) open(read *os.File) (*lazy.Disk, error) {
 	}
 	order, first := plan.order(p.cfg.Trace)
 	return lazy.New(p.cfg.Manifest, both{read, p.write}, p.lent.first(p.refusing(get)), lazy.Options{Deadline: time.Duration(p.cfg.DeadlineMs) * time.Millisecond,
-		Have: slices.Clone(p.bits), Trace: order, Head: first, Beside: plan.beside, Calm: calm, Parallel: ahead, Arrived: p.arrived})
+		Have: slices.Clone(p.bits), Trace: order, Head: first, Beside: plan.beside, Calm: calm, Parallel: ahead, Arrived: p.arrived, Next: p.ahead.want})
 }
 
 // refusing fails the disk at once when, before a guest may start, every mirror
@@ -272,6 +276,7 @@ func (p *process) work(over <-chan struct{}) error {
 			}
 			p.progress()
 			p.lent.whole()
+			p.ahead.end()
 			if err := errors.Join(p.save(), p.write.Close()); err != nil {
 				return fmt.Errorf("the whole disk: %w", err)
 			}

@@ -5,7 +5,11 @@ package serve
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/zos-node/zos/zimage"
 	"github.com/zos-node/zos/zimage/extent"
@@ -19,6 +23,25 @@ const packGrace = 2 * time.Second
 // errNoNeed ends a pack of which everything is here.
 var errNoNeed = errors.New("all of it is here")
 
+// pipe is one end of a pipe whose other end may never say anything.
+type pipe struct{ *os.File }
+
+// pipeStall is longer than the agent waits for a mirror.
+const pipeStall = 10 * time.Second
+
+// packPipe takes up what the agent sends of a pack.
+func packPipe() (pipe, error) {
+	err := unix.SetNonblock(PackFD, true) // or a read could not be ended
+	return pipe{os.NewFile(PackFD, "pack")}, err
+}
+
+func (p pipe) Read(b []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(pipeStall)); err != nil {
+		return 0, err
+	}
+	return p.File.Read(b)
+}
+
 // startPack lays the blocks of the image's start pack into the disk, as they come.
 // Each was held against the verity root. A guest may start with the first of them:
 // its reads wait for the others. begun is called when it is known what the pack
@@ -27,6 +50,11 @@ var errNoNeed = errors.New("all of it is here")
 func (p *process) startPack(ctx context.Context, begun func()) {
 	defer begun()
 	defer p.disk.Packed()
+	sent, err := packPipe()
+	if err != nil { // mirrors are asked as if none had been
+		fmt.Fprintln(os.Stderr, "imaged: what was asked for ahead:", err)
+	}
+	defer sent.Close() // it was read only
 	select {
 	case <-p.disk.Whole():
 		return
@@ -39,7 +67,7 @@ func (p *process) startPack(ctx context.Context, begun func()) {
 		return
 	}
 	blocks := int64(0)
-	err := p.fetch.StartPack(ctx, p.cfg.Manifest, p.cfg.ID, pack.Reading{
+	err = p.fetch.StartPackAfter(ctx, p.cfg.Manifest, p.cfg.ID, zimage.Sent{Mirror: p.cfg.Asked, From: countedBody{sent, &p.wire}}, pack.Reading{
 		Index: func(l extent.List) error {
 			if p.disk.Expect(l) == 0 {
 				return errNoNeed

@@ -9,13 +9,15 @@ import (
 
 // Numbers of the files that the process inherits.
 const (
-	FuseFD   = 3 // /dev/fuse, mounted
-	ConfigFD = 4 // Config as JSON, to read
-	DiskFD   = 5 // the disk with its holes, to write; closed once that is whole
-	ReadFD   = 6 // the same, to read
-	HaveFD   = 7 // a bit per chunk, see zimage.PartNames
-	EventsFD = 8 // Events, to append
-	LentFD   = 9 // a socket to the agent, for what Config.Lent says; else not there
+	FuseFD   = 3  // /dev/fuse, mounted
+	ConfigFD = 4  // Config as JSON, to read
+	DiskFD   = 5  // the disk with its holes, to write; closed once that is whole
+	ReadFD   = 6  // the same, to read
+	HaveFD   = 7  // a bit per chunk, see zimage.PartNames
+	EventsFD = 8  // Events, to append
+	AheadFD  = 9  // a socket, over which the agent sends one descriptor: the shown disk, open to read
+	PackFD   = 10 // a pipe with what a mirror sends as start pack, that was asked for ahead (zimage.PackAhead); maybe nothing
+	LentFD   = 11 // a socket to the agent, for what Config.Lent says; else not there
 )
 
 // MaxRead is the longest read in bytes. The mount must be made with it.
@@ -29,6 +31,7 @@ type Config struct {
 	Mirrors    []string        `json:"mirrors"`    // base URLs, the preferred one first
 	Trace      []int           `json:"trace"`      // chunks that an earlier start read, in that order
 	DeadlineMs int64           `json:"deadlineMs"` // how long one read may wait
+	Asked      string          `json:"asked"`      // the mirror whose answer comes over PackFD; empty: none was asked
 	Lent       []byte          `json:"lent"`       // a bit per chunk that the agent may give from another image; empty: none
 }
 
