@@ -39,7 +39,7 @@ fuzz: setup
 
 # What decodes an image and a guest's configuration; CI runs it before the tests.
 fuzz-image: setup
-	@FUZZ='./zimage/flat:FuzzLayer ./zimage/pack:FuzzRead ./zimage:FuzzDecodeManifest ./zimage:FuzzChunkIndex ./guest/wire:FuzzDecode' JOBS=2 ci/fuzz.sh
+	@FUZZ='./zimage/flat:FuzzLayer ./zimage/pack:FuzzRead ./zimage:FuzzDecodeManifest ./zimage:FuzzChunkIndex ./zimage:FuzzConvert ./guest/wire:FuzzDecode' JOBS=2 ci/fuzz.sh
 
 # What is done to images on purpose: to the stores at every step, to disks under
 # guests, from inside of guests, and to what running deployments were
