@@ -56,6 +56,7 @@ func attempts() []Attempt {
 		what string
 		do   func() error
 	}{
+		{"control: a device that a workload has", func() error { return open("/dev/null") }},
 		{"device-mapper: open its control", func() error { return open("/dev/mapper/control") }},
 		{"device-mapper: make its control, remove the device", func() error { return remade(unix.S_IFCHR, control, removeRoot) }},
 		{"disk: open it", func() error { return open("/dev/vda") }},
@@ -128,7 +129,16 @@ func open(name string) error {
 	return f.Close()
 }
 
-func write(name, text string) error { return os.WriteFile(name, []byte(text), 0) }
+// write writes to a file that is there: of one that is not, also of one whose name
+// is wrong here, a read-only file system would say the same if it were to be made.
+func write(name, text string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
 
 func call(nr, a, b, c uintptr) error {
 	if _, _, e := unix.Syscall6(nr, a, b, c, 0, 0, 0); e != 0 {
