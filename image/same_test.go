@@ -104,6 +104,7 @@ func sameFromTwoPlaces(t *testing.T, name string, hypervisor func(context.Contex
 		t.Error("netboot hands out another UKI")
 	}
 	judgeBuilt(t, out, one.Version)
+	judgeBudget(t, name, out)
 }
 
 // copySource copies what git knows of our module.

@@ -37,7 +37,6 @@ func Sets() []Set {
 			// Optional: other architectures have it inside.
 			{Name: "kvm_amd", Optional: true, Why: "guests on AMD processors"},
 			{Name: "kvm_intel", Optional: true, Why: "guests on Intel processors"},
-			{Name: "vhost_vsock", Why: "the guest's report to the agent, second driver"},
 			{Name: "vhost_net", Optional: true, Why: "faster taps"},
 		}},
 		{"network", []Want{
@@ -51,16 +50,8 @@ func Sets() []Set {
 			{Name: "nft_nat", Late: true, Why: "gateways by DNAT"},
 			{Name: "nft_chain_nat", Late: true, Why: "gateways by DNAT"},
 			{Name: "nft_masq", Late: true, Why: "guests that may reach out"},
-			// Nothing loads these by itself: the agent's rules do not use them yet.
-			{Name: "nft_reject_inet", Why: "a refusal instead of a silence"},
-			{Name: "nft_limit", Why: "bounded logs"},
-			{Name: "nft_log", Why: "what was dropped"},
-			{Name: "nft_fib_inet", Optional: true, Why: "anti-spoofing by route"},
 			{Name: "nft_meta_bridge", Late: true, Why: "anti-spoofing on bridges"},
 			{Name: "nf_conntrack_netlink", Late: true, Why: "connections of an ended network are forgotten"},
-			{Name: "nft_reject_bridge", Optional: true, Why: "a refusal on bridges"},
-			{Name: "nf_conntrack_bridge", Optional: true, Why: "connection state on bridges"},
-			{Name: "br_netfilter", Optional: true, Why: "IP rules for bridged traffic"},
 			{Name: "8021q", Late: true, Optional: true, Why: "an uplink on a VLAN"},
 			{Name: "bonding", Late: true, Optional: true, Why: "an uplink of several links"},
 			{Name: "af_packet", Load: true, Optional: true, Why: "DHCP"},
@@ -71,7 +62,6 @@ func Sets() []Set {
 			{Name: "nls_cp437", Why: "the boot medium"},
 			{Name: "nls_ascii", Why: "the boot medium"},
 			{Name: "nls_utf8", Optional: true, Why: "the boot medium"},
-			{Name: "loop", Why: "volumes and images as block devices"},
 			{Name: "erofs", Why: "Zero-Images"},
 			{Name: "fuse", Late: true, Optional: true, Why: "images that are still arriving"},
 			{Name: "nvme", Optional: true, Why: "NVMe disks"},
