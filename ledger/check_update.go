@@ -84,6 +84,10 @@ func checkChunkedRelease(p *ChunkedRelease) error {
 	return nil
 }
 
+// Validate checks a rollout by itself; whether the release that it names is on the
+// ledger, a State says.
+func (p *Rollout) Validate() error { return checkRollout(p) }
+
 func checkRollout(p *Rollout) error {
 	if err := firstError(natural("release", p.Release), versional("version", p.Version), checkLabels(p.Labels), natural("paceMs", p.PaceMs)); err != nil {
 		return err

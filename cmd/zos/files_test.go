@@ -99,7 +99,7 @@ func TestSecretsStaySecret(t *testing.T) {
 	if err := os.WriteFile(seedFile, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	zos(t, exitOK, "node", "seed", "--name", "n1", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", seedFile)
+	zos(t, exitOK, "node", "seed", "--name", "n1", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", seedFile, "--replace")
 	private(seedFile)
 	img := smallImage(t)
 	for how, ext := range map[string]string{"image": ".img", "usb": ".fat", "smbios": ".smbios"} {
@@ -108,7 +108,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		zos(t, exitOK, "node", "seeds", img, seedFile, "--form", how, "-o", dir)
+		zos(t, exitOK, "node", "seeds", img, seedFile, "--form", how, "-o", dir, "--replace")
 		private(filepath.Join(dir, "n1"+ext))
 	}
 	made := filepath.Join(dir, "v.json")

@@ -230,14 +230,22 @@ func (a *app) nodeSeed() *cobra.Command {
 	var network networkFlags
 	var voucher, voucherKey, out string
 	var operators []string
+	var replace bool
 	cmd := &cobra.Command{
 		Use:   "seed",
 		Short: "compose what a node is told before it can reach the ledger",
+		Long: "Compose a seed: what a node has to know before it can reach the ledger. It holds the\n" +
+			"voucher's private key. One that is there already is not overwritten without --replace.\n\n" +
+			"Exit codes: 0 made, 2 wrong arguments, 3 refused: a file is not what it has to be, the ledger\n" +
+			"can never be reached like that, or there is a seed already, 4 no such file.",
 		Example: "  zos node seed --name n1 --ledger http://10.0.2.2:8470 --mirror http://10.0.2.2:8480 --voucher voucher.json -o seed.json\n" +
 			"  zos node seed --name n2 --ledger http://192.0.2.1:8470 --voucher voucher.json --address 192.0.2.20/24 --gateway 192.0.2.1 --recovery operator.pub -o seed.json\n" +
 			"  zos node seed --name n3 --ledger http://192.0.2.1:8470 --voucher voucher.json --link 52:54:00:12:34:56 --link 52:54:00:12:34:57 --bond lacp --vlan 7 -o seed.json",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := free(out, replace); err != nil {
+				return err
+			}
 			b, err := readFile(voucher, "a voucher", sign.MaxEnvelope+1)
 			if err != nil {
 				return fileError(fmt.Errorf("--voucher: %w", err))
@@ -258,6 +266,9 @@ func (a *app) nodeSeed() *cobra.Command {
 			if err != nil {
 				return fileError(fmt.Errorf("--voucher-key: %w", err))
 			}
+			if _, err := sign.ParseSigner(secret); err != nil {
+				return coded(exitRefused, fmt.Errorf("--voucher-key: %s: %w", voucherKey, err))
+			}
 			s.VoucherKey = string(secret)
 			s.APIVersion, s.Kind, s.Voucher = seed.Version, "Seed", *env
 			if s.Networks, err = network.networks(cmd); err != nil {
@@ -269,9 +280,10 @@ func (a *app) nodeSeed() *cobra.Command {
 			if s.Recovery, err = operatorKeys(operators); err != nil {
 				return err
 			}
+			// What came from files was looked at; the rest are flags.
 			text, err := s.Encode()
 			if err != nil {
-				return coded(exitRefused, err)
+				return coded(exitUsage, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 			}
 			if _, err := seed.Decode(text); err != nil {
 				return coded(exitRefused, err)
@@ -297,10 +309,30 @@ func (a *app) nodeSeed() *cobra.Command {
 	f.StringArrayVar(&operators, "recovery", nil, "file with a public key of age, or an SSH key of type ed25519 or rsa: whoever has its other half can open the node's state without its TPM (repeat)")
 	network.add(f)
 	f.StringVarP(&out, "output", "o", "", "file; standard output when empty")
+	f.BoolVar(&replace, "replace", false, replaceUsage)
 	for _, n := range []string{"name", "ledger", "voucher"} {
 		must(cmd.MarkFlagRequired(n))
 	}
 	return cmd
+}
+
+const replaceUsage = "take the place of what is there already"
+
+// free refuses a place where something stands: a node may still need it.
+func free(name string, replace bool) error {
+	if name == "" || name == "-" || replace {
+		return nil
+	}
+	if err := regularOrAbsent(name, "what was written before, or nothing"); err != nil {
+		return err
+	}
+	switch _, err := os.Lstat(name); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fileError(err)
+	}
+	return coded(exitRefused, fmt.Errorf("%s is there already; name another, or --replace it", name))
 }
 
 // operatorKeys reads files of one public key each.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,6 +35,9 @@ func (a *app) nodeKeys() *cobra.Command {
 		Example: "  zos node keys ./secureboot --name example.org\n  zos node build --keys ./secureboot --root ledger/root.json -o build/images/pc",
 		Args:    exactly(1, "the folder for the keys"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if strings.TrimSpace(name) == "" {
+				return coded(exitUsage, errors.New("--name: is empty; it stands in the certificates, where a firmware's menu shows it: say whose keys these are, such as --name example.org"))
+			}
 			now := time.Now()
 			k, err := secureboot.Generate(name, now)
 			if err != nil {

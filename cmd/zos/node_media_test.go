@@ -74,6 +74,8 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "flash", img, empty, "--seed", s, "--write"}, exitOK, "read back the same"},
 		{[]string{"node", "flash", img, empty, "--write"}, exitRefused, "GPT"},
 		{[]string{"node", "seeds", img, s, "--names", "edge-098..edge-102", "-o", p("fleet")}, exitOK, "5 made"},
+		{[]string{"node", "seeds", img, s, "--names", "edge-102..edge-104", "-o", p("fleet")}, exitRefused, p("fleet/edge-102.img") + " is there already; name another, or --replace it"},
+		{[]string{"node", "seeds", img, s, "--names", "edge-102..edge-102", "-o", p("fleet"), "--replace"}, exitOK, "1 made"},
 		{[]string{"node", "seeds", img, s, "--names", "edge-01..edge-10", "--form", "smbios", "-o", p("ten")}, exitOK, "10 made"},
 		{[]string{"node", "seeds", img, s, "--names", "edge-01..edge-11", "--form", "smbios", "-o", p("eleven")}, exitRefused, "11 seeds have voucher v, which is good for 10 nodes: make one for all (zos ledger voucher --uses 11)"},
 		{[]string{"node", "seeds", iso, s, "-o", p("isos")}, exitOK, "note: " + iso + " is an ISO"},
@@ -84,12 +86,13 @@ func TestMediaCommands(t *testing.T) {
 		{[]string{"node", "seeds", img, s, "--form", "fax", "-o", p("fax")}, exitUsage, "smbios"},
 		{[]string{"node", "seeds", img, s, "--names", "a..b", "-o", p("bad")}, exitUsage, "edge-001"},
 		{[]string{"node", "seed", "--name", "n", "--ledger", "http://198.51.100.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "--ipv6", "off", "-o", p("off")}, exitRefused, "ledger http://198.51.100.1:1 is not on the link of any static address, and there is no router: add --gateway"},
-		{[]string{"node", "seed", "--name", "n", "--ledger", "http://198.51.100.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "--gateway", "192.0.2.1", "-o", p("on")}, exitOK, "node n"},
-		{[]string{"node", "seed", "--name", "n", "--ledger", "http://192.0.2.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on")}, exitOK, "node n"},
-		{[]string{"node", "seed", "--name", "n", "--ledger", "http://[2001:db8::1]:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on")}, exitOK, "node n"},
-		{[]string{"node", "seed", "--name", "n", "--ledger", "http://x:1", "--voucher", voucher, "--recovery", p("cert"), "-o", p("on")}, exitRefused, p("cert") + ": has 3 lines, want the one line of a public key"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://198.51.100.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "--gateway", "192.0.2.1", "-o", p("on"), "--replace"}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://192.0.2.1:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on"), "--replace"}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://[2001:db8::1]:1", "--voucher", voucher, "--address", "192.0.2.20/24", "-o", p("on"), "--replace"}, exitOK, "node n"},
+		{[]string{"node", "seed", "--name", "n", "--ledger", "http://x:1", "--voucher", voucher, "--recovery", p("cert"), "-o", p("on"), "--replace"}, exitRefused, p("cert") + ": has 3 lines, want the one line of a public key"},
 		{[]string{"node", "keys", p("keys"), "--name", "example"}, exitOK, "PK, KEK and db of example"},
 		{[]string{"node", "keys", p("keys")}, exitRefused, p("keys") + " has KEK.auth already: file already exists; keys are not overwritten: name another folder\n"},
+		{[]string{"node", "keys", p("nobody"), "--name", " "}, exitUsage, "--name: is empty"},
 		{[]string{"node", "keys", p("keys2"), "--also", s}, exitRefused, "--also: " + s + " is no X.509 certificate, as PEM (-----BEGIN CERTIFICATE-----) or as DER"},
 		{[]string{"node", "keys", p("keys2"), "--also", p("keys/db.key")}, exitRefused, "holds a PRIVATE KEY, want an X.509 certificate"},
 		{[]string{"node", "keys", p("keys2"), "--also", p("keys/db.crt")}, exitOK, "1 further certificates"},
@@ -110,8 +113,10 @@ func TestMediaCommands(t *testing.T) {
 			t.Errorf("%s: %v: %.80s", name, err, m.Seed)
 		}
 	}
-	if _, err := os.Stat(p("eleven")); err == nil {
-		t.Error("some of too many were made")
+	for _, never := range []string{"eleven", "nobody", "fleet/edge-103.img"} {
+		if _, err := os.Stat(p(never)); err == nil {
+			t.Errorf("%s: some of what was refused was made", never)
+		}
 	}
 	if m, err := image.Open(p("isos/n1.iso")); err != nil || m.Kind != image.KindISO || len(m.Seed) == 0 {
 		t.Errorf("a seeded ISO: %v", err)

@@ -74,18 +74,18 @@ func (n *networkFlags) static() ([]seed.Network, error) {
 	for _, a := range n.addresses {
 		p, err := netip.ParsePrefix(a)
 		if err != nil {
-			return nil, coded(exitRefused, fmt.Errorf("--address %q: want ADDRESS/LENGTH such as 10.0.0.1/24 or 2001:db8::1/64", a))
+			return nil, coded(exitUsage, fmt.Errorf("--address %q: want ADDRESS/LENGTH such as 10.0.0.1/24 or 2001:db8::1/64", a))
 		}
 		ip := n.family(p.Addr())
 		if ip.Address != "" {
-			return nil, coded(exitRefused, fmt.Errorf("--address: %s and %s are of one family", ip.Address, a))
+			return nil, coded(exitUsage, fmt.Errorf("--address: %s and %s are of one family", ip.Address, a))
 		}
 		ip.Mode, ip.Address = seed.ModeStatic, a
 	}
 	for _, r := range n.routers {
 		a, err := netip.ParseAddr(r)
 		if err != nil {
-			return nil, coded(exitRefused, fmt.Errorf("--gateway %q: want an address such as 10.0.0.254 or fe80::1, without a length", r))
+			return nil, coded(exitUsage, fmt.Errorf("--gateway %q: want an address such as 10.0.0.254 or fe80::1, without a length", r))
 		}
 		n.family(a).Router = r
 	}

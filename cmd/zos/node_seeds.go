@@ -51,6 +51,7 @@ var forms = map[string]form{
 
 func (a *app) nodeSeeds() *cobra.Command {
 	var names, out, how string
+	var replace bool
 	cmd := &cobra.Command{
 		Use:   "seeds IMAGE SEED…",
 		Short: "put seeds onto copies of an image, onto sticks, or into SMBIOS strings",
@@ -63,7 +64,10 @@ func (a *app) nodeSeeds() *cobra.Command {
 			"--form image   " + forms["image"].about + "\n" +
 			"--form usb     " + forms["usb"].about + "\n" +
 			"--form smbios  " + forms["smbios"].about + "\n\n" +
-			"What is made holds the voucher's private key: mode 0600.",
+			"What is made holds the voucher's private key: mode 0600. Nothing that is there already is\n" +
+			"overwritten without --replace; it is looked for before anything is made.\n\n" +
+			"Exit codes: 0 made, 2 wrong arguments, 3 refused: no image, a seed that no node takes, a voucher for\n" +
+			"fewer nodes, or something is there already, 4 no such file.",
 		Example: "  zos node seeds build/images/pc-x86_64/node.img seed.json --names edge-001..edge-100 -o build/fleet\n" +
 			"  zos node seeds build/images/pc-x86_64/node.img n1.json n2.json -o build/fleet",
 		Args: cobra.MinimumNArgs(2),
@@ -92,6 +96,11 @@ func (a *app) nodeSeeds() *cobra.Command {
 				case m.Kind == image.KindISO:
 					f.ext = ".iso"
 					fmt.Fprintf(a.err, "note: %s is an ISO: a node reads the seed on it when it is written onto a stick, not when it is an optical medium; take node.img, or --form usb or smbios beside it\n", args[0])
+				}
+			}
+			for _, s := range all {
+				if err := free(filepath.Join(out, s.Name+f.ext), replace); err != nil {
+					return err
 				}
 			}
 			if err := os.MkdirAll(out, 0o755); err != nil {
@@ -124,6 +133,7 @@ func (a *app) nodeSeeds() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&names, "names", "", "FIRST..LAST: names that end in numbers of the same width")
+	cmd.Flags().BoolVar(&replace, "replace", false, replaceUsage)
 	cmd.Flags().StringVar(&how, "form", "image", "image, usb or smbios")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "folder for the result")
 	must(cmd.MarkFlagRequired("output"))

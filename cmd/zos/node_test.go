@@ -74,7 +74,7 @@ func TestNodeCommands(t *testing.T) {
 		}
 	}
 	out := filepath.Join(dir, "seed.json")
-	base := []string{"node", "seed", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", out}
+	base := []string{"node", "seed", "--ledger", "http://10.0.2.2:8470", "--voucher", voucher, "-o", out, "--replace"}
 	for name, c := range map[string]struct {
 		args []string
 		code int
@@ -83,13 +83,17 @@ func TestNodeCommands(t *testing.T) {
 		"seed":                    {append(base, "--name", "n1", "--mirror", "http://10.0.2.2:8480"), exitOK, "network IPv4 dhcp, IPv6 auto"},
 		"seed, static":            {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1", "--dns", "192.0.2.53"), exitOK, "network IPv4 static, IPv6 auto"},
 		"seed, JSON":              {append(base, "--name", "n1", "--json"), exitOK, `"bytes":`},
-		"seed, bad name":          {append(base, "--name", "N_1"), exitRefused, "name"},
-		"seed, far router":        {append(base, "--name", "n1", "--address", "10.0.0.1/24", "--gateway", "10.0.1.1"), exitRefused, "10.0.0.0/24"},
-		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitRefused, "--address \"192.0.2.2\": want ADDRESS/LENGTH such as 10.0.0.1/24"},
-		"seed, bad router":        {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1/24"), exitRefused, "without a length"},
+		"seed, bad name":          {append(base, "--name", "N_1"), exitUsage, "name"},
+		"seed, far router":        {append(base, "--name", "n1", "--address", "10.0.0.1/24", "--gateway", "10.0.1.1"), exitUsage, "10.0.0.0/24"},
+		"seed, bad address":       {append(base, "--name", "n1", "--address", "192.0.2.2"), exitUsage, "--address \"192.0.2.2\": want ADDRESS/LENGTH such as 10.0.0.1/24"},
+		"seed, bad router":        {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--gateway", "192.0.2.1/24"), exitUsage, "without a length"},
 		"seed, bond on a VLAN":    {append(base, "--name", "n1", "--link", "eth0", "--link", "eth1", "--bond", "lacp", "--vlan", "7"), exitOK, "lacp bond, VLAN 7"},
-		"seed, bad bond":          {append(base, "--name", "n1", "--bond", "rr"), exitRefused, "networks[0].bond"},
-		"seed, two of a family":   {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--address", "192.0.2.3/24"), exitRefused, "one family"},
+		"seed, bad bond":          {append(base, "--name", "n1", "--bond", "rr"), exitUsage, "networks[0].bond"},
+		"seed, bad VLAN":          {append(base, "--name", "n1", "--vlan", "5000"), exitUsage, "networks[0].vlan"},
+		"seed, bad ledger":        {append(base, "--name", "n1", "--ledger", "notaurl"), exitUsage, "ledger[1]"},
+		"seed, key is none":       {append(base, "--name", "n1", "--voucher-key", junk), exitRefused, "--voucher-key: " + junk},
+		"seed, there is one":      {[]string{"node", "seed", "--name", "n1", "--ledger", "http://h", "--voucher", voucher, "-o", junk}, exitRefused, junk + " is there already; name another, or --replace it"},
+		"seed, two of a family":   {append(base, "--name", "n1", "--address", "192.0.2.2/24", "--address", "192.0.2.3/24"), exitUsage, "one family"},
 		"seed, networks of files": {append(base, "--name", "n1", "--network", network, "--network", network), exitOK, "; else IPv4 dhcp"},
 		"seed, file and flags":    {append(base, "--name", "n1", "--network", network, "--vlan", "7"), exitUsage, "whole configuration"},
 		"seed, network is junk":   {append(base, "--name", "n1", "--network", junk), exitRefused, `a whole one is {"links":[]`},

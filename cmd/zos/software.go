@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -111,7 +112,7 @@ func readRelease(names []string) (ledger.ChunkedRelease, error) {
 		}
 		u, err := image.ReadUKI(b)
 		if err != nil {
-			return r, coded(exitRefused, fmt.Errorf("%s: %w", name, err))
+			return r, coded(exitRefused, fmt.Errorf("%s: %w; want node.uki of zos node build", name, err))
 		}
 		about := osRelease(u.OSRel)
 		version, board := about["IMAGE_VERSION"], about["IMAGE_ID"]
@@ -182,7 +183,7 @@ that it runs, tries it, and goes back by itself when it does not become healthy
 --floor VERSION is for a hole that must not come back: nodes never again run
 anything lower. It never goes down, and is for all nodes, so it takes no --label.
 
-Exit codes: 0 on the ledger, 3 refused, 4 no such release, 5 not reached.`,
+Exit codes: 0 on the ledger, 2 wrong arguments, 3 refused, 4 no such release, 5 not reached.`,
 		Example: `  zos rollout 1.4.0 --key ~/.ssh/release --root root.json --waves 5,25,100 --pace 6h
   zos rollout 1.4.1 --key ~/.ssh/release --root root.json --label site=lab --json | jq .index`,
 		Args: exactly(1, "the version to roll out"),
@@ -191,8 +192,14 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such release, 5 not reached.`,
 			if p.Labels == nil {
 				p.Labels = map[string]string{}
 			}
+			if pace < 0 || len(p.Waves) > 1 && p.PaceMs == 0 {
+				return coded(exitUsage, fmt.Errorf("--pace %s: want the time between two waves, such as 6h; to send it to all at once, say --waves 100", pace))
+			}
 			if len(p.Waves) == 1 {
 				p.PaceMs = 0
+			}
+			if err := p.Validate(); err != nil {
+				return coded(exitUsage, rolloutFlag(err))
 			}
 			c, err := a.sync(cmd.Context(), f.ledgerFlags)
 			if err != nil {
@@ -213,6 +220,27 @@ Exit codes: 0 on the ledger, 3 refused, 4 no such release, 5 not reached.`,
 	cmd.Flags().StringVar(&floor, "floor", "", "lowest version that any node may run from now on")
 	cmd.Flags().Int64Var(&maxFailed, "max-failed", 1, "so many nodes that went back stop it")
 	return cmd
+}
+
+// rolloutFlag says what is wrong by the flag that it came from.
+func rolloutFlag(err error) error {
+	var r *ledger.Refused
+	if !errors.As(err, &r) {
+		return err
+	}
+	field, _, _ := strings.Cut(r.Field, "[")
+	switch field {
+	case "version":
+		return fmt.Errorf("the version to roll out %s", r.Reason)
+	case "maxFailed":
+		field = "max-failed"
+	case "labels":
+		field = "label"
+	case "waves", "floor":
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s: %s", field, r.Reason)
 }
 
 // software signs an entry and submits it, or writes it for others to sign.

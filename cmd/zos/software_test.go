@@ -34,7 +34,7 @@ func TestSoftware(t *testing.T) {
 	_, errs = zos(t, exitRefused, on("release", uki("dev", "pc-x86_64"), "--key", key)...)
 	contains(t, errs, "dev", "zos node build --version")
 	_, errs = zos(t, exitRefused, on("release", key, "--key", key)...)
-	contains(t, errs, "read UKI")
+	contains(t, errs, "read UKI", "want node.uki of zos node build")
 	zos(t, exitNotFound, on("release", a+"x", "--key", key)...)
 	_, errs = zos(t, exitRefused, on("release", a, "--key", stranger)...)
 	contains(t, errs, "release")
@@ -73,8 +73,24 @@ func TestSoftware(t *testing.T) {
 	if r := l.State().Releases()[1]; r.Version != "1.3.0" || r.Chunks != nil {
 		t.Errorf("a release without lists: %+v", r)
 	}
-	_, errs = zos(t, exitRefused, on("rollout", "1.4.0", "--key", key, "--waves", "50,20")...)
-	contains(t, errs, "waves")
+	// Flags are looked at before anybody is asked.
+	for words, says := range map[string]string{
+		"1.4.0 --waves 50,20":                "--waves: are [50 20]",
+		"1.4.0 --waves 50,40,100":            "--waves: is 40, want more than the wave before it",
+		"1.4.0 --pace 0s":                    "--pace 0s: want the time between two waves",
+		"1.4.0 --pace -1h --waves 100":       "--pace -1h0m0s: want the time between two waves",
+		"1.4.0 --floor foo":                  `--floor: is "foo", want a version`,
+		"1.4.0 --floor 1.5.0":                "--floor: is 1.5.0, which is above the version",
+		"1.4.0 --floor 1.3.0 --label site=a": "--floor: is 1.3.0, but only a rollout to all nodes",
+		"1.4.0 --max-failed 0":               "--max-failed: is 0, want 1 or more",
+		"newest":                             `the version to roll out is "newest"`,
+	} {
+		_, errs = zos(t, exitUsage, append(append([]string{"rollout"}, strings.Fields(words)...), "--key", key, "--root", root, "--ledger", "http://127.0.0.1:9")...)
+		contains(t, errs, says)
+		if strings.Contains(errs, "payload") {
+			t.Errorf("%s: %s", words, errs)
+		}
+	}
 	// For several signers: written, not submitted.
 	envelope := filepath.Join(t.TempDir(), "rollout.envelope")
 	zos(t, exitOK, on("rollout", "1.4.0", "--key", key, "--floor", "1.4.0", "-o", envelope)...)

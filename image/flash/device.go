@@ -43,7 +43,7 @@ func look(ctx context.Context, path, sys, mounts string, written int64, progress
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return d, advise(err)
+		return d, advise(err, os.Geteuid())
 	}
 	defer f.Close()
 	if !disk {

@@ -63,6 +63,8 @@ func Look(ctx context.Context, img, device, serial string, progress Progress) (P
 // decide says why a disk must not be written; "" when it may.
 func decide(kind string, sector int, size int64, d Device, serial string) string {
 	switch {
+	case kind == image.KindISO:
+		return "the image is an ISO: flash node.img, or node-4k.img. An ISO goes onto a stick byte for byte, by what asks nothing and checks nothing: dd if=node.iso of=/dev/sdX bs=4M conv=fsync"
 	case kind != image.KindDisk:
 		return fmt.Sprintf("the image is of kind %q: flash node.img, or node-4k.img", kind)
 	case d.InUse != "":
@@ -102,7 +104,7 @@ func (p Plan) Write(ctx context.Context, progress Progress) error {
 	}
 	dst, err := os.OpenFile(p.Device.Path, flags, 0)
 	if err != nil {
-		return fmt.Errorf("flash %s: %w", p.Device.Path, advise(err))
+		return fmt.Errorf("flash %s: %w", p.Device.Path, advise(err, os.Geteuid()))
 	}
 	err = p.write(ctx, src, dst, progress)
 	if err == nil && !p.Device.File {
@@ -117,8 +119,10 @@ func (p Plan) Write(ctx context.Context, progress Progress) error {
 }
 
 // advise says what to do about a disk that may not be opened.
-func advise(err error) error {
+func advise(err error, uid int) error {
 	switch {
+	case errors.Is(err, fs.ErrPermission) && uid == 0:
+		return fmt.Errorf("%w: root may not either, here: a container without this device, or a disk that is locked (blockdev --getro says 1); run the same where the disk is, or unlock it", err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: disks are root's to read and write; run the same with sudo", err)
 	case errors.Is(err, unix.EBUSY):

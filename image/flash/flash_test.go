@@ -68,7 +68,7 @@ func TestDecide(t *testing.T) {
 		"no serial, one named": {"disk", 512, 10, nameless, "A1", "does not tell"},
 		"small":                {"disk", 512, 11, good, "", "needs 11"},
 		"sectors":              {"disk", 4096, 10, good, "", "node.img for 512"},
-		"an ISO":               {"iso", 512, 10, good, "", "node.img"},
+		"an ISO":               {"iso", 512, 10, good, "", "flash node.img, or node-4k.img. An ISO goes onto a stick byte for byte"},
 		"a UKI":                {"uki", 0, 10, good, "", "node.img"},
 	} {
 		got := decide(c.kind, c.sector, c.size, c.d, c.serial)
@@ -211,12 +211,18 @@ func TestCancelledAtTheEnd(t *testing.T) {
 }
 
 func TestAdvise(t *testing.T) {
-	for want, err := range map[error]string{
-		unix.EACCES: "with sudo", unix.EPERM: "with sudo", unix.EBUSY: "unmount it", unix.EIO: "input/output error",
+	const somebody, root = 1000, 0
+	for _, c := range []struct {
+		err  error
+		uid  int
+		says string
+	}{
+		{unix.EACCES, somebody, "with sudo"}, {unix.EPERM, somebody, "with sudo"}, {unix.EBUSY, somebody, "unmount it"}, {unix.EIO, somebody, "input/output error"},
+		{unix.EACCES, root, "root may not either"}, {unix.EPERM, root, "root may not either"}, {unix.EBUSY, root, "unmount it"},
 	} {
-		got := advise(&os.PathError{Op: "open", Path: "/dev/sdx", Err: want})
-		if !errors.Is(got, want) || !strings.Contains(got.Error(), "/dev/sdx") || !strings.Contains(got.Error(), err) {
-			t.Errorf("%v: %v", want, got)
+		got := advise(&os.PathError{Op: "open", Path: "/dev/sdx", Err: c.err}, c.uid)
+		if !errors.Is(got, c.err) || !strings.Contains(got.Error(), "/dev/sdx") || !strings.Contains(got.Error(), c.says) || c.uid == root && strings.Contains(got.Error(), "sudo") {
+			t.Errorf("%v for %d: %v", c.err, c.uid, got)
 		}
 	}
 }

@@ -155,7 +155,7 @@ func (w *world) buildNode(driver, version string, seed []byte) (string, image.Re
 // seed composes a node's seed.
 func (w *world) seed(name string, mirrors ...*mirror) []byte {
 	w.t.Helper()
-	args := []string{"node", "seed", "--name", name, "--ledger", w.gate.inside(), "--voucher", w.path("voucher.json"), "-o", w.path(name + ".seed")}
+	args := []string{"node", "seed", "--name", name, "--ledger", w.gate.inside(), "--voucher", w.path("voucher.json"), "-o", w.path(name + ".seed"), "--replace"}
 	for _, m := range mirrors {
 		args = append(args, "--mirror", m.inside())
 	}

@@ -103,7 +103,7 @@ func (l *Ledger) Inside() string { return strings.Replace(l.URL, "127.0.0.1", Ga
 func (l *Ledger) Seed(name string, more ...string) []byte {
 	l.t.Helper()
 	out := l.File(name + ".seed")
-	l.Zos(append([]string{"node", "seed", "--name", name, "--ledger", l.Inside(), "--voucher", l.Voucher, "-o", out}, more...)...)
+	l.Zos(append([]string{"node", "seed", "--name", name, "--ledger", l.Inside(), "--voucher", l.Voucher, "-o", out, "--replace"}, more...)...)
 	b, err := os.ReadFile(out)
 	if err != nil {
 		l.t.Fatal(err)
