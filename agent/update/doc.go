@@ -24,8 +24,9 @@
 // Free space on the boot partition is looked at before anything is fetched, and
 // again before anything is changed. The image arrives in memory, chunk by chunk
 // where its release binds a list of them: each is held against the list before
-// it is kept, and what is kept outlives the agent. The whole is hashed there, and looked into: board, version and
-// signature, and whether what this node has sealed would open under it. Then: the idle image leaves the loader's folder;
+// it is kept, and what is kept outlives the agent. The whole is hashed there, and
+// looked into: board, version and signature, and whether what this node has
+// sealed would open under it. Then: the idle image leaves the loader's folder;
 // it is overwritten; what was written is read back from the disk and hashed;
 // it gets its name with three tries; the guests end in order, in the time that
 // their specs give them and not before a ledger is followed; the machine starts
@@ -39,7 +40,8 @@
 // A trial is healthy when init has loaded all drivers, the hypervisor is there,
 // and the agent has followed the ledger for a while without a break. Then the
 // name loses its counter. If that does not come in time, or the node's state does
-// not open under the image, the agent takes the last tries away itself; if the agent does not come up, init starts the
-// machine again (init/trial); if neither does, the loader counts. What came of
-// it is kept beside the images until the ledger has it.
+// not open under the image, the agent takes the last tries away itself; if the
+// agent does not come up, init starts the machine again (init/trial); if neither
+// does, the loader counts. What came of it is kept beside the images until the
+// ledger has it.
 package update

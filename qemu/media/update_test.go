@@ -3,7 +3,9 @@
 package media
 
 import (
+	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -17,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zos-node/zos/agent/pcrsig/measure"
 	"github.com/zos-node/zos/agent/update/fat/fattest"
 	"github.com/zos-node/zos/boards"
 	"github.com/zos-node/zos/image"
@@ -44,7 +47,9 @@ type fleet struct {
 	vars   string
 	uki    image.UKI          // version 1.0, to make others from
 	maker  *secureboot.Signer // of images; nil: they are not signed, and Secure Boot is off
+	tpm    string             // folder of swtpm's state; "": the machine has no TPM
 	m      *qemu.Machine
+	chip   *qemu.TPM
 	starts int
 	// mirrors are beside the store's, and asked after it; ready, if there is one,
 	// is called when a release is on the ledger and before its rollout.
@@ -101,18 +106,37 @@ func (f *fleet) release(version string, edit func(*image.UKI, *image.Tree)) {
 	f.t.Helper()
 	b := f.build(version, edit)
 	if f.maker != nil {
-		var err error
-		if b, err = f.maker.DB.Sign(b); err != nil {
-			f.t.Fatal(err)
-		}
+		b = f.enrolled(b)
 	}
 	f.publish(version, b)
 }
 
-// build makes a UKI that nobody has signed.
+// enrolled signs a UKI for firmware that has the maker's keys.
+func (f *fleet) enrolled(b []byte) []byte {
+	f.t.Helper()
+	signed, err := f.maker.DB.Sign(b)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return signed
+}
+
+// build makes a UKI without a signature for firmware. Its measurement is signed if
+// there is a maker, as zos node build does.
 func (f *fleet) build(version string, edit func(*image.UKI, *image.Tree)) []byte {
 	f.t.Helper()
+	if f.maker == nil {
+		return f.buildBy(nil, version, edit)
+	}
+	return f.buildBy(f.maker.PCR, version, edit)
+}
+
+// buildBy makes a UKI whose measurement is signed by a key; without one it has
+// none.
+func (f *fleet) buildBy(pcr crypto.Signer, version string, edit func(*image.UKI, *image.Tree)) []byte {
+	f.t.Helper()
 	u, more := f.uki, image.Patch()
+	u.PCRKey, u.PCRSig = nil, nil
 	u.OSRel = image.OSRelease(version, f.board.Name)
 	more.File("etc/os-release", 0o644, u.OSRel)
 	if edit != nil {
@@ -124,7 +148,26 @@ func (f *fleet) build(version string, edit func(*image.UKI, *image.Tree)) []byte
 			f.t.Fatal(err)
 		}
 	}
+	var err error
+	if pcr != nil {
+		if u.PCRKey, err = measure.PublicKey(pcr); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	b, err := u.Build()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if pcr == nil {
+		return b
+	}
+	register, err := measure.UKI(bytes.NewReader(b))
+	if err == nil {
+		u.PCRSig, err = register.Sign(pcr)
+	}
+	if err == nil {
+		b, err = u.Build()
+	}
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -154,7 +197,15 @@ func (f *fleet) publish(version string, b []byte) {
 func (f *fleet) on() {
 	f.t.Helper()
 	f.starts++
-	f.m = start(f.t, qemu.Options{Arch: f.board.Arch, Disk: f.disk, UEFI: &qemu.UEFI{Bus: "virtio", Keep: f.vars, Write: true, Secure: f.maker != nil}})
+	o := qemu.Options{Arch: f.board.Arch, Disk: f.disk, UEFI: &qemu.UEFI{Bus: "virtio", Keep: f.vars, Write: true, Secure: f.maker != nil}}
+	if f.tpm != "" {
+		var err error
+		if f.chip, err = qemu.StartTPM(context.Background(), f.tpm); err != nil {
+			f.t.Fatal(err)
+		}
+		o.UEFI.TPM = f.chip.Socket
+	}
+	f.m = start(f.t, o)
 }
 
 // off takes its power away.
@@ -163,6 +214,12 @@ func (f *fleet) off() {
 		if err := f.m.Close(); err != nil {
 			f.t.Error(err)
 		}
+	}
+	if f.chip != nil {
+		if err := f.chip.Close(); err != nil {
+			f.t.Error(err)
+		}
+		f.chip = nil
 	}
 }
 
