@@ -3,13 +3,15 @@
 package trouble
 
 import (
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // menu: screen and serial line say who the node is and what it does, and have a
 // menu, by keyboard and by serial line, whose reset asks for a name. It is the
-// end of its machine.
+// end of its machine: what starts from its disk then is another node.
 func menu(t *testing.T, n *node, font letters) {
 	name := survivorName
 	facts := []string{"zos  " + name, "SHA256:", "eth0: 10.0.2.15/24", "entries, ledger time", "guests", "waits for", "no TPM", "Press Enter for the menu."}
@@ -65,6 +67,35 @@ func menu(t *testing.T, n *node, font letters) {
 		}
 	}
 	t.Logf("%d panels on the serial line", panels)
+	anew(t, n)
+}
+
+// anew: the first start after a reset makes the node's state, and with it another
+// node, which enrols by the voucher that the first one used.
+func anew(t *testing.T, n *node) {
+	t.Helper()
+	m := n.says(0, `msg="the node's state was made"`)
+	before := n.w.enrolled(t, survivorName)
+	if len(before) != 1 {
+		t.Fatalf("the ledger has %v of that name", before)
+	}
+	n.says(m, `id="?`+regexp.QuoteMeta(before[0]))
+	n = n.again()
+	m = n.says(0, `msg="the node's state`)
+	var after []string
+	for ctx := deadline(t); ctx.Err() == nil && len(after) < 2; time.Sleep(time.Second) {
+		after = n.w.enrolled(t, survivorName)
+	}
+	if len(after) != 2 || after[0] != before[0] || after[1] == before[0] {
+		t.Fatalf("the ledger has %v of that name, before the reset %v", after, before)
+	}
+	n.says(m, `id="?`+regexp.QuoteMeta(after[1]))
+	for _, l := range n.Console.Lines(0) {
+		if strings.Contains(l.Text, "the node's state is open") {
+			t.Errorf("the state outlived the reset: %s", l.Text)
+		}
+	}
+	t.Logf("%s was %s and is %s", survivorName, before[0], after[1])
 }
 
 // keys are those of a line, with Enter at its end.

@@ -15,7 +15,7 @@ import (
 // survivor is a machine for the faults that a node outlives, one after the
 // other. It has a disk, and so keeps its state.
 func survivor(t *testing.T, w *world) (n *node, font letters) {
-	n = w.up(t, survivorName, qemu.Options{Screen: true})
+	n = w.up(t, survivorName, qemu.Options{Screen: true, UEFI: &qemu.UEFI{Write: true}})
 	return n, n.font()
 }
 
@@ -32,7 +32,7 @@ var survived = []struct {
 	{"storage is full", "runs on, record", storageIsFull},
 	{"disk is full", "runs on, record", diskIsFull},
 	{"agent hangs", "started again, record", agentHangs},
-	{"menu", "reset in order", menu},
+	{"menu", "reset: another node after it", menu},
 }
 
 // agentDies: the node starts it again, and it says itself what happened.

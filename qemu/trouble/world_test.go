@@ -88,14 +88,36 @@ func newWorldOf(t *testing.T, board string) *world {
 	return w
 }
 
+// client follows the ledger from here, and keeps what it knows in a file of its own.
+func (w *world) client(t *testing.T, name string) *ledger.Client {
+	t.Helper()
+	c, err := ledger.OpenClient(ledger.ClientConfig{Root: w.root, Ledgers: []string{w.URL}, StateFile: w.File(name + ".state"), HTTP: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// enrolled are the ids of the nodes of a name on the ledger, the newest last.
+func (w *world) enrolled(t *testing.T, name string) (ids []string) {
+	t.Helper()
+	c := w.client(t, name)
+	if err := c.Sync(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.State().Nodes() {
+		if n.Name == name {
+			ids = append(ids, n.ID)
+		}
+	}
+	return ids
+}
+
 // incident waits until the ledger holds one of the node, of that kind, whose
 // detail has all the texts.
 func (w *world) incident(t *testing.T, node, kind string, texts ...string) ledger.Reported {
 	t.Helper()
-	c, err := ledger.OpenClient(ledger.ClientConfig{Root: w.root, Ledgers: []string{w.URL}, StateFile: w.File(node + ".state"), HTTP: http.DefaultClient})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := w.client(t, node)
 	var all []ledger.Reported
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Second) {
 		if err := c.Sync(context.Background()); err != nil {
@@ -164,7 +186,8 @@ func (w *world) patched(t *testing.T, base []byte, add files, nodeSeed []byte) [
 }
 
 // disk boots through firmware, whose variables outlive the machine, with the
-// seed in SMBIOS.
+// seed in SMBIOS. With o.UEFI.Write, the machine has a disk of its own that keeps
+// what is written to it.
 func (w *world) disk(t *testing.T, name string, add files, o qemu.Options) *node {
 	t.Helper()
 	o.Disk = filepath.Join(w.image, image.MediumDisk)
@@ -191,8 +214,16 @@ func (w *world) disk(t *testing.T, name string, add files, o qemu.Options) *node
 			t.Fatal(err)
 		}
 	}
+	write := o.UEFI != nil && o.UEFI.Write
+	if write && add == nil {
+		own := w.File(name + ".img")
+		if out, err := exec.Command("cp", "--sparse=always", o.Disk, own).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		o.Disk = own
+	}
 	o.SMBIOS = []string{seed.SMBIOSPrefix + base64.StdEncoding.EncodeToString(w.Seed(name))}
-	o.UEFI = &qemu.UEFI{Bus: "virtio", Keep: w.File(name + ".vars")}
+	o.UEFI = &qemu.UEFI{Bus: "virtio", Keep: w.File(name + ".vars"), Write: write}
 	return w.start(t, o)
 }
 
