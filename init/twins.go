@@ -49,6 +49,7 @@ func (n *node) watchDisks() {
 	if err := os.WriteFile(disksKnown, nil, 0o644); err != nil {
 		n.fail(fault("RUN", "the folder of what runs", "a file in /run", "Report this.", err))
 	}
+	n.log.Info("no second disk with this image has shown up")
 	for said := ""; ; time.Sleep(disksLater) {
 		now := ""
 		if err := w.Look(); err != nil {

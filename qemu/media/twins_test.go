@@ -65,4 +65,28 @@ func TestTwins(t *testing.T) {
 		}
 		says(t, m, `on nvme0n1p1 .*and sda1\b`)
 	})
+	t.Run("sticks in a node that works", func(t *testing.T) {
+		disk, other := filepath.Join(images(t, "pc-x86_64"), image.MediumDisk), filepath.Join(images(t, "vm-x86_64"), image.MediumDisk)
+		foreign := "if=none,id=foreign,format=raw,snapshot=on,file=" + strings.ReplaceAll(other, ",", ",,")
+		m := start(t, qemu.Options{Disk: disk, UEFI: &qemu.UEFI{Bus: "nvme"}, Args: append(spare(disk), "-device", "qemu-xhci", "-drive", foreign)})
+		says(t, m, seedFrom(`/dev/nvme0n1p1`))
+		if err := m.Plug(t.Context(), map[string]any{"driver": "usb-storage", "drive": "foreign", "removable": true}); err != nil {
+			t.Fatal(err)
+		}
+		if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|no second disk with this image has shown up`); said[1] != "" {
+			t.Fatalf("a stick with another image stops it: %s", said[0])
+		}
+		stick["id"] = "twin"
+		if err := m.Plug(t.Context(), stick); err != nil {
+			t.Fatal(err)
+		}
+		if said := says(t, m, `ZOS STOPPED +\[(\S+)\]|a disk that looks like the node's own was plugged in.* on nvme0n1p1 .*and sdb1\b`); said[1] != "" {
+			t.Errorf("it stops while it works: %s", said[0])
+		}
+		says(t, m, `TROUBLE +.*two disks carry the same node image`)
+		if err := m.Unplug(t.Context(), "twin"); err != nil {
+			t.Fatal(err)
+		}
+		says(t, m, `the node's disk is alone again`)
+	})
 }
