@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Released is a version of the node's image on the ledger.
@@ -164,7 +165,7 @@ func (s *State) NextUpdate(f NodeFacts, nowMs int64) (*Target, string) {
 		return nil, fmt.Sprintf("release %s has no image for board %s", version, f.Board)
 	}
 	if from := r.FromMs(f.Name); nowMs < from {
-		return nil, fmt.Sprintf("its wave of rollout %d begins in %d s", r.ID, (from-nowMs+999)/1000)
+		return nil, fmt.Sprintf("its wave of rollout %d begins at %s by the ledger's time", r.ID, time.UnixMilli(from).UTC().Format(time.RFC3339))
 	}
 	released := s.releases.get(r.Rollout.Release)
 	return &Target{Rollout: r.ID, Version: version, Image: *image, Chunks: released.list(f.Board), Mirrors: released.Release.Mirrors}, ""

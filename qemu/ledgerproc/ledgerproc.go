@@ -26,6 +26,9 @@ import (
 // Gateway is this machine, as one with QEMU's user network sees it.
 const Gateway = "10.0.2.2"
 
+// Label is what the voucher gives its nodes.
+const Label = "site=rig"
+
 // readyLimit is how long the process may take until it serves.
 const readyLimit = 5 * time.Minute
 
@@ -65,7 +68,7 @@ func Start(t *testing.T, origin string, uses int) *Ledger {
 	}
 	l.Zos(args...)
 	l.Root, l.Voucher = filepath.Join(l.File("ledger"), "root.json"), l.File("voucher.json")
-	l.Zos("ledger", "voucher", "--key", l.File("operator"), "--root", l.Root, "--uses", strconv.Itoa(uses), "-o", l.Voucher)
+	l.Zos("ledger", "voucher", "--key", l.File("operator"), "--root", l.Root, "--uses", strconv.Itoa(uses), "--label", Label, "-o", l.Voucher)
 	l.URL = Serve(t, l.Tool, l.File("ledger"))
 	return l
 }

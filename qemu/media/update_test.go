@@ -55,6 +55,7 @@ type fleet struct {
 	// is called when a release is on the ledger and before its rollout.
 	mirrors []string
 	ready   func(uki []byte)
+	of      string // the version whose rollout is watched; "": the newest one's
 }
 
 // newFleet flashes version 1.0, signed by a maker if there is one; the node is
@@ -177,20 +178,39 @@ func (f *fleet) buildBy(pcr crypto.Signer, version string, edit func(*image.UKI,
 // publish releases a UKI and rolls it out.
 func (f *fleet) publish(version string, b []byte) {
 	f.t.Helper()
+	f.put(version, b)
+	if f.ready != nil {
+		f.ready(b)
+	}
+	f.rollout(version, "--waves", "100")
+}
+
+// put releases a UKI.
+func (f *fleet) put(version string, b []byte) {
+	f.t.Helper()
 	name := f.l.File("node-" + version + ".uki")
 	if err := os.WriteFile(name, b, 0o644); err != nil {
 		f.t.Fatal(err)
 	}
-	on := []string{"--ledger", f.l.URL, "--root", f.l.Root, "--key", f.l.File("release")}
-	release := append([]string{"release", name, "--store", f.store}, on...)
+	release := append([]string{"release", name, "--store", f.store}, f.signing()...)
 	for _, m := range f.mirrors {
 		release = append(release, "--mirror", m)
 	}
 	f.l.Zos(release...)
-	if f.ready != nil {
-		f.ready(b)
+}
+
+// rollout sends a release to nodes, and returns its place on the ledger.
+func (f *fleet) rollout(version string, flags ...string) int64 {
+	f.t.Helper()
+	var r struct{ Index int64 }
+	if err := json.Unmarshal(f.l.Zos(slices.Concat([]string{"rollout", version, "--json"}, flags, f.signing())...), &r); err != nil {
+		f.t.Fatal(err)
 	}
-	f.l.Zos(append([]string{"rollout", version, "--waves", "100"}, on...)...)
+	return r.Index
+}
+
+func (f *fleet) signing() []string {
+	return []string{"--ledger", f.l.URL, "--root", f.l.Root, "--key", f.l.File("release")}
 }
 
 // on starts the machine from its disk.
@@ -223,20 +243,28 @@ func (f *fleet) off() {
 	}
 }
 
-// update is a node's last word about the newest rollout.
+// update is a node's last word about the newest rollout, or that of a version.
 type update struct{ Name, Result, Running, Reason string }
+
+type rollout struct {
+	Version string
+	Nodes   []update
+}
 
 func (f *fleet) word() update {
 	f.t.Helper()
 	var st struct {
 		Software struct {
-			Rollouts []struct{ Nodes []update }
+			Rollouts []rollout
 		}
 	}
 	if err := json.Unmarshal(f.l.Zos("status", "--ledger", f.l.URL, "--root", f.l.Root, "--json"), &st); err != nil {
 		f.t.Fatal(err)
 	}
 	all := st.Software.Rollouts
+	if f.of != "" {
+		all = slices.DeleteFunc(all, func(r rollout) bool { return r.Version != f.of })
+	}
 	if n := len(all); n > 0 && len(all[n-1].Nodes) > 0 {
 		return all[n-1].Nodes[0]
 	}
