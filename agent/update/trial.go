@@ -14,16 +14,11 @@ import (
 // resume looks what became of the last update.
 func (u *Updater) resume() (todo deed, err error) {
 	err = u.with(func(v *fat.Volume) error {
-		m, err := load(v)
-		if err != nil {
-			u.cfg.Log.Warn("what was remembered of updates is lost", "err", err)
-		}
-		all, err := slots(v)
-		if err != nil {
+		var all []file
+		var before string
+		if all, before, todo, err = u.judged(v); err != nil {
 			return err
 		}
-		before := m.State + m.Reason
-		u.mem, todo = judge(all, m, u.cfg.About.Version)
 		if todo == again {
 			if err := spend(v, named(all, u.mem.Version)); err != nil {
 				return err
@@ -37,6 +32,21 @@ func (u *Updater) resume() (todo deed, err error) {
 		return u.drop(v, u.floor)
 	})
 	return todo, err
+}
+
+// judged reads what is remembered of the last update, and what became of it since.
+// before is what was remembered of its end; nothing is written.
+func (u *Updater) judged(v *fat.Volume) (all []file, before string, todo deed, err error) {
+	m, err := load(v)
+	if err != nil {
+		u.cfg.Log.Warn("what was remembered of updates is lost", "err", err)
+	}
+	if all, err = slots(v); err != nil {
+		return nil, "", nothing, err
+	}
+	before = m.State + m.Reason
+	u.mem, todo = judge(all, m, u.cfg.About.Version)
+	return all, before, todo, nil
 }
 
 // spend takes a try from an image that the loader did not start although it
@@ -158,17 +168,9 @@ func (u *Updater) Locked(ctx context.Context, why error) {
 
 func (u *Updater) locked(ctx context.Context, why error) error {
 	todo := nothing
-	err := u.with(func(v *fat.Volume) error {
-		m, err := load(v)
-		if err != nil {
-			u.cfg.Log.Warn("what was remembered of updates is lost", "err", err)
-		}
-		all, err := slots(v)
-		if err != nil {
-			return err
-		}
-		u.mem, todo = judge(all, m, u.cfg.About.Version)
-		return nil
+	err := u.with(func(v *fat.Volume) (err error) {
+		_, _, todo, err = u.judged(v)
+		return err
 	})
 	if err != nil || todo != trial {
 		return err
