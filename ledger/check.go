@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -18,19 +17,10 @@ import (
 	"github.com/zos-node/zos/spec/strict"
 )
 
-var (
-	dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	word     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-	digest   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	labelKey = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,62}[a-zA-Z0-9])?$`)
-)
-
 const (
 	maxText   = 8 << 10
 	maxNumber = 1 << 40
 )
-
-func match(pattern *regexp.Regexp, s string) bool { return pattern.MatchString(s) }
 
 // Checkpoints is the part of a root that says which checkpoints are to be believed.
 func (r *Root) Checkpoints() tiles.Policy {
@@ -111,7 +101,7 @@ func checkLog(l LogPolicy) error {
 // Validate checks a validator by itself; whether its note keys are keys is
 // for tiles.Policy to say.
 func (v *Validator) Validate() error {
-	if !match(dnsLabel, v.Name) {
+	if !isDNSLabel(v.Name) {
 		return refuse("name", "is %q, want a DNS label", v.Name)
 	}
 	if b, err := base64.StdEncoding.DecodeString(v.Consensus); err != nil || len(b) != ed25519.PublicKeySize || base64.StdEncoding.EncodeToString(b) != v.Consensus {
@@ -138,7 +128,7 @@ func check(p any) error {
 	case *Root:
 		return p.Validate()
 	case *Voucher:
-		if !match(word, p.ID) {
+		if !isWord(p.ID) {
 			return refuse("id", "is %q, want small letters, digits and dashes", p.ID)
 		}
 		if p.Uses < 1 || p.Uses > 1_000_000 {
@@ -168,13 +158,13 @@ func check(p any) error {
 	case *Record:
 		return checkRecord(p)
 	case *Incident:
-		if !match(word, p.Kind) {
+		if !isWord(p.Kind) {
 			return refuse("kind", "is %q, want a word such as \"guest-panic\"", p.Kind)
 		}
 		if p.Claim < -1 || p.Claim > maxNumber {
 			return refuse("claim", "is %d, want a log index, or -1 for none", p.Claim)
 		}
-		if p.Machine != "" && !match(dnsLabel, p.Machine) {
+		if p.Machine != "" && !isDNSLabel(p.Machine) {
 			return refuse("machine", "is %q, want the name of a machine or nothing", p.Machine)
 		}
 		return firstError(textual("detail", p.Detail), checkActed(p.Acted))
@@ -193,7 +183,7 @@ func check(p any) error {
 }
 
 func checkEnrol(p *Enrol) error {
-	if !match(dnsLabel, p.Name) {
+	if !isDNSLabel(p.Name) {
 		return refuse("name", "is %q, want a DNS label", p.Name)
 	}
 	if _, err := sign.Fingerprint(p.Key); err != nil {
@@ -216,7 +206,7 @@ func checkCapacity(p *Capacity) error {
 	if h.Name != "cloud-hypervisor" && h.Name != "qemu" {
 		return refuse("hypervisor.name", "is %q, want cloud-hypervisor or qemu", h.Name)
 	}
-	if !match(digest, h.Digest) {
+	if !isDigest(h.Digest) {
 		return refuse("hypervisor.digest", "is %q, want sha256:<64 hex digits>", h.Digest)
 	}
 	if !slices.Contains([]string{"release", "local", "debian"}, h.Source) {
@@ -244,7 +234,7 @@ func checkBoot(b Boot) error {
 	if !slices.Contains([]string{"on", "off", "setup mode", "none"}, b.SecureBoot) {
 		return refuse("boot.secureBoot", "is %q, want on, off, setup mode or none", b.SecureBoot)
 	}
-	if b.PCR11 != "" && !match(digest, "sha256:"+b.PCR11) {
+	if b.PCR11 != "" && !isDigest("sha256:"+b.PCR11) {
 		return refuse("boot.pcr11", "is %q, want 64 hex digits, or nothing", b.PCR11)
 	}
 	if !slices.Contains(BootKeys, b.Key) {
@@ -262,13 +252,13 @@ func checkBoot(b Boot) error {
 }
 
 func checkRecord(p *Record) error {
-	if !match(word, p.Phase) {
+	if !isWord(p.Phase) {
 		return refuse("phase", "is %q, want a word such as \"verify-signatures\"", p.Phase)
 	}
 	if !slices.Contains([]string{"ok", "failed", "undone"}, p.Result) {
 		return refuse("result", "is %q, want ok, failed or undone", p.Result)
 	}
-	if (p.Seq == 0) != (p.Previous == "") || p.Previous != "" && !match(digest, p.Previous) {
+	if (p.Seq == 0) != (p.Previous == "") || p.Previous != "" && !isDigest(p.Previous) {
 		return refuse("previous", "is %q, want \"\" for record 0 and else sha256:<64 hex digits>", p.Previous)
 	}
 	if p.Result == "ok" && p.Error != "" {
@@ -298,7 +288,7 @@ func checkLabels(labels map[string]string) error {
 		return refuse("labels", "has %d entries, at most 64 are allowed", len(labels))
 	}
 	for k, v := range labels {
-		if !match(labelKey, k) || len(v) > 256 {
+		if !isLabelKey(k) || len(v) > 256 {
 			return refuse("labels", "has %.80q: names are letters, digits, dots, dashes and slashes, values at most 256 bytes", k)
 		}
 	}

@@ -4,15 +4,10 @@ package ledger
 
 import (
 	"net/url"
-	"regexp"
 	"slices"
-	"sync"
 
 	"github.com/zos-node/zos/spec/strict"
 )
-
-// boardName is made when it is first asked for, as version is.
-var boardName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`) })
 
 const (
 	maxUKI     = 1 << 30 // bytes
@@ -46,13 +41,13 @@ func checkNodeRelease(p *NodeRelease) error {
 	}
 	for i, img := range p.Images {
 		at := func(field string) string { return strict.Join(strict.Index("images", i), field) }
-		if !match(boardName(), img.Board) {
+		if !isBoard(img.Board) {
 			return refuse(at("board"), "is %q, want the name of a board such as \"pc-x86_64\"", img.Board)
 		}
 		if i > 0 && p.Images[i-1].Board >= img.Board {
 			return refuse(at("board"), "is %q after %q, want each board once and in order", img.Board, p.Images[i-1].Board)
 		}
-		if !match(digest, img.Digest) {
+		if !isDigest(img.Digest) {
 			return refuse(at("digest"), "is %q, want sha256:<64 hex digits>", img.Digest)
 		}
 		if img.Size < 1 || img.Size > maxUKI {
@@ -77,7 +72,7 @@ func checkChunkedRelease(p *ChunkedRelease) error {
 		return err
 	}
 	for i, l := range lists {
-		if !match(digest, l) {
+		if !isDigest(l) {
 			return refuse(strict.Join(strict.Index("images", i), "chunks"), "is %q, want sha256:<64 hex digits>", l)
 		}
 	}
