@@ -185,7 +185,7 @@ type driven struct {
 // drive measures latency one after the other, then throughput.
 func drive(t *testing.T, entries [][]byte, submit func(i int, tx []byte) error) driven {
 	t.Helper()
-	single := len(entries) / 20
+	single := len(entries) / 5
 	var took []time.Duration
 	for i, e := range entries[:single] {
 		start := time.Now()
