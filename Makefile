@@ -79,7 +79,7 @@ ifeq ($(BENCH),image)
 	@build/bin/imagebench -o build/bench-image.json
 else ifeq ($(BENCH),ledger)
 	@mkdir -p build
-	@ZOS_BENCH=$(CURDIR)/build/bench-ledger.json bash -o pipefail -c "go test -tags bench -count=1 -timeout 90m -run '^TestBench$$/$(PART)' -v ./ledger/bft | grep --line-buffered -vE '^(=== |time=)'"
+	@$(if $(filter-out reads,$(PART)),,ZOS_NGINX="$$(ci/nginx.sh)" )ZOS_BENCH=$(CURDIR)/build/bench-ledger.json bash -o pipefail -c "go test -tags bench -count=1 -timeout 90m -run '^TestBench$$/$(PART)' -v ./ledger/bft | grep --line-buffered -vE '^(=== |time=)'"
 else ifeq ($(BENCH),boot)
 	@build/bin/demo --bench build/bench-boot.json --bench-boot
 else

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/zos-node/zos/ledger/tiles"
 )
@@ -50,5 +51,53 @@ func TestHot(t *testing.T) {
 	}
 	if n := len(h.now) + len(h.old); n > 2*hotTiles {
 		t.Errorf("%d tiles are kept", n)
+	}
+}
+
+// A checkpoint is read again when another file has its name, or one that is so
+// young that the next may look the same.
+func TestHotCheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	place := func(content string, at time.Time) {
+		t.Helper()
+		next, path := filepath.Join(dir, "next"), filepath.Join(dir, "checkpoint")
+		if err := errors.Join(os.WriteFile(next, []byte(content), 0o600), os.Chtimes(next, at, at), os.Rename(next, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inPlace := func(content string, at time.Time) {
+		t.Helper()
+		path := filepath.Join(dir, "checkpoint")
+		if err := errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var h hot
+	served := func(want string) {
+		t.Helper()
+		if got, err := h.read(tiles.Dir(dir), "checkpoint"); err != nil || string(got) != want {
+			t.Errorf("served %q, %v, want %q", got, err, want)
+		}
+	}
+	old, now := time.Now().Add(-time.Hour), time.Now().Add(time.Minute)
+	place("one", old)
+	served("one")
+	inPlace("1ne", old) // nobody does: it shows that the file was not read
+	served("one")
+	place("two", old.Add(time.Nanosecond))
+	served("two")
+	place("three", old.Add(time.Nanosecond))
+	served("three")
+	place("young", now)
+	served("young")
+	inPlace("y0ung", now) // as a new file of the same inode, size and tick would look
+	served("y0ung")
+	place("old again", old)
+	served("old again")
+	if err := os.Remove(filepath.Join(dir, "checkpoint")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := h.read(tiles.Dir(dir), "checkpoint"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a checkpoint that is gone: %q, %v", b, err)
 	}
 }

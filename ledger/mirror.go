@@ -52,7 +52,7 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 	}
 	m := &Mirror{dir: tiles.Dir(dir), client: c, writer: tiles.NewWriter(tiles.Dir(dir)), every: snapshotEvery, now: time.Now}
 	c.keepFresh = true
-	if _, err := os.Stat(filepath.Join(dir, "checkpoint")); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, checkpointPath)); errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
 	own, err := openSource(dir, nil)

@@ -117,7 +117,7 @@ func (c *Client) lookAt(ctx context.Context, from source) *head {
 	if h.chain, h.err = walkRoots(ctx, from, trusted); h.err != nil {
 		return h
 	}
-	signed, err := from.get(ctx, "checkpoint", tiles.MaxCheckpoint)
+	signed, err := from.get(ctx, checkpointPath, tiles.MaxCheckpoint)
 	if err != nil {
 		h.err = err
 		return h

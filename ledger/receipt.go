@@ -33,7 +33,7 @@ const proofHeader = "c2sp.org/tlog-proof@v1"
 // prove makes the receipt of an entry from the files of a log.
 func prove(ctx context.Context, dir tiles.Dir, r Receipt, submitted []byte) (Receipt, error) {
 	from := dirSource{dir}
-	signed, err := from.get(ctx, "checkpoint", tiles.MaxCheckpoint)
+	signed, err := from.get(ctx, checkpointPath, tiles.MaxCheckpoint)
 	if err != nil {
 		return r, err
 	}

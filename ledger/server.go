@@ -58,6 +58,12 @@ func NewServer(h http.Handler) *http.Server {
 	}
 }
 
+// What headers of files say, made once: a reader asks for thousands of files.
+var (
+	octets, plainText, jsonText = []string{"application/octet-stream"}, []string{"text/plain; charset=utf-8"}, []string{"application/json"}
+	forEver, askAgain           = []string{"public, max-age=31536000, immutable"}, []string{"no-cache"}
+)
+
 type handler struct {
 	dir tiles.Dir
 	s   Submitter
@@ -82,16 +88,15 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, http.StatusInternalServerError, reply{Error: "the file could not be read"})
 		return
 	}
-	kind, cache := "application/octet-stream", "public, max-age=31536000, immutable"
-	if path == "checkpoint" {
-		kind, cache = "text/plain; charset=utf-8", "no-cache"
+	kind, cache := octets, forEver
+	if path == checkpointPath {
+		kind, cache = plainText, askAgain
 	} else if path == snapshotPath || path == consensusPath || path == prunedPath {
-		cache = "no-cache"
+		cache = askAgain
 	} else if strings.HasPrefix(path, "root/") {
-		kind = "application/json"
+		kind = jsonText
 	}
-	w.Header().Set("Content-Type", kind)
-	w.Header().Set("Cache-Control", cache)
+	w.Header()["Content-Type"], w.Header()["Cache-Control"] = kind, cache
 	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // else what is longer than 2 KiB is sent in chunks
 	if _, err := w.Write(b); err != nil {
 		h.log.Debug("a reader went away", "part", "ledger", "path", path, "err", err)

@@ -35,10 +35,11 @@ import (
 //	node releases, rollouts, updates   list of index, JSON; not there when nothing was released
 const snapshotMagic = "zos-snapshot-v1\n"
 
-// snapshotPath is its place in a log; maxSnapshot bounds it.
+// Places in a log; maxSnapshot bounds what stands in the second.
 const (
-	snapshotPath = "snapshot"
-	maxSnapshot  = 1 << 30
+	checkpointPath = "checkpoint"
+	snapshotPath   = "snapshot"
+	maxSnapshot    = 1 << 30
 )
 
 // Snapshot writes the state.

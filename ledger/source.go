@@ -37,7 +37,7 @@ const requestTimeout = 60 * time.Second
 func openSource(ref string, client *http.Client) (source, error) {
 	if !strings.Contains(ref, "://") {
 		for _, dir := range []string{filepath.Join(ref, "log"), ref} {
-			if _, err := os.Stat(filepath.Join(dir, "checkpoint")); err == nil {
+			if _, err := os.Stat(filepath.Join(dir, checkpointPath)); err == nil {
 				return dirSource{tiles.Dir(dir)}, nil
 			}
 		}

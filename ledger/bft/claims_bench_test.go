@@ -168,6 +168,7 @@ const perNode = 100
 
 // growth measures one more entry at a number of live deployments.
 func (b *bench) growth(t *testing.T, live int) {
+	base := heapNow() // what parts before this one left
 	f := newFleet(t, live/perNode)
 	l := f.log
 	root := l.Root
@@ -195,11 +196,9 @@ func (b *bench) growth(t *testing.T, live int) {
 	const more = 100
 	registers := inParallel(t, more, func(i int) ([]byte, error) { return register(l, fmt.Sprintf("m%d", i)) })
 	renews := renewals(t, claims[:more], s.Acted())
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
+	used := heapNow() - base
 	// Two states: the log's and this one, which share what does not change.
-	note := fmt.Sprintf("%d nodes; heap %d MB, %.1f kB for each, with the entries that registered them, in two states", len(f.made), m.HeapAlloc>>20, float64(m.HeapAlloc)/1000/float64(live))
+	note := fmt.Sprintf("%d nodes; heap %d MB, %.1f kB for each, with the entries that registered them, in two states", len(f.made), used>>20, float64(used)/1000/float64(live))
 	for _, part := range []struct {
 		what    string
 		entries [][]byte
