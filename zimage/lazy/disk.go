@@ -69,11 +69,12 @@ type Disk struct {
 	have     []bool
 	missing  int
 	flights  map[int]*flight
-	touched  []bool      // chunks of which something was read
-	followed []bool      // chunks that were read themselves: runs knows of it
-	read     *extent.Set // blocks that were read, up to maxTrace
-	trace    extent.List // the same in the order of their first reads
-	traced   []bool      // what Options.Trace lists
+	twins    map[zimage.Chunk][]int // places of each chunk that has more than one, by what it is at offset 0
+	touched  []bool                 // chunks of which something was read
+	followed []bool                 // chunks that were read themselves: runs knows of it
+	read     *extent.Set            // blocks that were read, up to maxTrace
+	trace    extent.List            // the same in the order of their first reads
+	traced   []bool                 // what Options.Trace lists
 	pack     *packed
 	runs     *runs
 	wanted   chan struct{} // holds one when runs has something to fetch
@@ -85,12 +86,6 @@ type Disk struct {
 	whole    chan struct{}
 }
 
-// flight is a chunk on its way.
-type flight struct {
-	done chan struct{}
-	err  error
-}
-
 // New makes a disk of a manifest. The file is the disk's alone.
 func New(m zimage.Manifest, file File, get Get, opt Options) (*Disk, error) {
 	n := len(m.Chunks)
@@ -98,7 +93,7 @@ func New(m zimage.Manifest, file File, get Get, opt Options) (*Disk, error) {
 		return nil, fmt.Errorf("lazy disk: deadline %v, %d chunks of %d", opt.Deadline, len(opt.Have), n)
 	}
 	d := &Disk{m: m, file: file, get: get, opt: opt, have: make([]bool, n), touched: make([]bool, n), followed: make([]bool, n), traced: make([]bool, n), read: extent.NewSet(m.DiskSize / extent.BlockSize), pack: newPacked(m),
-		flights: map[int]*flight{}, active: time.Now(), began: time.Now(), runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
+		flights: map[int]*flight{}, twins: twins(m.Chunks), active: time.Now(), began: time.Now(), runs: newRuns(m.Chunks), wanted: make(chan struct{}, 1), failed: make(chan struct{}), whole: make(chan struct{}), missing: n}
 	for i := range opt.Have {
 		if d.have[i] = opt.Have[i]; d.have[i] {
 			d.missing--
@@ -291,85 +286,6 @@ func (d *Disk) waiting(n int) int {
 	d.waits += n
 	d.active = time.Now()
 	return -n
-}
-
-// want starts to fetch a chunk, and what is read beside it. d.mu is held.
-func (d *Disk) want(i int) *flight {
-	if d.flights[i] == nil && d.opt.Beside != nil {
-		for _, k := range d.opt.Beside(i) {
-			if !d.have[k] && !d.pack.covers(k) { // of that, what a read needs has come
-				d.fly(k)
-			}
-		}
-	}
-	return d.fly(i)
-}
-
-// fly starts to fetch a chunk, unless that is under way. d.mu is held.
-func (d *Disk) fly(i int) *flight {
-	if f := d.flights[i]; f != nil {
-		return f
-	}
-	f := &flight{done: make(chan struct{})}
-	d.flights[i] = f
-	go func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		go func() { // a disk that has failed wants nothing more
-			select {
-			case <-d.failed:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		f.err = d.bring(ctx, i)
-		d.land(i, f)
-	}()
-	return f
-}
-
-// pause is between two attempts at a chunk that did not come.
-const pause = 200 * time.Millisecond
-
-// bring fetches a chunk into the file. It tries again until its context ends:
-// how long is too long is for the reads to say.
-func (d *Disk) bring(ctx context.Context, i int) error {
-	c := d.m.Chunks[i]
-	for {
-		b, err := d.get(ctx, c)
-		if err == nil {
-			err = c.Check(b)
-		}
-		if err == nil {
-			if _, err := d.file.WriteAt(b, c.Off); err != nil {
-				return d.fail(fmt.Errorf("write disk: %w", err))
-			}
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-	}
-}
-
-// land books what became of a flight.
-func (d *Disk) land(i int, f *flight) {
-	d.mu.Lock()
-	delete(d.flights, i)
-	arrived := f.err == nil && !d.have[i]
-	if arrived {
-		d.have[i] = true
-		if d.missing--; d.missing == 0 {
-			close(d.whole)
-		}
-	}
-	d.mu.Unlock()
-	if arrived && d.opt.Arrived != nil {
-		d.opt.Arrived(i)
-	}
-	close(f.done)
 }
 
 // fail ends the disk and gives the first reason.
