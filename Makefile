@@ -43,7 +43,8 @@ fuzz-image: setup
 
 # What is done to images on purpose: to the stores at every step, to disks under
 # guests, from inside of guests, and to what running deployments were
-# started from. Takes about 20 min where KVM does not work, and ends in tables.
+# started from. Takes 11 min where KVM does not work and nobody else works on
+# the machine, and ends in tables.
 test-image: programs test-s3
 	@mkdir -p build/test
 	@ZOS_FAULTS=all go test -v -count=1 -timeout 30m -run 'EveryStep|FullDisk|Scrub' ./zimage ./agent/content
