@@ -23,7 +23,7 @@ test: programs
 # Every medium, bus, firmware and board, every fault, and what each hypervisor
 # does alone; `make test` has the fast rows of it.
 test-boot: programs
-	@ZOS_BOOT=all go test -v -count=1 -timeout 120m -run '^(TestLazy|TestUpdateWithGuests|TestArm|TestArmFromDisk)$$' ./qemu/e2e
+	@ZOS_BOOT=all go test -v -count=1 -timeout 120m -run '^(TestLazy|TestUpdateWithGuests|TestOfflineReboot|TestArm|TestArmFromDisk)$$' ./qemu/e2e
 	@CLOUD_HYPERVISOR=none go test -v -count=1 -timeout 60m -run '^(TestRefused|TestMirrors)$$' ./qemu/e2e
 	@ZOS_BOOT=all go test -v -count=1 -timeout 30m -run '^TestSameFromTwoPlaces$$' ./image
 	@ZOS_NETLAB=1 go test -v -count=1 -timeout 30m ./qemu/netlab

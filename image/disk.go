@@ -23,8 +23,8 @@ const (
 	tableRoom = mib // at the end, for the backup table
 
 	// StateMiB is the partition for what a node keeps over a reboot: its key,
-	// what it believes of the ledger, the time. It is zeros, and the node fills
-	// it at its first boot (agent/state).
+	// what it believes of the ledger, what the ledger does not have yet, the
+	// time. It is zeros, and the node fills it at its first boot (agent/state).
 	StateMiB = 64
 	// stateName is how the node knows it.
 	stateName = "zos state"

@@ -29,7 +29,8 @@ func (f *Follower) busy(deployment int64) (busy bool, slot int) {
 }
 
 // mine looks at the claims that the ledger says are this node's: one without a
-// life here was granted to an agent that died before it could note it.
+// life here, of which nothing was said, was granted to an agent that died before
+// it could note it. What was said of any other may wait in the queue still.
 func (f *Follower) mine(s *ledger.State, now time.Time) {
 	for _, g := range s.ClaimsOf(f.cfg.World.Node) {
 		busy, slot := f.busy(g.Deployment)
@@ -38,7 +39,7 @@ func (f *Follower) mine(s *ledger.State, now time.Time) {
 		}
 		d := s.Deployment(g.Deployment)
 		verdict := deploy.Verdict(s, g.Deployment, g.Index)
-		if verdict == nil && g.Records == 0 {
+		if verdict == nil && g.Records == 0 && f.cfg.World.Records.LastPhase(g.Index) == "" {
 			f.cfg.Log.Info("taking up a claim that was granted to an earlier agent", "deployment", d.Name, "claim", g.Index)
 			l := deploy.New(f.cfg.World, d, g.Index, slot)
 			f.live(l, l.Run)

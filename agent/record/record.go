@@ -7,8 +7,10 @@
 // of the record before it, and written to a file; then it is submitted, one
 // after the other, for as long as it takes. A receipt is a server's word: a
 // file goes only when its entry is seen in the verified state. An agent that
-// dies finds its files again, so a record that was made is never lost while
-// the node lives, and a retry sends the same bytes, which the ledger takes
+// dies finds its files again, and so does the next boot of a node that keeps
+// its state on a disk (agent/state); one without a disk is another node then. So
+// a record that was made is never lost while the node lives, days without a
+// network included, and a retry sends the same bytes, which the ledger takes
 // only once.
 package record
 
@@ -90,89 +92,6 @@ const (
 	lastRetry  = 15 * time.Second
 	maxRefused = 64 // files kept to look at
 )
-
-// Open takes up what an earlier agent left.
-func Open(cfg Config) (*Queue, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("records: %w", err)
-	}
-	q := &Queue{cfg: cfg, chains: map[int64]chain{}, more: make(chan struct{}, 1), empty: make(chan struct{}), broken: map[int64]chan struct{}{}}
-	list, err := os.ReadDir(cfg.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("records: %w", err)
-	}
-	for _, e := range list {
-		name := e.Name()
-		if n, found := strings.CutPrefix(name, chainPart); found {
-			if err := q.loadChain(n); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, e := range list { // ReadDir sorts: in the order of their numbers
-		name, isEntry := strings.CutSuffix(e.Name(), entryExt)
-		if !isEntry {
-			continue
-		}
-		if _, err := fmt.Sscanf(name, "%d", &q.next); err != nil {
-			return nil, fmt.Errorf("records: file %s: %w", e.Name(), err)
-		}
-		q.next++
-		if err := q.takeUp(e.Name()); err != nil {
-			return nil, err
-		}
-	}
-	if len(q.files) == 0 {
-		close(q.empty)
-	} else {
-		cfg.Log.Info("records are left from an earlier agent", "count", len(q.files))
-		q.more <- struct{}{}
-	}
-	return q, nil
-}
-
-func (q *Queue) loadChain(number string) error {
-	var claim int64
-	if _, err := fmt.Sscanf(number, "%d", &claim); err != nil {
-		return fmt.Errorf("records: chain %q: %w", number, err)
-	}
-	b, err := os.ReadFile(q.chainPath(claim))
-	if err != nil {
-		return fmt.Errorf("records: %w", err)
-	}
-	var c chain
-	if err := json.Unmarshal(b, &c); err != nil {
-		return fmt.Errorf("records: chain of claim %d: %w", claim, err)
-	}
-	q.chains[claim] = c
-	return nil
-}
-
-// takeUp queues a file again and brings its claim's chain up to it: the agent
-// may have died between writing the one and the other.
-func (q *Queue) takeUp(name string) error {
-	raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, name))
-	if err != nil {
-		return fmt.Errorf("records: %w", err)
-	}
-	e, err := ledger.Decode(raw)
-	if err != nil {
-		return fmt.Errorf("records: %s: %w", name, err)
-	}
-	switch p := e.Payload.(type) {
-	case *ledger.Record:
-		if c := q.chains[p.Claim]; p.Seq >= c.Seq {
-			c.Seq, c.Previous, c.Phase = p.Seq+1, ledger.HashEntry(raw), p.Phase
-			q.chains[p.Claim] = c
-		}
-	case *ledger.Close:
-		c := q.chains[p.Claim]
-		c.Closed = true
-		q.chains[p.Claim] = c
-	}
-	q.files = append(q.files, name)
-	return nil
-}
 
 func (q *Queue) chainPath(claim int64) string {
 	return filepath.Join(q.cfg.Dir, fmt.Sprintf("%s%d", chainPart, claim))
@@ -333,7 +252,7 @@ func (q *Queue) push(typ string, payload any) ([]byte, error) {
 		return nil, fmt.Errorf("make entry: %w", err)
 	}
 	name := fmt.Sprintf("%012d%s", q.next, entryExt)
-	if err := renameio.WriteFile(filepath.Join(q.cfg.Dir, name), raw, 0o600); err != nil {
+	if err := q.write(name, raw); err != nil {
 		return nil, fmt.Errorf("keep entry: %w", err)
 	}
 	q.next++
@@ -346,6 +265,18 @@ func (q *Queue) push(typ string, payload any) ([]byte, error) {
 	default:
 	}
 	return raw, nil
+}
+
+// write makes a file and its name last.
+func (q *Queue) write(name string, b []byte) error {
+	if err := renameio.WriteFile(filepath.Join(q.cfg.Dir, name), b, 0o600); err != nil {
+		return err
+	}
+	d, err := os.Open(q.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (q *Queue) saveChain(claim int64, c chain) error {
