@@ -79,7 +79,7 @@ func (n *node) assemble(ctx context.Context, part func(string) *slog.Logger) err
 	if err := led.Open(ledger.ClientConfig{Root: root, Ledgers: n.seed.Ledger, StateFile: filepath.Join(n.state.Dir, "checkpoint"), HTTP: n.web}); err != nil {
 		return err
 	}
-	queue, err := record.Open(record.Config{Dir: filepath.Join(n.state.Dir, "records"), Ledger: led, Signer: signer, Clock: clock.System{}, Log: part("record"),
+	queue, err := record.Open(record.Config{Dir: filepath.Join(n.state.Dir, "records"), Spill: filepath.Join(runDir, "records"), Ledger: led, Signer: signer, Clock: clock.System{}, Log: part("record"),
 		Moved: func() { n.progress.Moved("record", recordLimit) }})
 	if err != nil {
 		return err

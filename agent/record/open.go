@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/zos-node/zos/ledger"
@@ -15,52 +13,33 @@ import (
 
 // Open takes up what an earlier agent left.
 func Open(cfg Config) (*Queue, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("records: %w", err)
-	}
-	q := &Queue{cfg: cfg, chains: map[int64]chain{}, more: make(chan struct{}, 1), empty: make(chan struct{}), broken: map[int64]chan struct{}{}}
-	list, err := os.ReadDir(cfg.Dir)
+	at, names, err := openFolders(cfg.Dir, cfg.Spill, cfg.Log)
 	if err != nil {
-		return nil, fmt.Errorf("records: %w", err)
+		return nil, err
 	}
+	q := &Queue{cfg: cfg, at: at, chains: map[int64]chain{}, more: make(chan struct{}, 1), empty: make(chan struct{}), broken: map[int64]chan struct{}{}}
 	var damaged []string
-	for _, e := range list {
-		name := e.Name()
-		if strings.HasSuffix(name, refusedExt) {
-			continue
-		}
-		if strings.HasPrefix(name, ".") { // half a file, of an agent or a machine that stopped
-			if err := os.Remove(filepath.Join(cfg.Dir, name)); err != nil {
-				return nil, fmt.Errorf("records: %w", err)
+	each := func(mine func(name string) bool, load func(name string) error) error {
+		for _, name := range names {
+			if !mine(name) {
+				continue
 			}
-		} else if n, found := strings.CutPrefix(name, chainPart); found {
-			err := q.loadChain(n)
+			err := load(name)
 			if errors.Is(err, errDamaged) {
 				damaged = append(damaged, err.Error())
-				err = q.aside(name)
+				err = at.aside(name)
 			}
 			if err != nil {
-				return nil, err
+				return fmt.Errorf("records: %w", err)
 			}
 		}
+		return nil
 	}
-	for _, e := range list { // ReadDir sorts: in the order of their numbers
-		name, isEntry := strings.CutSuffix(e.Name(), entryExt)
-		if !isEntry || strings.HasPrefix(name, ".") {
-			continue
-		}
-		if _, err := fmt.Sscanf(name, "%d", &q.next); err != nil {
-			return nil, fmt.Errorf("records: file %s: %w", e.Name(), err)
-		}
-		q.next++
-		err := q.takeUp(e.Name())
-		if errors.Is(err, errDamaged) {
-			damaged = append(damaged, err.Error())
-			err = q.aside(e.Name())
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err := each(func(name string) bool { return strings.HasPrefix(name, chainPart) }, q.loadChain); err != nil {
+		return nil, err
+	}
+	if err := each(func(name string) bool { return strings.HasSuffix(name, entryExt) }, q.takeUp); err != nil {
+		return nil, err
 	}
 	if len(q.files) == 0 {
 		close(q.empty)
@@ -87,27 +66,18 @@ const IncidentDamaged = "record-damaged"
 // would end at each boot.
 var errDamaged = errors.New("damaged")
 
-// aside keeps a damaged file to be looked at.
-func (q *Queue) aside(name string) error {
-	path := filepath.Join(q.cfg.Dir, name)
-	if err := os.Rename(path, strings.TrimSuffix(path, entryExt)+refusedExt); err != nil {
-		return fmt.Errorf("records: %w", err)
-	}
-	return nil
-}
-
-func (q *Queue) loadChain(number string) error {
+func (q *Queue) loadChain(name string) error {
 	var claim int64
-	if _, err := fmt.Sscanf(number, "%d", &claim); err != nil {
-		return fmt.Errorf("records: chain %q: %w: %w", number, errDamaged, err)
+	if _, err := fmt.Sscanf(name, chainPart+"%d", &claim); err != nil || name != chainName(claim) {
+		return fmt.Errorf("%s: %w: it names no claim", name, errDamaged)
 	}
-	b, err := os.ReadFile(q.chainPath(claim))
+	b, err := q.at.read(name)
 	if err != nil {
-		return fmt.Errorf("records: %w", err)
+		return err
 	}
 	var c chain
 	if err := json.Unmarshal(b, &c); err != nil {
-		return fmt.Errorf("records: chain of claim %d: %w: %w", claim, errDamaged, err)
+		return fmt.Errorf("chain of claim %d: %w: %w", claim, errDamaged, err)
 	}
 	q.chains[claim] = c
 	return nil
@@ -116,13 +86,17 @@ func (q *Queue) loadChain(number string) error {
 // takeUp queues a file again and brings its claim's chain up to it: the agent
 // may have died between writing the one and the other.
 func (q *Queue) takeUp(name string) error {
-	raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, name))
+	if _, err := fmt.Sscanf(name, "%d"+entryExt, &q.next); err != nil {
+		return fmt.Errorf("%s: %w: it has no number", name, errDamaged)
+	}
+	q.next++
+	raw, err := q.at.read(name)
 	if err != nil {
-		return fmt.Errorf("records: %w", err)
+		return err
 	}
 	e, err := ledger.Decode(raw)
 	if err != nil {
-		return fmt.Errorf("records: %s: %w: %w", name, errDamaged, err)
+		return fmt.Errorf("%s: %w: %w", name, errDamaged, err)
 	}
 	switch p := e.Payload.(type) {
 	case *ledger.Record:

@@ -19,17 +19,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/google/renameio/v2"
 
 	"github.com/zos-node/zos/agent/clock"
 	"github.com/zos-node/zos/agent/phase"
@@ -53,6 +48,7 @@ type Ledger interface {
 // Config says where and how.
 type Config struct {
 	Dir    string
+	Spill  string // in memory, for what the disk does not take; may be ""
 	Ledger Ledger
 	Signer sign.Signer
 	Clock  clock.Clock
@@ -65,6 +61,7 @@ type Config struct {
 type Queue struct {
 	cfg    Config
 	mu     sync.Mutex
+	at     *folders
 	chains map[int64]chain
 	files  []string // names, in order
 	sent   int      // how many of the first files have a receipt
@@ -93,9 +90,7 @@ const (
 	maxRefused = 64 // files kept to look at
 )
 
-func (q *Queue) chainPath(claim int64) string {
-	return filepath.Join(q.cfg.Dir, fmt.Sprintf("%s%d", chainPart, claim))
-}
+func chainName(claim int64) string { return fmt.Sprintf("%s%d", chainPart, claim) }
 
 // ErrClosed says that a claim's story has ended.
 var ErrClosed = errors.New("the claim was closed")
@@ -216,7 +211,7 @@ func (q *Queue) forget(claim int64) error {
 		return nil
 	}
 	delete(q.chains, claim)
-	if err := os.Remove(q.chainPath(claim)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := q.at.remove(chainName(claim)); err != nil {
 		return fmt.Errorf("records: %w", err)
 	}
 	return nil
@@ -252,7 +247,7 @@ func (q *Queue) push(typ string, payload any) ([]byte, error) {
 		return nil, fmt.Errorf("make entry: %w", err)
 	}
 	name := fmt.Sprintf("%012d%s", q.next, entryExt)
-	if err := q.write(name, raw); err != nil {
+	if err := q.at.write(name, raw); err != nil {
 		return nil, fmt.Errorf("keep entry: %w", err)
 	}
 	q.next++
@@ -267,25 +262,13 @@ func (q *Queue) push(typ string, payload any) ([]byte, error) {
 	return raw, nil
 }
 
-// write makes a file and its name last.
-func (q *Queue) write(name string, b []byte) error {
-	if err := renameio.WriteFile(filepath.Join(q.cfg.Dir, name), b, 0o600); err != nil {
-		return err
-	}
-	d, err := os.Open(q.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 func (q *Queue) saveChain(claim int64, c chain) error {
 	b, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("records: %w", err)
 	}
 	q.chains[claim] = c
-	if err := renameio.WriteFile(q.chainPath(claim), b, 0o600); err != nil {
+	if err := q.at.write(chainName(claim), b); err != nil {
 		return fmt.Errorf("records: chain of claim %d: %w", claim, err)
 	}
 	return nil
@@ -304,17 +287,13 @@ func clip(s string) string {
 
 // pop removes the first entry; refused keeps it aside to be looked at.
 func (q *Queue) pop(refused bool) error {
-	path := filepath.Join(q.cfg.Dir, q.files[0])
+	name := q.files[0]
 	q.files, q.sent = slices.Delete(q.files, 0, 1), max(q.sent-1, 0)
 	if len(q.files) == 0 {
 		close(q.empty)
 	}
-	old, err := filepath.Glob(filepath.Join(q.cfg.Dir, "*"+refusedExt))
-	if err != nil {
-		return fmt.Errorf("records: %w", err)
+	if refused {
+		return q.at.aside(name)
 	}
-	if refused && len(old) < maxRefused {
-		return os.Rename(path, strings.TrimSuffix(path, entryExt)+refusedExt)
-	}
-	return os.Remove(path)
+	return q.at.remove(name)
 }

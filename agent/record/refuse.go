@@ -5,10 +5,6 @@ package record
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-
-	"github.com/google/renameio/v2"
 
 	"github.com/zos-node/zos/ledger"
 )
@@ -101,8 +97,7 @@ func (q *Queue) breakClaim(claim int64, c chain, why string) error {
 func (q *Queue) renew(claim int64) error {
 	c := q.chains[claim]
 	for _, name := range q.files {
-		path := filepath.Join(q.cfg.Dir, name)
-		raw, err := os.ReadFile(path)
+		raw, err := q.at.read(name)
 		if err != nil {
 			return fmt.Errorf("records: %w", err)
 		}
@@ -131,7 +126,7 @@ func (q *Queue) renew(claim int64) error {
 		if raw, err = ledger.NewEntry(typ, payload, q.cfg.Signer); err != nil {
 			return fmt.Errorf("make entry: %w", err)
 		}
-		if err := renameio.WriteFile(path, raw, 0o600); err != nil {
+		if err := q.at.write(name, raw); err != nil {
 			return fmt.Errorf("keep entry: %w", err)
 		}
 		if typ == ledger.TypeRecord {

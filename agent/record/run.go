@@ -5,8 +5,6 @@ package record
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/zos-node/zos/ledger"
@@ -75,7 +73,7 @@ func (q *Queue) front(n int) (name string, raw []byte, ok bool) {
 		return "", nil, false
 	}
 	name = q.files[n]
-	raw, err := os.ReadFile(filepath.Join(q.cfg.Dir, name))
+	raw, err := q.at.read(name)
 	if err != nil {
 		q.cfg.Log.Error("record cannot be read, all behind it wait", "file", name, "err", err)
 		return "", nil, false
