@@ -6,30 +6,66 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// stuck answers nothing to requests for chunks from the nth on, until the
-// client gives up.
-func stuck(first int) twist {
-	return func(n int, _ http.ResponseWriter, r *http.Request) bool {
+// waits gives two mirrors: from its nth request on, the first answers no request
+// for a chunk until the client gives up, and says on late when the second was not
+// asked for the same chunk meanwhile. From then on it answers at once.
+func waits(first int) (slow, quick twist, late <-chan string) {
+	type event struct {
+		once sync.Once
+		done chan struct{}
+	}
+	var events sync.Map // by path: the quick mirror was asked for it
+	at := func(path string) *event {
+		e, _ := events.LoadOrStore(path, &event{done: make(chan struct{})})
+		return e.(*event)
+	}
+	const patience = 20 * time.Second // a first hedge comes after 2
+	said, enough := make(chan string, 1), make(chan struct{})
+	slow = func(n int, _ http.ResponseWriter, r *http.Request) bool {
 		if n < first || !strings.HasPrefix(r.URL.Path, "/chunks/") {
 			return false
 		}
-		<-r.Context().Done()
-		panic(http.ErrAbortHandler)
+		select {
+		case <-at(r.URL.Path).done:
+			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
+		case <-time.After(patience):
+			select {
+			case said <- r.URL.Path:
+				close(enough)
+			default:
+			}
+		case <-enough:
+		}
+		return false
 	}
+	quick = func(_ int, _ http.ResponseWriter, r *http.Request) bool {
+		e := at(r.URL.Path)
+		e.once.Do(func() { close(e.done) })
+		return false
+	}
+	return slow, quick, said
 }
 
 // TestSlowMirror: a mirror that holds its answers back does not hold the
 // image up while another has it, and is left alone after a while.
 func TestSlowMirror(t *testing.T) {
 	s, m, id := converted(t, sample(t))
-	slow, quick := serveStore(t, s, stuck(4)), serveStore(t, s, nil)
+	holds, answers, late := waits(4)
+	slow, quick := serveStore(t, s, holds), serveStore(t, s, answers)
 	f, lies := fetcher(slow.URL, quick.URL)
 	if _, err := f.Image(t.Context(), m, id, filepath.Join(t.TempDir(), "disk")); err != nil {
 		t.Fatal(err)
+	}
+	select {
+	case path := <-late:
+		t.Fatalf("nobody asked the quick mirror for %s while the slow one was silent", path)
+	default:
 	}
 	if n := quick.count("/chunks/"); n < len(m.Chunks)/2 {
 		t.Errorf("the quick mirror was asked for %d of %d chunks", n, len(m.Chunks))
