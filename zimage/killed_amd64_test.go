@@ -113,6 +113,7 @@ func TestStoreAtEveryStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	judge(dir, "without a fault")
+	chunksFirst(t, first.Steps)
 	stride := 13
 	if os.Getenv("ZOS_FAULTS") == "all" {
 		stride = 1
@@ -140,6 +141,48 @@ func TestStoreAtEveryStep(t *testing.T) {
 	t.Logf("killed %d times and refused %d times in %d steps: %s", kills, refusals, len(first.Steps), first.Kinds())
 	if kills*stride < len(first.Steps)/2 || refusals == 0 {
 		t.Errorf("%d kills and %d refusals in %d steps: the test did not test", kills, refusals, len(first.Steps))
+	}
+}
+
+// chunksFirst makes sure that a manifest gets its name when all that it is of is
+// on the disk: else a power cut, unlike a kill, leaves the one without the others.
+// And in the end what was written is there, if not under its name.
+func chunksFirst(t *testing.T, steps []string) {
+	t.Helper()
+	const written, named = "written", "named"
+	notYet := map[string]string{} // on the disk
+	manifests := 0
+	for i, step := range steps {
+		call, what, _ := strings.Cut(step, " ")
+		from, to, _ := strings.Cut(what, " to ")
+		switch {
+		case call == "syncfs":
+			clear(notYet)
+		case call == "fsync", call == "unlink":
+			delete(notYet, what)
+		case strings.HasSuffix(what, " (deleted)"): // work in progress, which nobody finds again
+		case call != "rename":
+			notYet[what] = written
+		default:
+			if strings.HasPrefix(to, "manifests/") {
+				manifests++
+				if len(notYet) > 0 {
+					t.Errorf("step %d, %s: a power cut now may leave it without\n%v", i+1, step, notYet)
+				}
+			}
+			if notYet[to] = named; notYet[from] == written {
+				notYet[to] = written
+			}
+			delete(notYet, from)
+		}
+	}
+	for what, state := range notYet {
+		if state == written {
+			t.Errorf("in the end a power cut may leave %s empty", what)
+		}
+	}
+	if manifests != len(plotImages(t)) {
+		t.Errorf("%d manifests in these steps:\n%s", manifests, strings.Join(steps, "\n"))
 	}
 }
 

@@ -23,7 +23,7 @@ type Tracer struct {
 	At   int    // the number of the call that fails, from 1 on; 0 is none
 	Full bool   // from there on the disk is full; else the program is killed before it
 
-	Steps []string // what was called, in order
+	Steps []string // what was called, in order: "open tmp/x", "rename tmp/x to y", "syncfs ."
 	Hit   bool     // the fault was put in
 
 	pid  int
@@ -40,7 +40,7 @@ type change struct {
 
 var changes = map[uint64]change{
 	unix.SYS_WRITE: {"write", 0, -1, true}, unix.SYS_PWRITE64: {"pwrite", 0, -1, true}, unix.SYS_FTRUNCATE: {"ftruncate", 0, -1, false},
-	unix.SYS_FSYNC: {"fsync", 0, -1, false}, unix.SYS_FCHMOD: {"fchmod", 0, -1, false},
+	unix.SYS_FSYNC: {"fsync", 0, -1, false}, unix.SYS_SYNCFS: {"syncfs", 0, -1, false}, unix.SYS_FCHMOD: {"fchmod", 0, -1, false},
 	unix.SYS_OPENAT: {"open", -1, 1, true}, unix.SYS_MKDIRAT: {"mkdir", -1, 1, true}, unix.SYS_UNLINKAT: {"unlink", -1, 1, false},
 	unix.SYS_RENAMEAT: {"rename", -1, 1, true}, unix.SYS_RENAME: {"rename", -1, 0, true}, unix.SYS_FCHMODAT: {"chmod", -1, 1, false},
 	unix.SYS_UTIMENSAT: {"utimes", -1, 1, false},
@@ -132,7 +132,14 @@ func (t *Tracer) call(tid int) error {
 	if !strings.HasPrefix(name, t.Dir) {
 		return nil
 	}
-	t.Steps = append(t.Steps, c.name+" "+strings.TrimPrefix(name, t.Dir+"/"))
+	step := c.name + " " + t.below(name)
+	switch nr { // a rename is told by both its names
+	case unix.SYS_RENAMEAT:
+		step += " to " + t.below(t.text(arg(3)))
+	case unix.SYS_RENAME:
+		step += " to " + t.below(t.text(arg(1)))
+	}
+	t.Steps = append(t.Steps, step)
 	switch n := len(t.Steps); {
 	case t.At == 0 || n < t.At || !t.Full && n > t.At:
 		return nil
@@ -159,15 +166,28 @@ func (t *Tracer) file(c change, arg func(int) uint64) string {
 		}
 		return name
 	}
+	return t.text(arg(c.path))
+}
+
+// text is a text of the program, "" when nobody can say.
+func (t *Tracer) text(at uint64) string {
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", t.pid))
 	if err != nil {
 		return ""
 	}
 	defer mem.Close()
 	b := make([]byte, 512)
-	n, _ := mem.ReadAt(b, int64(arg(c.path))) // it ends with its page
+	n, _ := mem.ReadAt(b, int64(at)) // it ends with its page
 	text, _, _ := bytes.Cut(b[:n], []byte{0})
 	return string(text)
+}
+
+// below is a name as it is in the folder, which itself is ".".
+func (t *Tracer) below(name string) string {
+	if name == t.Dir {
+		return "."
+	}
+	return strings.TrimPrefix(name, t.Dir+"/")
 }
 
 // Kinds counts what was called, for people.
