@@ -199,20 +199,27 @@ func (b *bench) growth(t *testing.T, live int) {
 	used := heapNow() - base
 	// Two states: the log's and this one, which share what does not change.
 	note := fmt.Sprintf("%d nodes; heap %d MB, %.1f kB for each, with the entries that registered them, in two states", len(f.made), used>>20, float64(used)/1000/float64(live))
-	for _, part := range []struct {
-		what    string
-		entries [][]byte
-	}{{"registration", registers}, {"renewal", renews}} {
+	apply := func(what, per string, entries [][]byte) (ids []int64) {
 		before, start := processorTime(t), time.Now()
-		for i, e := range part.entries {
-			if out := s.Apply(s.Height()+1, s.TimeMs()+int64(i), [][]byte{e}); out.Refused[0] != nil {
+		for i, e := range entries {
+			out := s.Apply(s.Height()+1, s.TimeMs()+int64(i), [][]byte{e})
+			if out.Refused[0] != nil {
 				t.Fatal(out.Refused[0])
 			}
+			ids = append(ids, out.Indexes[0])
 		}
 		took := time.Since(start)
-		b.add(benchRow{What: fmt.Sprintf("Apply of a block with one %s at %d live deployments", part.what, live), Value: float64((processorTime(t) - before).Microseconds()) / more / 1000, Unit: "ms", Goal: "flat",
+		b.add(benchRow{What: fmt.Sprintf("Apply of a block with one %s at %d live deployments", what, live), Value: float64((processorTime(t) - before).Microseconds()) / more / 1000, Unit: "ms", Goal: per,
 			Note: fmt.Sprintf("processor time, state root and signatures included; %.3f ms by the clock; %s", float64(took.Microseconds())/more/1000, note)})
+		return ids
 	}
+	made := apply("registration", "flat", registers)
+	apply("renewal", "flat", renews)
+	s.Apply(s.Height()+1, s.TimeMs()+int64(len(f.made)), nil) // it is everybody's turn
+	acted := s.Acted()
+	apply("claim", "linear in nodes", inParallel(t, more, func(i int) ([]byte, error) {
+		return ledger.NewEntry(ledger.TypeClaim, ledger.Claim{Deployment: made[i], Acted: acted}, f.made[i%len(f.made)].Key)
+	}))
 }
 
 // register is Log.Register for many: nobody verifies here what was just signed.
