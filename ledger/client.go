@@ -49,10 +49,10 @@ type Client struct {
 	cfg     ClientConfig
 	sources []source
 
-	sync      sync.Mutex         // one Sync at a time
-	each      func(raw []byte)   // of Replay: told of each new entry, or nil
-	begin     func(*State) error // of Replay: told of the snapshot before those, or nil
-	keepFresh bool
+	sync  sync.Mutex                          // one Sync at a time
+	each  func(raw []byte)                    // of Replay: told of each new entry, or nil
+	begin func(*State) error                  // of Replay: told of the snapshot before those, or nil
+	take  func(index int64, raw []byte) error // of a Mirror: given each new entry, or nil
 
 	mu    sync.Mutex // guards what follows
 	trust trust
@@ -74,7 +74,6 @@ type view struct {
 	checkpoint tiles.Checkpoint
 	entries    [][]byte // with KeepEntries
 	trust      trust    // the newest root in it
-	fresh      [][]byte // entries since the view before, for a mirror
 }
 
 // OpenClient checks the root of trust, which is taken as given, and the state

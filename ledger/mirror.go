@@ -3,6 +3,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,10 @@ type Mirror struct {
 	dir    tiles.Dir
 	client *Client
 	writer *tiles.Writer
-	every  int64 // entries between two snapshots
+	every  int64    // entries between two snapshots
+	taken  [][]byte // new entries that are not written yet
+	broken error    // of a write: a tiles.Writer is of no use after one
+	shown  int64    // size of the checkpoint that readers have
 
 	mu      sync.Mutex
 	snapped int64
@@ -51,7 +55,11 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 		return nil, err
 	}
 	m := &Mirror{dir: tiles.Dir(dir), client: c, writer: tiles.NewWriter(tiles.Dir(dir)), every: snapshotEvery, now: time.Now}
-	c.keepFresh = true
+	c.take = func(_ int64, raw []byte) error { // out of the copy itself
+		m.writer.Restore(raw)
+		return nil
+	}
+	defer func() { c.take = m.take }()
 	if _, err := os.Stat(filepath.Join(dir, checkpointPath)); errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
@@ -67,11 +75,7 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 	if err != nil {
 		return nil, ofCopy(ctx, err)
 	}
-	for _, raw := range next.fresh {
-		m.writer.Restore(raw)
-	}
-	next.fresh = nil
-	m.snapped = next.state.Size()
+	m.snapped, m.shown = next.state.Size(), next.checkpoint.N
 	return m, c.accept(next)
 }
 
@@ -92,22 +96,27 @@ func (m *Mirror) Sync(ctx context.Context) (err error) {
 			m.last = m.now()
 		}
 	}()
-	before, fresh := m.writer.Head().N, m.client.Checkpoint().FreshSec
-	if err := m.client.Sync(ctx); err != nil {
+	// What the client did not come to believe is taken again.
+	fresh := m.client.Checkpoint().FreshSec
+	m.taken = m.taken[:max(0, min(int64(len(m.taken)), m.client.Checkpoint().N-m.writer.Head().N))]
+	err = m.client.Sync(ctx)
+	if m.broken != nil {
+		return m.broken
+	}
+	if err != nil {
 		return err
 	}
 	m.client.mu.Lock()
 	v := m.client.view
-	m.client.view.fresh = nil
 	m.client.mu.Unlock()
-	if v.checkpoint.N == before {
+	if v.checkpoint.N == m.shown {
 		if v.checkpoint.FreshSec <= fresh {
 			return nil
 		}
 		// Signed anew: nothing else has come.
-		return m.writer.Publish(before, v.checkpoint.Note)
+		return m.writer.Publish(m.shown, v.checkpoint.Note)
 	}
-	if err := m.writer.Append(v.fresh); err != nil {
+	if err := m.flush(); err != nil {
 		return err
 	}
 	for version := int64(1); v.state.RootEnvelope(version) != nil; version++ {
@@ -124,11 +133,42 @@ func (m *Mirror) Sync(ctx context.Context) (err error) {
 	if err := m.writer.Publish(v.checkpoint.N, v.checkpoint.Note); err != nil {
 		return err
 	}
+	m.shown = v.checkpoint.N
 	if v.checkpoint.N-m.snapped < m.every {
 		return nil
 	}
 	m.snapped = v.checkpoint.N
 	return tiles.WriteFileSync(filepath.Join(string(m.dir), snapshotPath), v.state.Snapshot(), 0o644)
+}
+
+// together is how many new entries a mirror has in memory before it writes them:
+// the log may be larger than that.
+const together = 1024
+
+// take gets each new entry, which is proven to stand in the tree of the checkpoint
+// that is being read. What was written already, by a Sync that ended before that
+// tree was complete, is the same: what is not, the next look at the head finds.
+func (m *Mirror) take(index int64, raw []byte) error {
+	if m.broken != nil {
+		return m.broken
+	}
+	if index < m.writer.Head().N+int64(len(m.taken)) {
+		return nil
+	}
+	if m.taken = append(m.taken, bytes.Clone(raw)); len(m.taken) < together {
+		return nil
+	}
+	return m.flush()
+}
+
+func (m *Mirror) flush() error {
+	if m.broken == nil && len(m.taken) > 0 {
+		if err := m.writer.Append(m.taken); err != nil {
+			m.broken = fmt.Errorf("mirror: %w; what readers see is as before; make room, and start it again", err)
+		}
+	}
+	m.taken = nil
+	return m.broken
 }
 
 // Client is the mirror's own.

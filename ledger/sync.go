@@ -3,7 +3,6 @@
 package ledger
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -129,7 +128,7 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 		}
 	}
 	next := view{state: old.state.Clone(), checkpoint: cp, entries: old.entries[:len(old.entries):len(old.entries)]}
-	quick := c.cfg.Snapshot && !c.cfg.KeepEntries && !c.keepFresh
+	quick := c.cfg.Snapshot && !c.cfg.KeepEntries && c.take == nil
 	var err error
 	if quick && old.state.Size() == 0 {
 		err = c.leap(ctx, h, hashes, &next)
@@ -171,6 +170,7 @@ func (c *Client) leap(ctx context.Context, h *head, hashes tlog.HashReader, next
 // fold brings a view to its checkpoint, entry by entry.
 func (c *Client) fold(ctx context.Context, h *head, hashes tlog.HashReader, next *view) error {
 	fold := NewFold(next.state)
+	var own error // of our own disk, and no fault of the source's
 	cp := h.checkpoint
 	err := eachAhead(ctx, h.from, cp.Tree, hashes, next.state.Size(), cp.N, fold.Ahead, func(i int64, raw []byte) error {
 		c.cfg.Progress("entries", i+1, cp.N)
@@ -180,11 +180,16 @@ func (c *Client) fold(ctx context.Context, h *head, hashes tlog.HashReader, next
 		if c.each != nil {
 			c.each(raw)
 		}
-		if c.keepFresh {
-			next.fresh = append(next.fresh, bytes.Clone(raw))
+		if c.take != nil {
+			if own = c.take(i, raw); own != nil {
+				return own
+			}
 		}
 		return fold.Add(raw)
 	})
+	if own != nil {
+		return own
+	}
 	if err == nil {
 		err = fold.Done()
 	}
