@@ -4,6 +4,7 @@ package ledger
 
 import (
 	"container/heap"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -62,6 +63,15 @@ func Signed(cp tiles.Checkpoint, within time.Duration, now time.Time) error {
 	}
 	return fmt.Errorf("%w: enough validators signed it last at %s, %s ago by this clock, and they do so each minute; it was halted, this is an old copy, or this clock is wrong: ask another ledger or mirror",
 		ErrFrozen, at.UTC().Format(time.RFC3339), age.Round(time.Second))
+}
+
+// Within refuses, with an ErrFrozen, a log that was synced and whose newest
+// signatures are older than an age, or on which a block is overdue.
+func (c *Client) Within(age time.Duration, now time.Time) error {
+	c.mu.Lock()
+	state, cp := c.view.state, c.view.checkpoint
+	c.mu.Unlock()
+	return errors.Join(state.Frozen(now), Signed(cp, age, now))
 }
 
 // frozenAfter is how long a block may be overdue by a reader's clock before the

@@ -35,12 +35,16 @@ ran or what failed, one that was renewed for longer than its next phase may take
 without a record, one that was renewed after the deployment was stopped or
 replaced, and a lease that ran out without a close.
 
+An old copy of a log fits as well: until when the log goes and when its validators
+signed it is said, with a warning where it stands still by this clock. --max-age
+refuses one that is older.
+
 --export writes the story as in-toto statements in DSSE envelopes, signed by the
 Ed25519 key of --export-key, with a proof for each entry; the tools of in-toto
 and sigstore verify them with auditor.pem.
 
-Exit codes: 0 everything fits, 3 something does not, 4 no such deployment,
-5 ledger not reached.`,
+Exit codes: 0 everything fits, 3 something does not, or the log is too old for
+--max-age, 4 no such deployment, 5 ledger not reached.`,
 		Example: `  zos audit shop --ledger ./ledger --root root.json
   zos audit shop --ledger ./ledger --root root.json --export ./shop-audit --export-key ~/.ssh/auditor
   zos audit shop --ledger http://127.0.0.1:8470 --root root.json --json | jq .discrepancies`,
@@ -48,6 +52,7 @@ Exit codes: 0 everything fits, 3 something does not, 4 no such deployment,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.audit(cmd.Context(), f, args[0], export, key) },
 	}
 	f.add(cmd)
+	f.addMaxAge(cmd)
 	cmd.Flags().StringVar(&export, "export", "", "folder to write in-toto statements to")
 	cmd.Flags().StringVar(&key, "export-key", "", "Ed25519 private key that signs them (OpenSSH or PEM file)")
 	return cmd
@@ -75,9 +80,9 @@ func (a *app) audit(ctx context.Context, f ledgerFlags, deployment, export, keyP
 	if _, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: f.ledgers, StateFile: f.state}); err != nil {
 		return coded(exitRefused, err)
 	}
-	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment, StateFile: f.state, Progress: a.entriesDone("audit")})
+	r, err := audit.Run(ctx, audit.Config{Root: root, Ledger: f.ledgers[0], Deployment: deployment, StateFile: f.state, MaxAge: f.maxAge, Progress: a.entriesDone("audit")})
 	if err != nil {
-		return auditError(err)
+		return auditError(f.tooOld(err))
 	}
 	if err := a.print(r, func(w io.Writer) { writeReport(w, r) }); err != nil {
 		return err
@@ -120,7 +125,9 @@ func exportKey(path string) (ed25519.PrivateKey, error) {
 
 func writeReport(w io.Writer, r *audit.Report) {
 	fmt.Fprintf(w, "%s: %s\n", r.Story.Name, r.Story.Status)
-	fmt.Fprintf(w, "  log         %s, %d entries, root %s\n", r.Origin, r.Size, r.Root)
+	log := seenLog{r.Origin, r.Size, r.TimeMs, r.SignedMs, r.Frozen}
+	fmt.Fprintf(w, "  log         %s\n  root hash   %s\n", log.until(), r.Root)
+	log.warn(w)
 	fmt.Fprintf(w, "  cosigned by %s\n", strings.Join(r.Cosigners, ", "))
 	fmt.Fprintf(w, "  replayed    %d entries, %d files computed again\n", r.Entries, r.Files)
 	fmt.Fprintf(w, "  deployment  %d entries with %d signatures and %d proofs, %d records\n", len(r.Story.Items), r.Signatures, r.Proofs, r.Records)
@@ -142,7 +149,10 @@ func writeReport(w io.Writer, r *audit.Report) {
 	for _, d := range r.Discrepancies {
 		fmt.Fprintf(w, "  WRONG       %s\n", harmless(d))
 	}
-	if r.OK() {
+	switch {
+	case r.OK() && r.Frozen != "":
+		fmt.Fprintf(w, "  everything fits, as of %s\n", clock(r.TimeMs))
+	case r.OK():
 		fmt.Fprintln(w, "  everything fits")
 	}
 }

@@ -27,8 +27,8 @@ func historyCommand(a *app) *cobra.Command {
 time, what happened, how it went and how long it took, the digest of what was
 signed, and who signed it as what.
 
-Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
-5 ledger not reached.`,
+Exit codes: 0 shown, 3 the ledger is not to be believed, or is too old for
+--max-age, 4 no such deployment, 5 ledger not reached.`,
 		Example: `  zos history shop --root root.json
   zos history shop --root root.json --json | jq '.items[] | select(.kind=="record") | {phase, durationMs}'`,
 		Args: exactly(1, "the deployment"),
@@ -37,6 +37,7 @@ Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
 		},
 	}
 	f.add(cmd)
+	f.addMaxAge(cmd)
 	cmd.Flags().BoolVar(&wide, "wide", false, "digests and key ids in full")
 	return cmd
 }
@@ -46,11 +47,22 @@ func (a *app) history(ctx context.Context, f ledgerFlags, deployment string, wid
 	if err != nil {
 		return err
 	}
+	if err := f.fresh(c); err != nil {
+		return err
+	}
 	st, err := audit.History(ctx, c, deployment)
 	if err != nil {
 		return auditError(err)
 	}
-	return a.print(st, func(w io.Writer) { writeStory(w, st, wide) })
+	log := seenOf(c)
+	return a.print(struct {
+		*audit.Story
+		Log seenLog `json:"log"`
+	}{st, log}, func(w io.Writer) {
+		writeStory(w, st, wide)
+		fmt.Fprintf(w, "ledger %s\n", log.until())
+		log.warn(w)
+	})
 }
 
 // auditError gives the errors of package audit their exit codes.

@@ -48,8 +48,36 @@ type ledgerFlags struct {
 	ledgers []string
 	root    string
 	state   string
+	maxAge  time.Duration // how old the newest signatures may be; 0: that is only said
 
 	snapshot bool // start from a snapshot, and keep no entries
+}
+
+// addMaxAge registers --max-age, for commands that show what a ledger says.
+func (f *ledgerFlags) addMaxAge(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&f.maxAge, "max-age", 0, "refuse a log whose newest signatures are older, by this clock")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("max-age") && f.maxAge <= 0 {
+			return coded(exitUsage, fmt.Errorf("--max-age %s: want a time above 0, such as 5m", f.maxAge))
+		}
+		return nil
+	}
+}
+
+// fresh refuses a ledger that is too old for --max-age.
+func (f *ledgerFlags) fresh(c *ledger.Client) error {
+	if f.maxAge <= 0 {
+		return nil
+	}
+	return f.tooOld(c.Within(f.maxAge, time.Now()))
+}
+
+// tooOld gives the refusal of a log that stands still its exit code.
+func (f *ledgerFlags) tooOld(err error) error {
+	if errors.Is(err, ledger.ErrFrozen) {
+		return coded(exitRefused, fmt.Errorf("every entry is right, but it is older than --max-age %s allows: %w", f.maxAge, err))
+	}
+	return err
 }
 
 // add registers the flags. Reading commands verify, and cannot without a root.
@@ -204,7 +232,6 @@ func waiting(busy *ledger.Busy) string {
 
 func ledgerVerifyCommand(a *app) *cobra.Command {
 	var f ledgerFlags
-	var maxAge time.Duration
 	cmd := &cobra.Command{
 		Use:   "verify [URL|DIR]",
 		Short: "check a whole ledger: signatures, tiles, every entry, every rule",
@@ -223,20 +250,16 @@ Exit codes: 0 every byte is right (without --max-age also of a log that stands s
 			if len(args) == 1 {
 				f.ledgers = args
 			}
-			if cmd.Flags().Changed("max-age") && maxAge <= 0 {
-				return coded(exitUsage, fmt.Errorf("--max-age %s: want a time above 0, such as 5m", maxAge))
-			}
-			return a.ledgerVerify(cmd.Context(), f, maxAge)
+			return a.ledgerVerify(cmd.Context(), f)
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().DurationVar(&maxAge, "max-age", 0, "refuse a log whose newest signatures are older, by this clock")
+	f.addMaxAge(cmd)
 	return cmd
 }
 
-// ledgerVerify checks a ledger; maxAge is how old its newest signatures may be, 0
-// where that is only said.
-func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags, maxAge time.Duration) error {
+// ledgerVerify checks a ledger.
+func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags) error {
 	start := time.Now()
 	c, err := a.sync(ctx, f)
 	if err != nil {
@@ -249,12 +272,10 @@ func (a *app) ledgerVerify(ctx context.Context, f ledgerFlags, maxAge time.Durat
 	if err := errors.Join(wrong...); err != nil {
 		return ledgerError(err)
 	}
-	s, cp, now := c.State(), c.Checkpoint(), time.Now()
-	if maxAge > 0 {
-		if err := errors.Join(s.Frozen(now), ledger.Signed(cp, maxAge, now)); err != nil {
-			return coded(exitRefused, fmt.Errorf("every entry is right, but it is older than --max-age %s allows: %w", maxAge, err))
-		}
+	if err := f.fresh(c); err != nil {
+		return err
 	}
+	s, cp, now := c.State(), c.Checkpoint(), time.Now()
 	r := struct {
 		Origin      string   `json:"origin"`
 		Size        int64    `json:"size"`
@@ -289,6 +310,34 @@ func standing(still error) (all, frozen string) {
 		return "every entry is right, but the " + still.Error(), still.Error()
 	}
 	return "all is well", ""
+}
+
+// seenLog is how far a log goes that a command looked at, and how old it is: a copy
+// that somebody holds back is right in every byte.
+type seenLog struct {
+	Origin   string `json:"origin"`
+	Size     int64  `json:"size"`
+	TimeMs   int64  `json:"timeMs"`   // ledger time of its last block
+	SignedMs int64  `json:"signedMs"` // since when enough validators signed its checkpoint
+	Frozen   string `json:"frozen"`   // why it stands still by this clock, or ""
+}
+
+func seenOf(c *ledger.Client) seenLog {
+	s := c.State()
+	_, frozen := standing(c.Frozen(time.Now()))
+	return seenLog{s.Root().Log.Origin, s.Size(), s.TimeMs(), c.Checkpoint().FreshSec * 1000, frozen}
+}
+
+// until says up to when a log goes.
+func (l seenLog) until() string {
+	return fmt.Sprintf("%s: %d entries until %s, signed at %s", l.Origin, l.Size, clock(l.TimeMs), clock(l.SignedMs))
+}
+
+// warn says that a log stands still, if it does.
+func (l seenLog) warn(w io.Writer) {
+	if l.Frozen != "" {
+		fmt.Fprintf(w, "  WARNING     what came later is not in this log: the %s\n", l.Frozen)
+	}
 }
 
 // clock shows a ledger time.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
 )
 
@@ -69,4 +71,45 @@ func TestMaxAge(t *testing.T) {
 	verify(exitOK, "--max-age", "2h")
 	_, errs = verify(exitUsage, "--max-age", "0s")
 	contains(t, errs, "want a time above 0")
+}
+
+// TestOldCopyIsTold: a copy from before an incident is right in every byte. Who
+// audits it, or asks it for the history or the status, reads until when it goes and
+// when it was signed; with --max-age it is refused.
+func TestOldCopyIsTold(t *testing.T) {
+	l := ledgertest.New(t)
+	n := l.Join("n1", 1024)
+	claim := l.Must(n.Claim(l.Must(l.Register("shop", 1, nil))))
+	for _, p := range ledger.Phases() {
+		l.Must(n.Record(claim, p, "ok", nil))
+	}
+	signed := time.Now().Add(-30 * 24 * time.Hour)
+	l.SignAt(func() time.Time { return signed })
+	old := l.Fork()
+	l.SignAt(time.Now)
+	l.Must(n.Record(claim, ledger.PhaseRunning, "failed", nil))
+	root := file(t, "root.json", l.RootEnv)
+	for _, command := range []string{"audit", "history", "status"} {
+		ask := func(where string, want int, args ...string) (out, errs string) {
+			t.Helper()
+			return zos(t, want, append([]string{command, "shop", "--ledger", where, "--root", root}, args...)...)
+		}
+		size, until, at := old.State().Size(), clock(old.State().TimeMs()), clock(signed.Unix()*1000)
+		out, _ := ask(old.Dir, exitOK)
+		contains(t, out, fmt.Sprintf("%d entries until %s, signed at %s", size, until, at), "WARNING", "the ledger stands still", "this is an old copy")
+		if strings.Contains(out, "everything fits\n") {
+			t.Errorf("%s: fits without a word about when:\n%s", command, out)
+		}
+		out, _ = ask(old.Dir, exitOK, "--json")
+		contains(t, out, fmt.Sprintf(`"timeMs":%d,"signedMs":%d,"frozen":"ledger stands still`, old.State().TimeMs(), signed.Unix()*1000), fmt.Sprintf(`"size":%d`, size))
+		_, errs := ask(old.Dir, exitRefused, "--max-age", "24h")
+		contains(t, errs, "older than --max-age 24h0m0s allows", "ask another ledger or mirror")
+		ask(old.Dir, exitOK, "--max-age", "1000h")
+		_, errs = ask(old.Dir, exitUsage, "--max-age", "0s")
+		contains(t, errs, "want a time above 0")
+		out, _ = ask(l.Dir, exitOK, "--max-age", "24h")
+		if strings.Contains(out, "WARNING") {
+			t.Errorf("%s of a fresh one warns:\n%s", command, out)
+		}
+	}
 }

@@ -27,8 +27,8 @@ func statusCommand(a *app) *cobra.Command {
 where no node has it, for each node what is against it or when its turn comes.
 Then which versions of the node's image were released, and how far rollouts are.
 
-Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
-5 ledger not reached.`,
+Exit codes: 0 shown, 3 the ledger is not to be believed, or is too old for
+--max-age, 4 no such deployment, 5 ledger not reached.`,
 		Example: `  zos status --root root.json
   zos status shop --root root.json --json | jq -r .deployments[0].status`,
 		Args: cobra.MaximumNArgs(1),
@@ -37,6 +37,7 @@ Exit codes: 0 shown, 3 the ledger is not to be believed, 4 no such deployment,
 		},
 	}
 	f.add(cmd)
+	f.addMaxAge(cmd)
 	return cmd
 }
 
@@ -81,7 +82,10 @@ func (a *app) status(ctx context.Context, f ledgerFlags, deployment string) erro
 	if err != nil {
 		return err
 	}
-	s := c.State()
+	if err := f.fresh(c); err != nil {
+		return err
+	}
+	s, log := c.State(), seenOf(c)
 	list := s.Deployments()
 	if deployment != "" {
 		d, err := findDeployment(s, deployment)
@@ -96,13 +100,13 @@ func (a *app) status(ctx context.Context, f ledgerFlags, deployment string) erro
 	}
 	software := softwareOf(s)
 	return a.print(struct {
-		Size        int64              `json:"size"`
-		TimeMs      int64              `json:"timeMs"`
+		seenLog
 		Nodes       int                `json:"nodeCount"`
 		Deployments []deploymentStatus `json:"deployments"`
 		Software    softwareStatus     `json:"software"`
-	}{s.Size(), s.TimeMs(), len(s.Nodes()), all, software}, func(w io.Writer) {
-		fmt.Fprintf(w, "ledger %s: %d entries until %s, %d nodes\n", s.Root().Log.Origin, s.Size(), clock(s.TimeMs()), len(s.Nodes()))
+	}{log, len(s.Nodes()), all, software}, func(w io.Writer) {
+		fmt.Fprintf(w, "ledger %s, %d nodes\n", log.until(), len(s.Nodes()))
+		log.warn(w)
 		if len(all) == 0 {
 			fmt.Fprintln(w, "no deployment yet; zos submit puts one on the ledger")
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/spec"
@@ -21,6 +22,7 @@ type Config struct {
 	Deployment string // name (all its versions) or log index
 	StateFile  string // remembers the last checkpoint, see ledger.ClientConfig; "" for none
 	HTTP       *http.Client
+	MaxAge     time.Duration                        // how old the newest signatures may be, by this clock; 0: that is only said
 	Progress   func(step string, done, total int64) // see ledger.ClientConfig; also "replay"; nil for none
 }
 
@@ -29,7 +31,10 @@ type Report struct {
 	Story         *Story     `json:"story"`
 	Origin        string     `json:"origin"`
 	Size          int64      `json:"size"`
-	Root          string     `json:"root"` // of the Merkle tree, hex
+	Root          string     `json:"root"`     // of the Merkle tree, hex
+	TimeMs        int64      `json:"timeMs"`   // ledger time of the last block: what came later is not in this copy
+	SignedMs      int64      `json:"signedMs"` // since when enough validators signed its checkpoint
+	Frozen        string     `json:"frozen"`   // why the log stands still by this clock, or ""
 	Cosigners     []string   `json:"cosigners"`
 	Entries       int64      `json:"entries"`    // replayed from entry 0
 	Signatures    int        `json:"signatures"` // in entries of this deployment
@@ -77,9 +82,19 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := c.Sync(ctx); err != nil {
 		return nil, err
 	}
+	if cfg.MaxAge > 0 {
+		if err := c.Within(cfg.MaxAge, time.Now()); err != nil {
+			return nil, err
+		}
+	}
 	cp := c.Checkpoint()
 	entries := c.Entries()
-	r := &Report{Origin: c.State().Root().Log.Origin, Size: cp.N, Root: hex.EncodeToString(cp.Hash[:]), Cosigners: cp.Cosigners, Discrepancies: []string{}, proof: map[int64]string{}, claimed: map[int64]string{}}
+	r := &Report{Origin: c.State().Root().Log.Origin, Size: cp.N, Root: hex.EncodeToString(cp.Hash[:]), TimeMs: c.State().TimeMs(), SignedMs: cp.FreshSec * 1000,
+		Cosigners: cp.Cosigners, Discrepancies: []string{}, proof: map[int64]string{}, claimed: map[int64]string{}}
+	// An old copy is right in every byte: that it is old, only its dates say.
+	if err := c.Frozen(time.Now()); err != nil {
+		r.Frozen = err.Error()
+	}
 
 	// One more walk through the log does for everything, so that no entry has to
 	// be kept. Which of them belong to the deployment says the client's state;
