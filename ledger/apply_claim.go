@@ -32,6 +32,9 @@ func (s *State) applyClaim(a at, p *Claim, node *Node) (func(), error) {
 	claimed := *d
 	claimed.Claims = append(claimed.Claims[:len(claimed.Claims):len(claimed.Claims)], a.index)
 	return func() {
+		if s.turns != nil {
+			s.turns[g.Index] = s.turnOf(d, node.ID, a.timeMs)
+		}
 		s.claims.put(g.Index, g)
 		s.active[g.Index] = true
 		s.expires(&g)

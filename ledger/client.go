@@ -30,8 +30,11 @@ type ClientConfig struct {
 	Snapshot bool
 	// KeepEntries keeps every entry in memory for Entries.
 	KeepEntries bool
-	HTTP        *http.Client // nil: a client of its own
-	Log         *slog.Logger // nil: none
+	// Turns keeps, of each claim that is folded, why its node was allowed then:
+	// State.Turn.
+	Turns bool
+	HTTP  *http.Client // nil: a client of its own
+	Log   *slog.Logger // nil: none
 	// StaleAfter is how long a ledger may be behind what was seen before
 	// without being refused for it (ErrRollback): where several validators and
 	// mirrors publish, one is always a little behind. 0 is no time at all.
@@ -114,6 +117,9 @@ func OpenClient(cfg ClientConfig) (*Client, error) {
 	}
 	if err := c.load(); err != nil {
 		return nil, err
+	}
+	if cfg.Turns {
+		c.view.state.KeepTurns()
 	}
 	return c, nil
 }

@@ -49,6 +49,8 @@ type State struct {
 	// last is the state root that the last block leaf has. The bound of that
 	// block is not in it: it has the leaf itself.
 	last sum
+	// turns are kept for auditors, or nil.
+	turns map[int64]Turn
 	// cache is of no account for what Apply comes to.
 	cache *Cache
 }
@@ -95,7 +97,7 @@ func (s *State) Clone() *State {
 	c.leases = slices.Clone(s.leases)
 	c.revoked, c.revokedKey = s.revoked.clone(), maps.Clone(s.revokedKey)
 	c.releases, c.rollouts, c.updates, c.updatedBy = s.releases.clone(), s.rollouts.clone(), s.updates.clone(), maps.Clone(s.updatedBy)
-	c.active, c.records = maps.Clone(s.active), maps.Clone(s.records)
+	c.active, c.records, c.turns = maps.Clone(s.active), maps.Clone(s.records), maps.Clone(s.turns)
 	return &c
 }
 

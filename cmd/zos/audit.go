@@ -30,6 +30,11 @@ and number of its records, their order, and that the digests which the nodes
 recorded are those of the signed spec. Works on a copy of the log without any
 network.
 
+It tells under which policy people agreed to each version, update and stop: the
+version of the trust root in force, how many each role needs, who filled it, and
+whose signatures do not count and why; and of each claim why its node was allowed
+then: its rank among the eligible nodes, and the window.
+
 Silence is found as well: a claim that was closed although no record says that it
 ran or what failed, one that was renewed for longer than its next phase may take
 without a record, one that was renewed after the deployment was stopped or
@@ -131,6 +136,16 @@ func writeReport(w io.Writer, r *audit.Report) {
 	fmt.Fprintf(w, "  cosigned by %s\n", strings.Join(r.Cosigners, ", "))
 	fmt.Fprintf(w, "  replayed    %d entries, %d files computed again\n", r.Entries, r.Files)
 	fmt.Fprintf(w, "  deployment  %d entries with %d signatures and %d proofs, %d records\n", len(r.Story.Items), r.Signatures, r.Proofs, r.Records)
+	for _, it := range r.Story.Items {
+		for _, p := range it.Policies {
+			fmt.Fprintf(w, "  entry %-5d %s, %s\n", it.Index, it.Kind, harmless(p.String()))
+		}
+		for _, s := range it.Signers {
+			if s.Not != "" {
+				fmt.Fprintf(w, "  entry %-5d the signature of %s does not count: %s\n", it.Index, s.Key, s.Not)
+			}
+		}
+	}
 	for _, c := range r.Claims {
 		state := c.State
 		switch {
@@ -140,6 +155,9 @@ func writeReport(w io.Writer, r *audit.Report) {
 			state = "closed: " + c.Result
 		}
 		fmt.Fprintf(w, "  claim %-5d node %s, %s, %d records, plan %s\n", c.Claim, c.Name, state, c.Records, short(c.Plan, 19, false))
+		if c.Turn != nil {
+			fmt.Fprintf(w, "  claim %-5d %s\n", c.Claim, turn(c.Turn))
+		}
 	}
 	for _, c := range r.Claims {
 		if len(c.Missing) > 0 {

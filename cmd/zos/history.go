@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/audit"
 )
 
@@ -25,7 +26,10 @@ func historyCommand(a *app) *cobra.Command {
 		Short: "tell what happened to a deployment: every phase, who signed, where in the log",
 		Long: `List every entry of a deployment, by name (all versions) or log index: ledger
 time, what happened, how it went and how long it took, the digest of what was
-signed, and who signed it as what.
+signed, and who signed it as what, or why that key does not count. Then of what
+people signed, under which policy they had to agree; of each claim, why its node
+was allowed then: its rank, counted from 0, among the eligible nodes, and the
+window from which that rank may claim.
 
 Exit codes: 0 shown, 3 the ledger is not to be believed, or is too old for
 --max-age, 4 no such deployment, 5 ledger not reached.`,
@@ -43,6 +47,7 @@ Exit codes: 0 shown, 3 the ledger is not to be believed, or is too old for
 }
 
 func (a *app) history(ctx context.Context, f ledgerFlags, deployment string, wide bool) error {
+	f.turns = true
 	c, err := a.sync(ctx, f)
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func writeStory(w io.Writer, st *audit.Story, wide bool) {
 			what, took = it.Phase, (time.Duration(it.DurationMs) * time.Millisecond).String()
 		}
 		for i, s := range it.Signers {
-			by := fmt.Sprintf("%s %s", short(s.Key, 16, wide), s.Role)
+			by := fmt.Sprintf("%s %s", short(s.Key, 16, wide), strings.Join(said(s.Role, s.Not), ", "))
 			if i > 0 {
 				fmt.Fprintf(t, "\t\t\t\t\t\t%s\t\n", by)
 				continue
@@ -99,7 +104,19 @@ func writeStory(w io.Writer, st *audit.Story, wide bool) {
 		if detail := strings.TrimSpace(it.Detail); detail != "" && (wide || it.Result == "failed" || it.Kind != "record") {
 			fmt.Fprintf(w, "%d: %s\n", it.Index, harmless(detail))
 		}
+		for _, p := range it.Policies {
+			fmt.Fprintf(w, "%d: %s\n", it.Index, harmless(p.String()))
+		}
+		if it.Turn != nil {
+			fmt.Fprintf(w, "%d: %s\n", it.Index, turn(it.Turn))
+		}
 	}
+}
+
+// turn says why a node was allowed to claim when it did.
+func turn(t *ledger.Turn) string {
+	return fmt.Sprintf("rank %d (0 is first) of %d eligible nodes, open places %d: allowed from window %d (%s), claimed in window %d",
+		t.Rank, t.Eligible, t.Open, t.Window, clock(t.FromMs), t.ClaimedIn)
 }
 
 // harmless shows text of others so that it can neither start a line of its

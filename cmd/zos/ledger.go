@@ -50,6 +50,7 @@ type ledgerFlags struct {
 	state   string
 	maxAge  time.Duration // how old the newest signatures may be; 0: that is only said
 
+	turns    bool // keep why nodes were allowed to claim
 	snapshot bool // start from a snapshot, and keep no entries
 }
 
@@ -176,7 +177,7 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 		patience = time.Minute // one of several is always a little behind
 	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
-		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: !f.snapshot, Snapshot: f.snapshot, StaleAfter: patience, Progress: a.entriesDone("ledger"),
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: !f.snapshot, Snapshot: f.snapshot, Turns: f.turns, StaleAfter: patience, Progress: a.entriesDone("ledger"),
 		OnRefused: func(where string, err error) {
 			if len(f.ledgers) > 1 { // of a single one, the error says it
 				a.clearBar()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -280,6 +281,20 @@ func TestStoryCommands(t *testing.T) {
 	contains(t, o, "INDEX", "register", "verify-signatures", "post-verify", "5ms", "node n1", "2049-03-22")
 	o, _ = zos(t, exitOK, append([]string{"audit", "shop"}, read...)...)
 	contains(t, o, "everything fits", "15 records")
+	// Who agreed, as what, and why this node was allowed, stands in both.
+	l.Must(revokeKey(l, "security1"))
+	next := l.Root
+	next.Version, next.Policy.Roles = 2, maps.Clone(next.Policy.Roles)
+	next.Policy.Roles["security"] = l.Role(1, "security1", "security2")
+	l.Must(l.Sign(ledger.TypeRoot, next, "root"))
+	l.Must(l.Register("late", 1, func(d *spec.Deployment) { d.Gateways[0].Port = 8081 }))
+	for _, command := range []string{"audit", "history"} {
+		o, _ := zos(t, exitOK, append([]string{command, "shop"}, read...)...)
+		contains(t, o, "agreed under root version 1: author 1 (needs 1), security 2 (needs 2)",
+			"rank 0 (0 is first) of 1 eligible nodes, open places 1: allowed from window 0 (2049-03-22 04:26:40.000Z), claimed in window 0")
+		o, _ = zos(t, exitOK, append([]string{command, "late"}, read...)...)
+		contains(t, o, "agreed under root version 2: author 1 (needs 1), security 1 (needs 1)", "revoked by entry ")
+	}
 	export := filepath.Join(t.TempDir(), "export")
 	_, e := zos(t, exitUsage, append([]string{"audit", "shop", "--export", export}, read...)...)
 	contains(t, e, "--export-key")
@@ -323,6 +338,10 @@ func TestStoryCommands(t *testing.T) {
 	}
 	_, e = zos(t, exitRefused, append([]string{"audit", "shop"}, read...)...)
 	contains(t, e, "ledger is forged")
+}
+
+func revokeKey(l *ledgertest.Log, name string) []byte {
+	return l.Sign(ledger.TypeRevoke, ledger.Revoke{Key: l.Keys[name].PublicKey(), Reason: "lost"}, "root")
 }
 
 // TestGivenBack: a node that is shut down in order gives its claim back. That

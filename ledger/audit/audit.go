@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/zos-node/zos/ledger"
@@ -57,6 +56,8 @@ type ClaimSum struct {
 	Records int    `json:"records"`
 	Plan    string `json:"plan"` // digest, "" if it did not get there
 	Result  string `json:"result"`
+	// Turn is why the node was allowed to claim when it did.
+	Turn *ledger.Turn `json:"turn"`
 	// Missing are phases of which no record says how they went, although it
 	// should (see silence.go).
 	Missing []string `json:"missing"`
@@ -119,6 +120,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if state.StateRoot() != c.State().StateRoot() {
 		return nil, fmt.Errorf("%w: replaying %d entries gives state root %s, following them gave %s", ledger.ErrForged, state.Size(), state.StateRoot(), c.State().StateRoot())
 	}
+	story.turns(state)
 	r.Story = story
 	compared, wrong, err := files.Check(ctx)
 	if err != nil {
@@ -140,6 +142,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 // replay folds the log into a state of its own, and gives every entry to others.
 func replay(ctx context.Context, entries ledger.Entries, progress func(step string, done, total int64), each ...func(index int64, raw []byte) error) (*ledger.State, error) {
 	s := ledger.NewState()
+	s.KeepTurns()
 	fold := ledger.NewFold(s)
 	err := entries.Range(ctx, 0, entries.Len(), func(i int64, raw []byte) error {
 		progress("replay", i+1, entries.Len())
@@ -183,7 +186,7 @@ func (r *Report) proofs(ctx context.Context, entries prover, checkpoint []byte) 
 		r.Proofs++
 		r.proof[it.Index] = proof.Format(checkpoint)
 		for _, s := range it.Signers {
-			if s.Role == "no role" && it.Kind != "register" && it.Kind != "stop" && it.Kind != "revoke" {
+			if s.Role == "" && it.Kind != "register" && it.Kind != "stop" && it.Kind != "revoke" {
 				r.wrong("entry %d: %s is signed by %s, which is no node", it.Index, it.Kind, s.Key)
 			}
 		}
@@ -197,11 +200,7 @@ func (r *Report) version(s *ledger.State, d *ledger.Deployment) {
 		r.wrong("entry %d: the spec has digest %s, the state says %s", d.ID, got, d.Digest)
 	}
 	root := s.RootAt(d.RootVersion)
-	for _, role := range slices.Concat(root.Require["deployment"], d.Spec.Security.RequiredRoles) {
-		if have, want := len(d.Roles[role]), root.Policy.Roles[role].Threshold; int64(have) < want {
-			r.wrong("entry %d: role %s has %d of %d signatures", d.ID, role, have, want)
-		}
-	}
+	r.counted(d, root)
 	plans := map[string]string{} // hypervisor to plan digest
 	for _, index := range d.Claims {
 		g := s.Claim(index)
@@ -209,7 +208,7 @@ func (r *Report) version(s *ledger.State, d *ledger.Deployment) {
 		r.claimed[index] = d.Digest
 		sum := r.claim(d, g)
 		r.silence(s, d, g, &sum)
-		sum.Name = node.Name
+		sum.Name, sum.Turn = node.Name, s.Turn(index)
 		if sum.Plan != "" && node.Capacity != nil {
 			h := node.Capacity.Hypervisor.Name
 			if first, ok := plans[h]; ok && first != sum.Plan {

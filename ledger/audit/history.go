@@ -14,7 +14,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,12 +22,6 @@ import (
 	"github.com/zos-node/zos/sign"
 	"github.com/zos-node/zos/spec"
 )
-
-// Signer is one who signed an entry.
-type Signer struct {
-	Key  string `json:"key"`  // fingerprint
-	Role string `json:"role"` // "author", "node n1", …
-}
 
 // Item is one entry in the story of a deployment.
 type Item struct {
@@ -43,6 +36,8 @@ type Item struct {
 	Digest     string            `json:"digest"`     // of the signed payload
 	Digests    map[string]string `json:"digests"`    // what a record names
 	Signers    []Signer          `json:"signers"`
+	Policies   []Policy          `json:"policies"` // that it had to meet; none of a node's entries
+	Turn       *ledger.Turn      `json:"turn"`     // of a claim: why its node was allowed then; else null
 	Detail     string            `json:"detail"`
 
 	entry *ledger.Entry
@@ -86,7 +81,7 @@ func find(s *ledger.State, deployment string) (*Story, error) {
 }
 
 // History collects the story of a deployment, by name or by log index, from a
-// client that has synced.
+// client that has synced. One with Turns also tells why nodes were allowed to claim.
 func History(ctx context.Context, c *ledger.Client, deployment string) (*Story, error) {
 	return collect(ctx, c.State(), c.Entries(), deployment)
 }
@@ -96,19 +91,24 @@ func collect(ctx context.Context, s *ledger.State, entries ledger.Entries, deplo
 	if err != nil {
 		return nil, err
 	}
-	return st, entries.Range(ctx, 0, entries.Len(), newTeller(s, st).add)
+	if err := entries.Range(ctx, 0, entries.Len(), newTeller(s, st).add); err != nil {
+		return nil, err
+	}
+	st.turns(s)
+	return st, nil
 }
 
 // teller makes a story of the entries of a log.
 type teller struct {
-	state *ledger.State // of all of them
-	story *Story
-	root  *ledger.Root // in force at the entry that comes
-	fresh int          // items of the block that has not ended
+	state   *ledger.State // of all of them
+	story   *Story
+	root    *ledger.Root     // in force at the entry that comes
+	revoked map[string]int64 // keys that count no more there, by fingerprint: what revoked them
+	fresh   int              // items of the block that has not ended
 }
 
 func newTeller(s *ledger.State, st *Story) *teller {
-	return &teller{state: s, story: st, root: s.RootAt(1)}
+	return &teller{state: s, story: st, root: s.RootAt(1), revoked: map[string]int64{}}
 }
 
 // add takes the next entry. It keeps those of the story.
@@ -128,11 +128,18 @@ func (t *teller) add(i int64, raw []byte) error {
 		t.fresh = 0
 		return nil
 	}
+	if p, ok := e.Payload.(*ledger.Revoke); ok {
+		id, err := sign.Fingerprint(p.Key)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		defer func() { t.revoked[id] = i }() // it counts from the next entry on
+	}
 	item, ok := st.item(i, e)
 	if !ok {
 		return nil
 	}
-	item.Signers, err = signers(t.state, t.root, e)
+	item.Policies, item.Signers, err = t.agreed(i, e)
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", i, err)
 	}
@@ -176,42 +183,4 @@ func (st *Story) item(index int64, e *ledger.Entry) (Item, bool) {
 		return it, false
 	}
 	return it, st.claims[it.Claim]
-}
-
-// signers names those who signed and as what.
-func signers(s *ledger.State, root *ledger.Root, e *ledger.Entry) ([]Signer, error) {
-	keys, err := e.Envelope.Keys()
-	if err != nil {
-		return nil, err
-	}
-	var roles map[string][]string
-	switch p := e.Payload.(type) {
-	case *spec.Deployment:
-		roles, err = root.Fill("deployment", keys, p.Security.RequiredRoles)
-	case *ledger.Stop:
-		roles, err = root.Fill("stop", keys, nil)
-	case *ledger.Revoke:
-		roles, err = root.Fill("root", keys, nil)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var all []Signer
-	for _, key := range keys {
-		id, err := sign.Fingerprint(key)
-		if err != nil {
-			return nil, err
-		}
-		role := "no role"
-		if n := s.Node(id); n != nil {
-			role = "node " + n.Name
-		}
-		for _, r := range slices.Sorted(maps.Keys(roles)) {
-			if slices.Contains(roles[r], key) {
-				role = r
-			}
-		}
-		all = append(all, Signer{id, role})
-	}
-	return all, nil
 }

@@ -16,7 +16,7 @@ import (
 
 // told is one entry about claim 10, as the log would have it.
 func told(index int64, key string, payload any) Item {
-	return Item{Index: index, Kind: "entry", Claim: 10, Signers: []Signer{{key, "node n"}},
+	return Item{Index: index, Kind: "entry", Claim: 10, Signers: []Signer{{key, "node n", ""}},
 		entry: &ledger.Entry{Payload: payload, Raw: fmt.Append(nil, "entry ", index)}}
 }
 
@@ -104,6 +104,14 @@ func TestStateThatLies(t *testing.T) {
 			d.Roles = maps.Clone(d.Roles)
 			d.Roles["security"] = d.Roles["security"][:1]
 		}, "role security has 1 of 2 signatures"},
+		{"a role filled by another", func(d *ledger.Deployment, _ *Story) {
+			d.Roles = maps.Clone(d.Roles)
+			d.Roles["author"] = []string{"SHA256:x"}
+		}, "the state counts [\"SHA256:x\"]"},
+		{"a role that nobody asked for", func(d *ledger.Deployment, _ *Story) {
+			d.Roles = maps.Clone(d.Roles)
+			d.Roles["operator"] = []string{"SHA256:x"}
+		}, "for role operator, which was not asked for"},
 		{"a required role not filled", func(d *ledger.Deployment, _ *Story) {
 			s := *d.Spec
 			s.Security.RequiredRoles = []string{"operator"}
@@ -111,7 +119,7 @@ func TestStateThatLies(t *testing.T) {
 		}, "role operator has 0 of 1 signatures"},
 		{"signed by nobody known", func(_ *ledger.Deployment, st *Story) {
 			st.Items[0].Kind = "record"
-			st.Items[0].Signers = []Signer{{"SHA256:x", "no role"}}
+			st.Items[0].Signers = []Signer{{"SHA256:x", "", "not of a role"}}
 		}, "is signed by SHA256:x, which is no node"},
 	} {
 		st, err := collect(t.Context(), c.State(), c.Entries(), "shop")
