@@ -53,32 +53,8 @@ func (s *State) Snapshot() []byte {
 	for _, e := range edges {
 		w.Write(e[:])
 	}
-	w.num(int64(len(s.roots)))
-	for _, r := range s.roots {
-		w.num(r.Index)
-		w.bytes(r.Envelope)
-	}
-	writeTable(w, &s.nodes, nil)
-	writeTable(w, &s.vouchers, nil)
-	writeTable(w, &s.claims, nil)
-	writeTable(w, &s.revoked, nil)
-	writeTable(w, &s.deployments, func(d *Deployment) []byte { return d.Envelope })
-	w.num(int64(s.bounds.len()))
-	for i := range s.bounds.len() {
-		b := s.bounds.at(i)
-		w.num(b.size)
-		w.Write(b.root[:])
-	}
-	w.num(int64(s.said.len()))
-	for i := range s.said.len() {
-		h := s.said.at(i)
-		w.Write(h.id[:])
-		w.num(h.index)
-	}
-	if s.hasSoftware() {
-		writeTable(w, &s.releases, nil)
-		writeTable(w, &s.rollouts, nil)
-		writeTable(w, &s.updates, nil)
+	for _, p := range s.inSnapshot() {
+		p.write(w)
 	}
 	return w.Bytes()
 }

@@ -38,6 +38,11 @@ func eventful(t testing.TB) (*ledgertest.Log, *ledgertest.Node) {
 	rollout := l.Must(l.Sign(ledger.TypeRollout, p, "release"))
 	l.Must(m.Entry(ledger.TypeUpdate, ledger.Update{Rollout: rollout, Version: "1.1", Running: "1.0", Result: ledger.UpdateRolledBack, Acted: l.Acted()}))
 	l.Must(m.Entry(ledger.TypeIncident, ledger.Incident{Claim: -1, Kind: "test", Detail: "x", Acted: l.Acted()}))
+	none := l.Rollout(p.Release, "1.1")
+	none.Labels = map[string]string{"site": "nowhere"}
+	l.Must(l.Sign(ledger.TypeRollout, none, "release"))
+	l.Must(revoke(l, m.Key.PublicKey(), false, "root"))
+	l.Must(revoke(l, l.NewNode("stranger").Key.PublicKey(), true, "root"))
 	return l, n
 }
 

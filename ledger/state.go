@@ -240,20 +240,8 @@ func (s *State) admit(now int64, raw []byte) (*Entry, func(), error) {
 func (s *State) stateRoot() (root sum) {
 	h := sha256.New()
 	fmt.Fprintf(h, "zos state v2\n%d %d %d\n", s.height, s.timeMs, s.bounded())
-	for _, part := range []struct {
-		name string
-		n    int
-		sum  sum
-	}{
-		{"root", len(s.roots), s.rootsSum}, {"node", s.nodes.len(), s.nodes.sum()}, {"voucher", s.vouchers.len(), s.vouchers.sum()},
-		{"deployment", s.deployments.len(), s.deployments.sum()}, {"claim", s.claims.len(), s.claims.sum()},
-		{"revocation", s.revoked.len(), s.revoked.sum()},
-		{"entry", s.said.len(), s.saidSum}, {"block", s.bounds.len(), s.boundsSum},
-	} {
-		fmt.Fprintf(h, "%s %d %x\n", part.name, part.n, part.sum)
-	}
-	if s.hasSoftware() { // a log without any has the root that it always had
-		fmt.Fprintf(h, "node-release %d %x\nrollout %d %x\nupdate %d %x\n", s.releases.len(), s.releases.sum(), s.rollouts.len(), s.rollouts.sum(), s.updates.len(), s.updates.sum())
+	for _, p := range s.parts() {
+		fmt.Fprintf(h, "%s %d %x\n", p.name, p.n, p.sum)
 	}
 	h.Sum(root[:0])
 	return root
