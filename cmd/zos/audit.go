@@ -129,8 +129,8 @@ func exportKey(path string) (ed25519.PrivateKey, error) {
 }
 
 func writeReport(w io.Writer, r *audit.Report) {
-	fmt.Fprintf(w, "%s: %s\n", r.Story.Name, r.Story.Status)
 	log := seenLog{r.Origin, r.Size, r.TimeMs, r.SignedMs, r.Frozen}
+	fmt.Fprintf(w, "%s: %s%s\n", r.Story.Name, r.Story.Status, log.asOf())
 	fmt.Fprintf(w, "  log         %s\n  root hash   %s\n", log.until(), r.Root)
 	log.warn(w)
 	fmt.Fprintf(w, "  cosigned by %s\n", strings.Join(r.Cosigners, ", "))
@@ -167,10 +167,7 @@ func writeReport(w io.Writer, r *audit.Report) {
 	for _, d := range r.Discrepancies {
 		fmt.Fprintf(w, "  WRONG       %s\n", harmless(d))
 	}
-	switch {
-	case r.OK() && r.Frozen != "":
-		fmt.Fprintf(w, "  everything fits, as of %s\n", clock(r.TimeMs))
-	case r.OK():
-		fmt.Fprintln(w, "  everything fits")
+	if r.OK() {
+		fmt.Fprintf(w, "  everything fits%s\n", log.asOf())
 	}
 }

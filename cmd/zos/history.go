@@ -64,9 +64,9 @@ func (a *app) history(ctx context.Context, f ledgerFlags, deployment string, wid
 		*audit.Story
 		Log seenLog `json:"log"`
 	}{st, log}, func(w io.Writer) {
-		writeStory(w, st, wide)
-		fmt.Fprintf(w, "ledger %s\n", log.until())
+		fmt.Fprintf(w, "%s: %s%s\n  ledger      %s\n", st.Name, st.Status, log.asOf(), log.until())
 		log.warn(w)
+		writeStory(w, st, wide)
 	})
 }
 
@@ -80,7 +80,6 @@ func auditError(err error) error {
 }
 
 func writeStory(w io.Writer, st *audit.Story, wide bool) {
-	fmt.Fprintf(w, "%s: %s\n", st.Name, st.Status)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "INDEX\tLEDGER TIME\tWHAT\tRESULT\tTOOK\tDIGEST\tSIGNED BY\t")
 	for _, it := range st.Items {

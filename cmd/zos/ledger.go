@@ -334,10 +334,18 @@ func (l seenLog) until() string {
 	return fmt.Sprintf("%s: %d entries until %s, signed at %s", l.Origin, l.Size, clock(l.TimeMs), clock(l.SignedMs))
 }
 
+// asOf is what belongs behind what a log that stands still says of the present.
+func (l seenLog) asOf() string {
+	if l.Frozen == "" {
+		return ""
+	}
+	return ", as of " + clock(l.TimeMs)
+}
+
 // warn says that a log stands still, if it does.
 func (l seenLog) warn(w io.Writer) {
 	if l.Frozen != "" {
-		fmt.Fprintf(w, "  WARNING     what came later is not in this log: the %s\n", l.Frozen)
+		fmt.Fprintf(w, "  WARNING     what came later, if anything, is not in this log: the %s\n", l.Frozen)
 	}
 }
 
