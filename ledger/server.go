@@ -25,6 +25,13 @@ type Submitter interface {
 	Health() error
 }
 
+// Orderer is a Submitter that makes the blocks itself, as a mirror does not.
+type Orderer interface {
+	// NewestBlock is the height of the newest block that was decided, as far as
+	// this server knows; 0 is none, or a server that makes no blocks.
+	NewestBlock() int64
+}
+
 // Busy says that an entry could not be taken now, through no fault of the
 // entry, and after which time it is worth to try again.
 type Busy struct {
@@ -40,7 +47,7 @@ func (b *Busy) Error() string { return b.Reason }
 //	GET  /checkpoint, /tile/…, /root/…, /snapshot, …   what Dir.Read allows, nothing else; 410 for a bundle that was pruned
 //	POST /submit                         200 with a Receipt, which is a proof, 400 or 409 with {"error","field"},
 //	                                     429 or 503 with {"error"} and Retry-After
-//	GET  /healthz                        200 or 503
+//	GET  /healthz                        200 or 503, with {"block"} where the server makes blocks (Orderer)
 func Handler(dir tiles.Dir, s Submitter, log *slog.Logger) http.Handler {
 	h := &handler{dir: dir, s: s, log: log}
 	mux := http.NewServeMux()
@@ -146,14 +153,22 @@ func (h *handler) order(ctx context.Context, body []byte) (Receipt, error) {
 	return prove(ctx, h.dir, r, body)
 }
 
+// healthReply is the answer to /healthz.
+type healthReply struct {
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	Block int64  `json:"block,omitempty"` // the newest that was decided
+}
+
 func (h *handler) health(w http.ResponseWriter, _ *http.Request) {
-	if err := h.s.Health(); err != nil {
-		h.answer(w, http.StatusServiceUnavailable, reply{Error: err.Error()})
-		return
+	r, status := healthReply{OK: true}, http.StatusOK
+	if o, ok := h.s.(Orderer); ok {
+		r.Block = o.NewestBlock()
 	}
-	h.answer(w, http.StatusOK, struct {
-		OK bool `json:"ok"`
-	}{true})
+	if err := h.s.Health(); err != nil {
+		r.OK, r.Error, status = false, err.Error(), http.StatusServiceUnavailable
+	}
+	h.answer(w, status, r)
 }
 
 func (h *handler) answer(w http.ResponseWriter, status int, v any) {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/bft"
 )
 
@@ -108,7 +107,7 @@ func (a *app) ledgerBackup(ctx context.Context, dir, out string, replace bool) (
 
 func ledgerRestoreCommand(a *app) *cobra.Command {
 	var f ledgerFlags
-	var alone bool
+	var alone, halted bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE DIR (--ledger URL,… | --alone)",
 		Short: "make a ledger server's folder of a backup",
@@ -116,15 +115,22 @@ func ledgerRestoreCommand(a *app) *cobra.Command {
 input). Every byte of its log is proven by its checkpoint. Start it with zos ledger
 serve: it goes on from the backup and gets the rest from the other validators.
 
-Name one of those with --ledger: what the lost server signed after the backup is
-bounded by their newest block, and the restored one signs nothing up to the one after
-that, so that it can never sign twice. --alone is for a ledger without others: what
-came after the backup is lost, and readers who saw it refuse what comes instead. It is
-also for one that cannot go on without this vote (two validators, or too many lost), if
-nobody can start the lost server again.
+Name those with --ledger, all that run: what the lost server signed after the backup
+is bounded by their newest block, and the restored one signs nothing up to 20 blocks
+after the highest that any of them tells, so that it never signs twice. That holds if
+the lost server was down for 5 minutes before: a log whose newest signatures are older
+than that is refused, since it may be an old copy. One of them has to be a validator's
+server; mirrors know no blocks without entries.
+
+--halted takes such a log, for one that really stands still because too few validators
+are there. If it is an old copy after all, the restored server may sign twice.
+
+--alone is for a ledger without others: what came after the backup is lost, and readers
+who saw it refuse what comes instead. It is also for one that cannot go on without this
+vote (two validators, or too many lost), if nobody can start the lost server again.
 
 Exit codes: 0 restored, 1 failed, 2 wrong arguments, 3 the backup is not whole or not
-right, 4 no such file, 5 the others were not reached.`,
+right, or the others' log is old, 4 no such file, 5 the others were not reached.`,
 		Example: `  zos ledger restore ledger.tar /var/lib/zos-ledger --ledger https://ledger-2.example --root root.json
   age -d ledger.tar.age | zos ledger restore - /var/lib/zos-ledger --alone`,
 		Args: exactly(2, "the backup and the folder to make"),
@@ -132,7 +138,17 @@ right, 4 no such file, 5 the others were not reached.`,
 			if alone == cmd.Flags().Changed("ledger") {
 				return coded(exitUsage, errors.New("want either --ledger with another validator of the same ledger, or --alone if there is none"))
 			}
-			return a.ledgerRestore(cmd.Context(), args[0], args[1], f, alone)
+			if alone && halted {
+				return coded(exitUsage, errors.New("--halted is about the ledgers that --ledger names; --alone asks none"))
+			}
+			var height int64
+			if !alone {
+				var err error
+				if height, err = a.othersNewest(cmd.Context(), f, halted); err != nil {
+					return err
+				}
+			}
+			return a.ledgerRestore(cmd.Context(), args[0], args[1], height)
 		},
 	}
 	f.add(cmd)
@@ -140,28 +156,11 @@ right, 4 no such file, 5 the others were not reached.`,
 		panic(err) // the flag was added just above
 	}
 	cmd.Flags().BoolVar(&alone, "alone", false, "there is no other validator, or none that can go on without this one")
+	cmd.Flags().BoolVar(&halted, "halted", false, "the ledger stands still: take a log whose signatures are old; if it is an old copy instead, the restored server may sign twice")
 	return cmd
 }
 
-func (a *app) ledgerRestore(ctx context.Context, from, dir string, f ledgerFlags, alone bool) (err error) {
-	var height int64
-	if !alone {
-		root, err := f.rootEnvelope()
-		if err != nil {
-			return err
-		}
-		if err := f.there(); err != nil {
-			return err
-		}
-		c, err := ledger.OpenClient(ledger.ClientConfig{Root: root, Ledgers: f.ledgers, Snapshot: true, Progress: a.entriesDone("ledger")})
-		if err != nil {
-			return coded(exitRefused, err)
-		}
-		if err := c.Sync(ctx); err != nil {
-			return ledgerError(err)
-		}
-		height = c.State().Height()
-	}
+func (a *app) ledgerRestore(ctx context.Context, from, dir string, height int64) (err error) {
 	in := io.Reader(os.Stdin)
 	if from != "-" {
 		file, err := os.Open(from)

@@ -193,22 +193,19 @@ func backupLog(log tiles.Dir, add func(string, []byte, int64) error) error {
 }
 
 // Restore makes a ledger's folder of a backup, every byte of whose log is
-// proven. height is the newest block that any other validator has, 0 if there
-// is none: this one then signs nothing up to the block after that, because what
-// it signed after the backup is not known any more.
+// proven. height is the newest block that any other validator has, with entries or
+// without (ledger.Client.NewestBlock), 0 if there is none: this one then signs
+// nothing up to unsigned blocks after that, because what it signed after the backup
+// is not known any more.
 func Restore(ctx context.Context, from io.Reader, dir string, height int64) (done BackedUp, err error) {
 	if err := vacant(dir); err != nil {
 		return done, err
 	}
+	defer undo(dir, &err)()
 	temp := filepath.Join(dir, ".restore")
 	if err := os.MkdirAll(temp, 0o700); err != nil {
 		return done, fmt.Errorf("restore: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}()
 	if done, err = unpack(from, temp); err != nil {
 		return done, err
 	}

@@ -214,6 +214,10 @@ func (e *Engine) tick() {
 	}
 }
 
+// NewestBlock implements ledger.Orderer. It is more than the state's height: not
+// every block has entries.
+func (e *Engine) NewestBlock() int64 { return e.blocks.Height() }
+
 // State is a copy of the present state.
 func (e *Engine) State() *ledger.State {
 	e.app.mu.RLock()

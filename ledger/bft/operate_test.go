@@ -74,7 +74,7 @@ func (c *cluster) operate(run scenario) {
 		}
 		c.put(0, c.entry())
 		// The newest block of the others, as `zos ledger restore --ledger` asks for it.
-		height := newest(t, c).Height()
+		height := client(t, c.dirs[0], c.srv[0].url, c.srv[1].url, c.srv[2].url).NewestBlock(t.Context())
 		begin := time.Now()
 		if _, err := Restore(t.Context(), bytes.NewReader(saved), c.dirs[3], height); err != nil {
 			t.Fatal(err)

@@ -71,6 +71,14 @@ func (m submitter) Submit(ctx context.Context, entry []byte) (ledger.Receipt, er
 	return r, err
 }
 
+// NewestBlock implements ledger.Orderer.
+func (m submitter) NewestBlock() int64 {
+	if o, ok := m.Submitter.(ledger.Orderer); ok {
+		return o.NewestBlock()
+	}
+	return 0
+}
+
 func result(err error) string {
 	var refused *ledger.Refused
 	var busy *ledger.Busy
