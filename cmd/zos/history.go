@@ -37,6 +37,7 @@ Exit codes: 0 shown, 3 the ledger is not to be believed, or is too old for
   zos history shop --root root.json --json | jq '.items[] | select(.kind=="record") | {phase, durationMs}'`,
 		Args: exactly(1, "the deployment"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.whole = true
 			return a.history(cmd.Context(), f, args[0], wide)
 		},
 	}

@@ -50,8 +50,11 @@ type ledgerFlags struct {
 	state   string
 	maxAge  time.Duration // how old the newest signatures may be; 0: that is only said
 
-	turns    bool // keep why nodes were allowed to claim
-	snapshot bool // start from a snapshot, and keep no entries
+	turns bool // keep why nodes were allowed to claim
+	// whole starts from entry 0 and keeps every entry, for those few commands that
+	// look at entries. All others start from a snapshot: a server that prunes has no
+	// more, and a long log takes a minute.
+	whole bool
 }
 
 // addMaxAge registers --max-age, for commands that show what a ledger says.
@@ -177,7 +180,7 @@ func (a *app) sync(ctx context.Context, f ledgerFlags) (*ledger.Client, error) {
 		patience = time.Minute // one of several is always a little behind
 	}
 	c, err := ledger.OpenClient(ledger.ClientConfig{
-		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: !f.snapshot, Snapshot: f.snapshot, Turns: f.turns, StaleAfter: patience, Progress: a.entriesDone("ledger"),
+		Root: root, Ledgers: f.ledgers, StateFile: f.state, KeepEntries: f.whole, Snapshot: !f.whole, Turns: f.turns, StaleAfter: patience, Progress: a.entriesDone("ledger"),
 		OnRefused: func(where string, err error) {
 			if len(f.ledgers) > 1 { // of a single one, the error says it
 				a.clearBar()
@@ -251,6 +254,7 @@ Exit codes: 0 every byte is right (without --max-age also of a log that stands s
 			if len(args) == 1 {
 				f.ledgers = args
 			}
+			f.whole = true
 			return a.ledgerVerify(cmd.Context(), f)
 		},
 	}

@@ -30,7 +30,6 @@ const (
 // restored: the highest that any of the ledgers named proves or tells. The log
 // alone does not say: its newest entry is in the last block that has one.
 func (a *app) othersNewest(ctx context.Context, f ledgerFlags, halted bool) (int64, error) {
-	f.snapshot = true
 	c, err := a.sync(ctx, f)
 	if err != nil {
 		return 0, err

@@ -61,7 +61,7 @@ Exit codes: 0 made, 2 wrong arguments, 3 refused, or the ledger is not believed,
 				}
 				m.Add(address)
 			}
-			f.snapshot = snapshot
+			f.whole = !snapshot
 			c, err := a.sync(cmd.Context(), f)
 			if err != nil {
 				return err
