@@ -91,4 +91,20 @@ func TestPeer(t *testing.T) {
 	if got := peers(one); !slices.Equal(got, []string{described(two), self}) {
 		t.Errorf("its peers are %q", got)
 	}
+
+	// And out again, by each of its names.
+	id, address, _ := strings.Cut(self, "@")
+	for _, name := range []string{about(alone), self, id, address} {
+		zos(t, exitOK, "ledger", "peer", one, "--remove", name)
+		if got := peers(one); !slices.Equal(got, []string{described(two)}) {
+			t.Errorf("its peers are %q without %s", got, name)
+		}
+		_, e = zos(t, exitNotFound, "ledger", "peer", one, "--remove", name)
+		contains(t, e, "no such peer stands in mesh.json", described(two))
+		zos(t, exitOK, "ledger", "peer", one, self)
+	}
+	zos(t, exitOK, "ledger", "peer", one, "--remove", id, "--remove", about(two))
+	if got := peers(one); len(got) > 0 {
+		t.Errorf("its peers are %q", got)
+	}
 }

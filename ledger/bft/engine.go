@@ -36,6 +36,7 @@ type Engine struct {
 	dir     string
 	peers   atomic.Pointer[Mesh]
 	present atomic.Pointer[presence]
+	parted  atomic.Bool // from a peer, whose routines may still run
 
 	blocks   sm.BlockStore
 	states   sm.Store
@@ -229,7 +230,7 @@ func (e *Engine) State() *ledger.State {
 func (e *Engine) Close() error {
 	close(e.stop)
 	e.loops.Wait()
-	if len(e.peers.Load().Peers) > 0 {
+	if len(e.peers.Load().Peers) > 0 || e.parted.Load() {
 		// CometBFT closes its databases while its routines for peers still read
 		// them, and panics. So these end first.
 		if err := e.node.Switch().Stop(); err != nil {

@@ -77,7 +77,8 @@ func (e *Engine) policy() tiles.Policy {
 	return e.app.state.Root().Checkpoints()
 }
 
-// meet reads the mesh file again and dials whoever is new in it.
+// meet reads the mesh file again, dials whoever is new in it and parts from whoever
+// is not in it any more.
 func (e *Engine) meet() {
 	now, err := LoadMesh(e.dir)
 	if err != nil {
@@ -91,15 +92,34 @@ func (e *Engine) meet() {
 			fresh = append(fresh, p)
 		}
 	}
-	if len(fresh) == 0 || e.mesh.Switch == nil {
+	if e.mesh.Switch == nil {
+		return
+	}
+	if !slices.Equal(now.Peers, old.Peers) { // which takes the place of the ones before
+		if err := e.mesh.Switch.AddPersistentPeers(now.Peers); err != nil {
+			e.log.Warn("peers on the mesh", "part", "ledger", "err", err)
+		}
+	}
+	e.part(now)
+	if len(fresh) == 0 {
 		return
 	}
 	e.log.Info("new peers on the mesh", "part", "ledger", "peers", fresh)
-	if err := e.mesh.Switch.AddPersistentPeers(now.Peers); err != nil {
-		e.log.Warn("new peers on the mesh", "part", "ledger", "err", err)
-	}
 	if err := e.mesh.Switch.DialPeersAsync(fresh); err != nil {
 		e.log.Warn("dial new peers", "part", "ledger", "err", err)
+	}
+}
+
+// part ends the connections of peers that a mesh does not name. It looks at all of
+// them each time: one may have been let in just before it was taken out. Nobody
+// dials it any more, and admit refuses it when it comes again.
+func (e *Engine) part(m Mesh) {
+	for _, p := range e.mesh.Switch.Peers().List() {
+		if id := string(p.ID()); !m.knows(id) {
+			e.log.Info("a peer is not in the mesh file any more", "part", "ledger", "peer", id)
+			e.parted.Store(true)
+			e.mesh.Switch.StopPeerGracefully(p)
+		}
 	}
 }
 

@@ -233,6 +233,40 @@ func TestMeshFile(t *testing.T) {
 	}
 }
 
+// TestPeerTakenOff: a peer that is taken out of the mesh file of a running server is
+// disconnected, is turned away when it comes again, and is let in when it is named
+// again.
+func TestPeerTakenOff(t *testing.T) {
+	g := newGroup(t, 2)
+	said := &console{}
+	e := open(t, g.dirs[0], Options{Log: slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	open(t, g.dirs[1], Options{})
+	id, _, _ := strings.Cut(g.desc[1].Peer, "@")
+	connected := func() bool { return e.mesh.Switch.Peers().Has(p2p.ID(id)) }
+	waitFor(t, "the peer to be connected", connected)
+	m, err := LoadMesh(g.dirs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Remove(id)
+	if err := m.Save(g.dirs[0]); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the peer to be disconnected", func() bool { return !connected() })
+	waitFor(t, "the peer to be turned away", func() bool {
+		return said.count("peer "+id+" is not in the mesh file") > 0
+	})
+	time.Sleep(2 * redial * repeat) // nobody here dials it
+	if connected() {
+		t.Error("the peer that was taken out is connected again")
+	}
+	m.Add(g.desc[1].Peer)
+	if err := m.Save(g.dirs[0]); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the peer to be back", connected)
+}
+
 // console is a log that several goroutines write.
 type console struct {
 	mu sync.Mutex
