@@ -33,9 +33,8 @@ asked for a snapshot of now, so it has to be able to go on.
 The file holds private keys: encrypt it (-o - writes to standard output), and never
 run two servers of it. A folder on which no server runs can be copied as it is.
 
-Exit codes: 0 written, 1 failed, 3 no server runs on DIR or
-FILE is there, 4 no such folder, 5 the
-server made no snapshot in time.`,
+Exit codes: 0 written, 1 failed, 3 no server runs on DIR, it has ordered nothing yet or
+FILE is there, 4 no such folder, 5 the server made no snapshot in time.`,
 		Example: `  zos ledger backup /var/lib/zos-ledger -o ledger.tar
   zos ledger backup /var/lib/zos-ledger -o - | age -R operators.txt > ledger.tar.age`,
 		Args: exactly(1, "the ledger's folder"),
@@ -89,7 +88,9 @@ func (a *app) ledgerBackup(ctx context.Context, dir, out string, replace bool) (
 	defer cancel()
 	buffered := bufio.NewWriterSize(to, 1<<20)
 	done, err := bft.Backup(wait, dir, buffered)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, bft.ErrNothing) {
+		return coded(exitRefused, err)
+	} else if errors.Is(err, context.DeadlineExceeded) {
 		return coded(exitUnreachable, err)
 	} else if err != nil {
 		return err

@@ -107,7 +107,7 @@ func (a *app) ledgerMirror(ctx context.Context, o mirrorOptions, dir string) err
 	if o.listen == "" {
 		return a.follow(ctx, o, m, log)
 	}
-	l, err := o.open()
+	l, err := o.open(log)
 	if err != nil {
 		return err
 	}

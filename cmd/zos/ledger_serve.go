@@ -63,7 +63,7 @@ and proofs stay. Mirrors keep everything: name one with --archive.
 
 HTTPS keeps submissions private on their way; nobody has to trust it, as
 receipts are proofs. Readers take certificates of their system's authorities, or
-of the file in SSL_CERT_FILE.
+of the file in SSL_CERT_FILE. A certificate that is renewed is read again by itself.
 
 Exit codes: 0 ended when asked, 1 could not go on, 4 no such folder.`,
 		Example: `  zos ledger serve ./ledger
@@ -170,7 +170,7 @@ func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	l, err := o.open()
+	l, err := o.open(log)
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (a *app) ledgerServe(ctx context.Context, dir string, o serveOptions) (err 
 }
 
 // open listens.
-func (o *serveOptions) open() (net.Listener, error) {
+func (o *serveOptions) open(log *slog.Logger) (net.Listener, error) {
 	if (o.cert == "") != (o.key == "") {
 		return nil, coded(exitUsage, errors.New("--tls-cert and --tls-key go together"))
 	}
@@ -198,19 +198,11 @@ func (o *serveOptions) open() (net.Listener, error) {
 	if o.cert == "" {
 		return l, nil
 	}
-	cert, err := readFile(o.cert, "a certificate chain", maxKeyFile)
+	c, err := openCertificate(o.cert, o.key, log)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("--tls-cert: %w", err), l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
-	key, err := readFile(o.key, "a key", maxKeyFile)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("--tls-key: %w", err), l.Close())
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("certificate: %w", err), l.Close())
-	}
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}), nil
+	return tls.NewListener(l, &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}), nil
 }
 
 // serving is a server that is about to run.

@@ -65,7 +65,7 @@ func TestServeHTTPS(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	out := &lineWriter{line: make(chan string, 1)}
 	code := make(chan int, 1)
-	var errs bytes.Buffer
+	var errs bytes.Buffer // read when serve has ended
 	go func() {
 		code <- run(ctx, []string{"ledger", "serve", led, "--listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key}, out, &errs)
 	}()
@@ -73,6 +73,9 @@ func TestServeHTTPS(t *testing.T) {
 		stop()
 		if c := <-code; c != 0 {
 			t.Errorf("serve ended with %d: %s", c, errs.String())
+		}
+		if n := strings.Count(errs.String(), "cannot be used; the one before stays"); n != 3 {
+			t.Errorf("%d of 3 files that cannot be used were spoken of, each once:\n%s", n, errs.String())
 		}
 	}()
 	var url string
@@ -96,6 +99,47 @@ func TestServeHTTPS(t *testing.T) {
 	b, err := io.ReadAll(resp.Body)
 	if err != nil || resp.TLS.Version != tls.VersionTLS13 || !bytes.HasPrefix(b, []byte("zos.example/tls\n")) {
 		t.Errorf("%v: %q", err, b)
+	}
+	// The next connection after a renewal has the new certificate. In between, when
+	// the key is still the old one, and where the file is broken, the old one stays.
+	renewed, renewedKey, newer := certificate(t)
+	served := func(pool *x509.CertPool) bool {
+		fresh := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+		resp, err := fresh.Get(url + "/checkpoint")
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil
+	}
+	put := func(to, from string) {
+		t.Helper()
+		b := []byte("no certificate")
+		if from != "" {
+			if b, err = os.ReadFile(from); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(to, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // so that the next change has another time
+	}
+	for _, step := range []struct {
+		what, to, from string
+		want           *x509.CertPool
+	}{
+		{"a broken file", cert, "", pool}, {"a certificate without its key", cert, renewed, pool}, {"both", key, renewedKey, newer},
+	} {
+		put(step.to, step.from)
+		if !served(step.want) || served(map[bool]*x509.CertPool{true: newer, false: pool}[step.want == pool]) {
+			t.Errorf("after %s: the wrong certificate", step.what)
+		}
+	}
+	if err := os.Remove(cert); err != nil {
+		t.Fatal(err)
+	}
+	if !served(newer) {
+		t.Error("without the file: not served")
 	}
 	// Whoever does not know the certificate is not served.
 	if _, err := http.Get(url + "/checkpoint"); err == nil {

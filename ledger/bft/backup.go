@@ -71,10 +71,15 @@ func Backup(ctx context.Context, dir string, to io.Writer) (BackedUp, error) {
 			return done, err
 		}
 	}
+	log := LogDir(dir)
+	if begins, err := atGenesis(log); err != nil {
+		return done, err
+	} else if begins {
+		return done, ErrNothing
+	}
 	if err := ask(ctx, dir); err != nil {
 		return done, err
 	}
-	log := LogDir(dir)
 	for range mismatches {
 		state, consensus, err := pair(log)
 		if err != nil {
@@ -121,6 +126,34 @@ func pair(log tiles.Dir) (*ledger.State, []byte, error) {
 	return s, consensus, nil
 }
 
+// ErrNothing says that a ledger has ordered nothing. There is no block from which a
+// restored one could go on.
+var ErrNothing = errors.New("the ledger has ordered nothing yet, so there is nothing to back up; stop the server and copy the folder as it is, or submit something first")
+
+// atGenesis says whether a log has nothing but what Init wrote: the root of trust and
+// the block leaf after it.
+func atGenesis(log tiles.Dir) (bool, error) {
+	signed, err := log.Read("checkpoint")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("checkpoint: %w", err)
+	}
+	tree, err := treeOf(signed)
+	return tree.N <= 2, err
+}
+
+// treeOf is the tree of a checkpoint that this server wrote.
+func treeOf(signed []byte) (tlog.Tree, error) {
+	origin, _, _ := strings.Cut(string(signed), "\n")
+	text, _, _ := strings.Cut(string(signed), "\n\n")
+	tree, err := tiles.ParseTree(origin, text+"\n")
+	if err != nil {
+		return tree, fmt.Errorf("checkpoint: %w", err)
+	}
+	return tree, nil
+}
+
 // ask wants a snapshot of the server that runs on a folder.
 func ask(ctx context.Context, dir string) error {
 	if err := os.WriteFile(wantFile(dir), nil, 0o600); err != nil {
@@ -146,11 +179,9 @@ func backupLog(log tiles.Dir, add func(string, []byte, int64) error) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	origin, _, _ := strings.Cut(string(signed), "\n")
-	text, _, _ := strings.Cut(string(signed), "\n\n")
-	tree, err := tiles.ParseTree(origin, text+"\n")
+	tree, err := treeOf(signed)
 	if err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
+		return err
 	}
 	paths := []string{}
 	for _, t := range tlog.NewTiles(tiles.Height, 0, tree.N) {

@@ -8,12 +8,31 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/zos-node/zos/ledger"
 	"github.com/zos-node/zos/ledger/ledgertest"
 	"github.com/zos-node/zos/ledger/tiles"
 	"github.com/zos-node/zos/sign"
 )
+
+// TestBackupOfNothing: of a ledger that has ordered nothing it is said at once that
+// there is nothing to back up.
+func TestBackupOfNothing(t *testing.T) {
+	dir := t.TempDir()
+	key, led := keyFile(t, dir, "root"), filepath.Join(dir, "ledger")
+	zos(t, exitOK, "ledger", "init", led, "--origin", "zos.example/nothing", "--role", "operator="+key+".pub:1", "--shared-keys", "--root-key", key, "--require", "deployment=operator")
+	serve(t, led)
+	begin := time.Now()
+	_, e := zos(t, exitRefused, "ledger", "backup", led, "-o", filepath.Join(dir, "b.tar"))
+	contains(t, e, "has ordered nothing yet")
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("it took %s to say so", took)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*new-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
 
 // TestPrunedLedger: operators see and change what is on a ledger whose server has
 // pruned the past. Who looks at entries is told where they are.
