@@ -88,6 +88,9 @@ func (c Converter) Convert(ctx context.Context, src Source, platform string) (r 
 		return Result{}, err
 	}
 	catalog, err := sbom.Collect(tree)
+	if err := tree.Err(); err != nil { // Collect takes it for a file that lists nothing
+		return Result{}, err
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("%w: %w", ErrSource, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/zos-node/zos/zimage/flat"
 )
 
 // onDisk is an image whose blobs lie in files.
@@ -17,6 +19,7 @@ type onDisk struct {
 	read    int64
 	changed error
 	open    int
+	fail    func() error // of a read; may be nil
 }
 
 func (d *onDisk) File(digest string) (File, error) {
@@ -30,6 +33,11 @@ type diskFile struct {
 }
 
 func (f *diskFile) ReadAt(b []byte, off int64) (int, error) {
+	if f.of.fail != nil {
+		if err := f.of.fail(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := f.Reader.ReadAt(b, off)
 	f.of.read += int64(n)
 	return n, err
@@ -86,5 +94,37 @@ func TestPlainLayerStaysInItsFile(t *testing.T) {
 	}
 	if _, _, err := Convert(t.Context(), d, "linux/amd64", store, nil); !errors.Is(err, ErrMismatch) || d.open != 0 {
 		t.Errorf("an altered layer: %v, %d files are open", err, d.open)
+	}
+}
+
+// TestFailingDiskIsNoOtherImage: a read that fails once, whichever it is, ends the
+// conversion, and says what failed. Who looks for packages goes on at a file that
+// cannot be read, and the document would be another one.
+func TestFailingDiskIsNoOtherImage(t *testing.T) {
+	errDisk := errors.New("the disk fails")
+	reads, bad := 0, 0
+	d := &onDisk{memory: ociImage(t, []item{file("x", nil)}, []item{file("y", nil)}, []item{ // the third layer is a plain one
+		file("a", noise(700<<10, 1)),
+		file("var/lib/dpkg/status", []byte("Package: libc6\nStatus: install ok installed\nVersion: 2.36\nArchitecture: amd64\n\n")),
+	})}
+	d.fail = func() error {
+		if reads++; reads == bad {
+			return errDisk
+		}
+		return nil
+	}
+	if _, _, err := Convert(t.Context(), d, "linux/amd64", openTestStore(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	all := reads
+	if all < 5 {
+		t.Fatalf("it reads %d times", all)
+	}
+	for bad = 1; bad <= all; bad++ {
+		reads = 0
+		_, _, err := Convert(t.Context(), d, "linux/amd64", openTestStore(t), nil)
+		if !errors.Is(err, errDisk) || errors.Is(err, ErrSource) || errors.Is(err, flat.ErrLayer) {
+			t.Errorf("read %d of %d failed: %v", bad, all, err)
+		}
 	}
 }

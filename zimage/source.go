@@ -199,20 +199,26 @@ func unpack(r io.Reader) (io.Reader, func() error, error) {
 	return b, none, nil
 }
 
-// meter is a reader that counts, hashes, and stops when its context ends.
+// meter is a reader that counts, hashes, and stops when its context ends. An error
+// stays: a read that fails once is not mended by the next, which would have other bytes.
 type meter struct {
 	r    io.Reader
 	h    hash.Hash
 	n    int64
 	ctx  context.Context
 	read func(n int)
+	err  error
 }
 
 func (m *meter) Read(b []byte) (int, error) {
-	if err := m.ctx.Err(); err != nil {
-		return 0, err
+	if m.err == nil {
+		m.err = m.ctx.Err()
+	}
+	if m.err != nil {
+		return 0, m.err
 	}
 	n, err := m.r.Read(b)
+	m.err = err
 	m.h.Write(b[:n]) // a hash takes everything
 	m.n += int64(n)
 	if m.read != nil {

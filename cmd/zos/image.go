@@ -77,8 +77,9 @@ is refused.
 
 --store is a store, an empty folder, or none yet.
 
-Exit codes: 0 converted, 3 refused (a digest does not match, an entry of a
-layer is not allowed, --store is a folder with other things), 4 no such image or file, 5 registry does not answer.`,
+Exit codes: 0 converted, 1 failed, as on a full disk, 3 refused (a digest does not
+match, an entry of a layer is not allowed, --store is a folder with other things),
+4 no such image or file, 5 registry does not answer.`,
 		Example: `  zos image convert oci:build/oci/web --store build/store
   zos image convert docker-archive:web.tar --store build/store --json
   zos image convert ghcr.io/example/web@sha256:0123… --store build/store --platform linux/arm64`,

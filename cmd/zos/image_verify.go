@@ -28,8 +28,8 @@ chunk against its hash, and the verity root, made anew from the data. With
 --oci the OCI image is converted once more, and must give the same id: that
 shows that the image is what its publisher says it is.
 
-Exit codes: 0 all is as it should be, 3 it is not, 4 not there, 5 no answer, or not
-all was verified within --timeout.`,
+Exit codes: 0 all is as it should be, 1 it could not be checked, as on a full disk,
+3 it is not, 4 not there, 5 no answer, or not all was verified within --timeout.`,
 		Example: `  zos image verify sha256:0123… --store build/store
   zos image verify sha256:0123… --store http://127.0.0.1:8480 --oci oci:build/oci/web`,
 		Args: exactly(1, "one image id"),

@@ -49,6 +49,7 @@ type Tree struct {
 	spool   Spool
 	out     *bufio.Writer // to the spool
 	read    *window       // from the spool
+	windows []*window     // all that contents are read through
 	spent   int64         // bytes of file contents
 	bound   int64         // of spent
 	spooled int64         // bytes in the spool
@@ -97,9 +98,9 @@ func (t *Tree) put(dir *erofs.Node, name string, n *erofs.Node) {
 
 // New starts an empty image. The spool must be empty and is the tree's alone.
 func New(spool Spool, limits Limits) *Tree {
-	root := newDir()
+	root, read := newDir(), &window{of: spool}
 	return &Tree{
-		root: root, spool: spool, out: bufio.NewWriterSize(struct{ io.Writer }{spool}, 1<<20), read: &window{of: spool}, bound: limits.Bytes,
+		root: root, spool: spool, out: bufio.NewWriterSize(struct{ io.Writer }{spool}, 1<<20), read: read, windows: []*window{read}, bound: limits.Bytes,
 		left: limits, buf: make([]byte, 256<<10),
 		parent: map[*erofs.Node]*erofs.Node{root: root},
 	}
@@ -141,6 +142,7 @@ func (t *Tree) Layer(r io.Reader) error {
 // file, which must not change until the tree has been written.
 func (t *Tree) LayerIn(file io.ReaderAt, size int64) error {
 	t.lies = &placed{headers: window{of: file}, contents: &window{of: file, layer: len(t.ends)}, size: size}
+	t.windows = append(t.windows, t.lies.contents)
 	defer func() { t.lies = nil }()
 	return t.layer(t.lies)
 }
@@ -161,6 +163,9 @@ func (t *Tree) layer(r io.Reader) error {
 			return nil
 		}
 		if err != nil {
+			if here := t.fault(); here != nil {
+				return here
+			}
 			return fmt.Errorf("%w: read tar: %w", ErrLayer, err)
 		}
 		if err := t.add(h, tr); err != nil {
@@ -242,31 +247,6 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 		return err
 	}
 	t.put(dir, name, n)
-	return nil
-}
-
-// store copies a file's content to the spool, or finds where it lies.
-func (t *Tree) store(f *erofs.Node, h *tar.Header, r io.Reader) error {
-	if t.left.Bytes -= h.Size; t.left.Bytes < 0 || t.spent+h.Size > t.bound {
-		return fmt.Errorf("%w: bytes of files: %d more than %d", ErrLimit, t.spent+h.Size, t.bound)
-	}
-	if t.lies != nil && !sparse(h) {
-		if h.Size > t.lies.size-t.lies.off {
-			return fmt.Errorf("%w: read file: %w", ErrLayer, io.ErrUnexpectedEOF)
-		}
-		f.Data, f.Off, f.Size = t.lies.contents, t.lies.off, h.Size
-		t.spent += h.Size
-		return nil
-	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{t.out}, struct{ io.Reader }{r}, t.buf)
-	if err == nil && n != h.Size {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return fmt.Errorf("%w: read file: %w", ErrLayer, err)
-	}
-	f.Data, f.Off, f.Size = t.read, t.spooled, n
-	t.spent, t.spooled = t.spent+n, t.spooled+n
 	return nil
 }
 

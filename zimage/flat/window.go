@@ -2,7 +2,10 @@
 
 package flat
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 const (
 	leastWindow = 8 << 10
@@ -23,12 +26,15 @@ type window struct {
 	// layer is which one brought the bytes, where that does not follow from
 	// where they lie in the spool.
 	layer int
+	// failed is the first error of reading. The end of what there is, is none.
+	failed error
 }
 
 // ReadAt implements io.ReaderAt.
 func (w *window) ReadAt(b []byte, off int64) (int, error) {
 	if len(b) >= wholeReads {
-		return w.of.ReadAt(b, off)
+		n, err := w.of.ReadAt(b, off)
+		return n, w.keep(n < len(b), err)
 	}
 	end := w.off + int64(len(w.b))
 	if off < w.off || off+int64(len(b)) > end {
@@ -43,8 +49,16 @@ func (w *window) ReadAt(b []byte, off int64) (int, error) {
 		n, err := w.of.ReadAt(w.buf[:max(w.size, len(b))], off)
 		w.off, w.b = off, w.buf[:n]
 		if n < len(b) {
-			return copy(b, w.b), err
+			return copy(b, w.b), w.keep(true, err)
 		}
 	}
 	return copy(b, w.b[off-w.off:]), nil
+}
+
+// keep keeps an error of a read that was short.
+func (w *window) keep(short bool, err error) error {
+	if short && w.failed == nil && !errors.Is(err, io.EOF) {
+		w.failed = err
+	}
+	return err
 }
