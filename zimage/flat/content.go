@@ -51,9 +51,12 @@ func (t *Tree) fault() error {
 	return nil
 }
 
-// Err is the first failure to read contents back, if there was one: who looks
-// into the tree may have taken it for a file that says nothing.
+// Err is the first failure to read contents back, if there was one, or to follow
+// symlinks: who looks into the tree may have taken it for a file that says nothing.
 func (t *Tree) Err() error {
+	if t.steps < 0 {
+		return fmt.Errorf("%w: symlinks on the way to files", ErrLimit)
+	}
 	for _, w := range t.windows {
 		if w.failed != nil {
 			return fmt.Errorf("read contents back: %w", w.failed)

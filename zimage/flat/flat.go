@@ -46,6 +46,10 @@ type Tree struct {
 	root    *erofs.Node
 	parent  map[*erofs.Node]*erofs.Node // of directories
 	fresh   map[entry]bool              // what the layer being added has put there
+	clean   map[*erofs.Node]bool        // of which it has hidden what there was to hide, and of all below
+	holes   map[*erofs.Node]int         // entries removed from a directory whose map is as large as before
+	steps   int64                       // that may still be gone because of symlinks
+	visits  int64                       // of entries that a whiteout may hide
 	spool   Spool
 	out     *bufio.Writer // to the spool
 	read    *window       // from the spool
@@ -102,7 +106,8 @@ func New(spool Spool, limits Limits) *Tree {
 	return &Tree{
 		root: root, spool: spool, out: bufio.NewWriterSize(struct{ io.Writer }{spool}, 1<<20), read: read, windows: []*window{read}, bound: limits.Bytes,
 		left: limits, buf: make([]byte, 256<<10),
-		parent: map[*erofs.Node]*erofs.Node{root: root},
+		parent: map[*erofs.Node]*erofs.Node{root: root}, holes: map[*erofs.Node]int{},
+		steps: stepsPerEntry * limits.Entries, visits: visitsPerEntry * limits.Entries,
 	}
 }
 
@@ -149,8 +154,8 @@ func (t *Tree) LayerIn(file io.ReaderAt, size int64) error {
 
 func (t *Tree) layer(r io.Reader) error {
 	if len(t.root.Children) > 0 {
-		t.fresh = map[entry]bool{}
-		defer func() { t.fresh = nil }()
+		t.fresh, t.clean = map[entry]bool{}, map[*erofs.Node]bool{}
+		defer func() { t.fresh, t.clean = nil, nil }()
 	}
 	tr := tar.NewReader(r)
 	for {
@@ -208,7 +213,7 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		delete(dir.Children, name)
+		t.drop(dir, name)
 		return nil
 	case tar.TypeLink:
 		return t.link(dirs, name, h.Linkname)

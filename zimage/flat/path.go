@@ -86,6 +86,9 @@ func (t *Tree) find(parts []string, create bool) (*erofs.Node, error) {
 				at, depth = t.root, 0
 			}
 			rest = append(strings.Split(next.Target, "/"), rest...)
+			if t.steps -= int64(len(rest)); t.steps < 0 {
+				return nil, fmt.Errorf("%w: symlinks on the way to files", ErrLimit)
+			}
 		default:
 			if !create {
 				return nil, nil
@@ -100,6 +103,9 @@ func (t *Tree) find(parts []string, create bool) (*erofs.Node, error) {
 func (t *Tree) Lookup(path string) *erofs.Node {
 	parts := strings.Split(path, "/")
 	for range maxHops {
+		if t.steps -= int64(len(parts)); t.steps < 0 {
+			return nil // Err tells it
+		}
 		dir, err := t.find(parts[:len(parts)-1], false)
 		if err != nil || dir == nil {
 			return nil
@@ -150,51 +156,4 @@ func (t *Tree) link(dirs []string, name, target string) error {
 	}
 	t.put(dir, name, n)
 	return nil
-}
-
-// whiteout hides what lower layers put under a name.
-func (t *Tree) whiteout(dirs []string, hidden string) error {
-	if hidden == ".wh..opq" {
-		dir, err := t.dir(dirs)
-		if err != nil {
-			return err
-		}
-		t.removeLower(dir)
-		return nil
-	}
-	if strings.HasPrefix(hidden, ".wh.") {
-		return nil
-	}
-	if hidden == "" || hidden == "." || hidden == ".." {
-		return fmt.Errorf("%w: whiteout of %q", ErrLayer, hidden)
-	}
-	dir, err := t.find(dirs, false)
-	if err != nil || dir == nil {
-		return err
-	}
-	t.hide(dir, hidden)
-	return nil
-}
-
-// removeLower empties a directory of what lower layers put there.
-func (t *Tree) removeLower(dir *erofs.Node) {
-	for name := range dir.Children {
-		t.hide(dir, name)
-	}
-}
-
-// hide removes an entry of a lower layer. One of this layer stays, but what
-// lower layers put below it goes: a whiteout may stand behind its own layer's
-// content.
-func (t *Tree) hide(dir *erofs.Node, name string) {
-	n := dir.Children[name]
-	if n == nil || t.fresh == nil {
-		return
-	}
-	if n.IsDir() {
-		t.removeLower(n)
-	}
-	if !t.fresh[entry{dir, name}] && len(n.Children) == 0 {
-		delete(dir.Children, name)
-	}
 }
