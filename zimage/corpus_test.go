@@ -113,6 +113,9 @@ func corners() []corner {
 			{{tar.Header{Name: "a", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666}, nil},
 				{tar.Header{Name: "d", Typeflag: tar.TypeBlock, Devmajor: 8, Mode: 0o660}, nil},
 				{tar.Header{Name: "none/x", Typeflag: tar.TypeChar}, nil}}}, ""},
+		{"a device of several names", "2e07f8c181ef89d3cee7868517e1f5783837ba59b3da0ef9888c563110e937a2", [][]item{
+			{{tar.Header{Name: "dev/a", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666}, nil}, link("dev/b", "dev/a"), text("c"), symlink("s", "dev"), text("e")},
+			{link("c", "s/b"), link("new/d", "c"), text("dev/a"), link("f", "dev/a"), link("e", "dev/b"), text("e")}}, ""},
 		{"parents: missing, and symlinks", "1908b33efa999f9b507b84d5689c34c7bd93ef127ed3316ce293f4c62dae2b4d", [][]item{
 			{text("usr/lib/a"), text("usr/lib/c"), symlink("lib", "usr/lib"), symlink("lib2", "./lib")},
 			{text("lib/b"), text("lib2/d"), text("x/y/z"), link("e", "lib2/c"), file("lib/.wh.a", nil)}}, ""},

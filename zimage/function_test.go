@@ -310,6 +310,7 @@ func TestDropped(t *testing.T) {
 		{tar.Header{Name: "dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}, nil},
 		file("b", nil).with(with("SCHILY.xattr.system.nfs4_acl", "y", "SCHILY.acl.access", "user::rw-")),
 		{tar.Header{Name: "./dev/sda", Typeflag: tar.TypeBlock, Devmajor: 8}, nil},
+		link("dev/boot", "dev/sda"),
 		file("c", nil).with(with("SCHILY.xattr.system.posix_acl_access", "no ACL", "LIBARCHIVE.xattr.com.apple.x", "eA==")),
 	}), "linux/amd64")
 	if err != nil {
@@ -320,6 +321,7 @@ func TestDropped(t *testing.T) {
 		{Name: "dev/null", Kind: "char", Major: 1, Minor: 3},
 		{Name: "b", Kind: "attribute", Attribute: "SCHILY.acl.access", Files: 1},
 		{Name: "./dev/sda", Kind: "block", Major: 8},
+		{Name: "dev/boot", Kind: "block", Major: 8},
 		{Name: "c", Kind: "attribute", Attribute: "LIBARCHIVE.xattr.com.apple.x", Files: 1},
 		{Name: "c", Kind: "attribute", Attribute: "SCHILY.xattr.system.posix_acl_access", Files: 1},
 	}

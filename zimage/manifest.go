@@ -9,7 +9,8 @@ package zimage
 // names more of what is not read. The disks of numbers 2 and 3 are alike.
 // Number 4 keeps what a file has of time and attributes (nanoseconds, times
 // before 1970, POSIX ACLs, trusted.* and all of security.*), and the document
-// leaves out more of what is too large to be read.
+// leaves out more of what is too large to be read. What was refused and no longer is,
+// as a hard link to a device node, is no new number: it had no bytes.
 const Format = 4
 
 // OldestFormat is the first number that nodes start. What they read of an image

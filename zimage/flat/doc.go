@@ -22,7 +22,8 @@
 //     are kept, as SCHILY.xattr.* records have them; others, and ACLs written
 //     as text, are dropped and listed.
 //   - Device nodes are dropped (the guest makes its own /dev) and listed, and
-//     what stood in their place is gone; FIFOs, setuid and setgid stay.
+//     what stood in their place is gone, and so are further names that hard links
+//     give them; FIFOs, setuid and setgid stay.
 //   - A symlink keeps the mode that its header says. Unpacked, each has 0777: Linux
 //     has no other, and asks none of them before it follows one. Nearly all layers
 //     say 0777 too; of another mode only lstat knows in a guest.

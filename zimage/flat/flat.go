@@ -63,19 +63,7 @@ type Tree struct {
 	left    Limits
 	dropped []Dropped
 	lost    map[string]int // attributes that are not in the image, into dropped
-}
-
-// Dropped is something of a layer that is not in the image: a device node, or
-// all extended attributes of one name.
-type Dropped struct {
-	Name  string `json:"name"` // as the layer spells it; of an attribute, the first file that has it
-	Kind  string `json:"kind"` // "char", "block" or "attribute"
-	Major int64  `json:"major"`
-	Minor int64  `json:"minor"`
-	// Attribute is the key in the layer, such as "SCHILY.xattr.system.nfs4_acl";
-	// Files is how many tar entries have it.
-	Attribute string `json:"attribute,omitempty"`
-	Files     int64  `json:"files,omitempty"`
+	devices map[entry]int  // where device nodes would be, into dropped
 }
 
 // entry is one name in one directory. Layers replace and hide names, not
@@ -95,6 +83,7 @@ func (t *Tree) put(dir *erofs.Node, name string, n *erofs.Node) {
 		dir.Children = map[string]*erofs.Node{}
 	}
 	dir.Children[name] = n
+	delete(t.devices, entry{dir, name})
 	if n.IsDir() {
 		t.parent[n] = dir
 	}
@@ -126,10 +115,6 @@ func (t *Tree) LayerOf(f *erofs.Node) int {
 	i, _ := slices.BinarySearch(t.ends, f.Off+1)
 	return i
 }
-
-// Dropped lists what stood in the layers and is not in the image, in the order
-// in which it was seen first.
-func (t *Tree) Dropped() []Dropped { return t.dropped }
 
 // Bound allows so many bytes of file contents in all layers, from now on, if
 // that is less than the limits do. It is for who knows what the layers weigh:
@@ -207,16 +192,9 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 	}
 	switch h.Typeflag {
 	case tar.TypeChar, tar.TypeBlock:
-		kind := map[byte]string{tar.TypeChar: "char", tar.TypeBlock: "block"}[h.Typeflag]
-		t.dropped = append(t.dropped, Dropped{Name: h.Name, Kind: kind, Major: h.Devmajor, Minor: h.Devminor})
-		dir, err := t.dir(dirs)
-		if err != nil {
-			return err
-		}
-		t.drop(dir, name)
-		return nil
+		return t.device(h, dirs, name)
 	case tar.TypeLink:
-		return t.link(dirs, name, h.Linkname)
+		return t.link(h, dirs, name)
 	}
 	dir, err := t.dir(dirs)
 	if err != nil {
@@ -287,43 +265,6 @@ func (t *Tree) attributes(n *erofs.Node, h *tar.Header) error {
 	}
 	return nil
 }
-
-// xattrKey is how a PAX record of an extended attribute begins.
-const xattrKey = "SCHILY.xattr."
-
-// lose lists an attribute that is not kept.
-func (t *Tree) lose(key string, h *tar.Header, kept map[string]string) error {
-	name, ok := strings.CutPrefix(key, xattrKey)
-	switch {
-	case ok:
-	case strings.HasPrefix(key, "SCHILY.acl."), strings.HasPrefix(key, "RHT."): // an ACL as text; a label of SELinux
-		name = key
-	default:
-		if name, ok = strings.CutPrefix(key, "LIBARCHIVE.xattr."); !ok {
-			return nil
-		}
-	}
-	if _, ok := kept[name]; ok {
-		return nil
-	}
-	if i, ok := t.lost[key]; ok {
-		t.dropped[i].Files++
-		return nil
-	}
-	if t.left.Names -= int64(lostCost + len(key) + len(h.Name)); t.left.Names < 0 {
-		return fmt.Errorf("%w: extended attributes", ErrLimit)
-	}
-	if t.lost == nil {
-		t.lost = map[string]int{}
-	}
-	key = strings.Clone(key)
-	t.lost[key] = len(t.dropped)
-	t.dropped = append(t.dropped, Dropped{Name: h.Name, Kind: "attribute", Attribute: key, Files: 1})
-	return nil
-}
-
-// lostCost is what an attribute's place in the list takes of memory.
-const lostCost = 128
 
 func short(s string) string {
 	if len(s) > 200 {

@@ -82,6 +82,8 @@ func TestRefused(t *testing.T) {
 		{"hard link up", []tar.Header{h(hard, "a", "../etc/passwd")}, ErrLayer},
 		{"hard link to nothing", []tar.Header{h(hard, "a", "b")}, ErrLayer},
 		{"hard link to a directory", []tar.Header{h(dir, "d", ""), h(hard, "a", "d")}, ErrLayer},
+		{"hard link to where a device was", []tar.Header{h(tar.TypeChar, "a", ""), h(dir, "a", ""), h(hard, "b", "a")}, ErrLayer},
+		{"hard link to a device whose folder is gone", []tar.Header{h(tar.TypeChar, "d/a", ""), h(reg, "d", ""), h(dir, "d", ""), h(hard, "b", "d/a")}, ErrLayer},
 		{"hard link to the root", []tar.Header{h(hard, "a", "/")}, ErrLayer},
 		{"hard link to itself", []tar.Header{h(hard, "a", "a")}, ErrLayer},
 		{"whiteout of nothing", []tar.Header{h(reg, "a/.wh.", "")}, ErrLayer},

@@ -3,6 +3,7 @@
 package flat
 
 import (
+	"archive/tar"
 	"fmt"
 	"strings"
 
@@ -131,10 +132,10 @@ func (t *Tree) Lookup(path string) *erofs.Node {
 }
 
 // link gives a file one more name.
-func (t *Tree) link(dirs []string, name, target string) error {
-	to, err := split(target)
+func (t *Tree) link(h *tar.Header, dirs []string, name string) error {
+	to, err := split(h.Linkname)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", short(target), err)
+		return fmt.Errorf("hard link to %q: %w", short(h.Linkname), err)
 	}
 	if len(to) == 0 {
 		return fmt.Errorf("%w: hard link to the root", ErrLayer)
@@ -145,10 +146,16 @@ func (t *Tree) link(dirs []string, name, target string) error {
 	}
 	var n *erofs.Node
 	if from != nil {
-		n = from.Children[to[len(to)-1]]
+		last := to[len(to)-1]
+		if i, ok := t.devices[entry{from, last}]; ok {
+			d := t.dropped[i]
+			d.Name = h.Name
+			return t.dropDevice(d, dirs, name)
+		}
+		n = from.Children[last]
 	}
 	if n == nil || n.IsDir() {
-		return fmt.Errorf("%w: hard link to %q, which is no file in the image", ErrLayer, short(target))
+		return fmt.Errorf("%w: hard link to %q, which is no file in the image", ErrLayer, short(h.Linkname))
 	}
 	dir, err := t.dir(dirs)
 	if err != nil {
