@@ -4,8 +4,8 @@ package main
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,15 +14,15 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
-
-	"github.com/zos-node/zos/zimage"
 )
 
 // memoryChild names the image that a copy of this test program converts
@@ -121,20 +121,34 @@ func peakOf(t *testing.T, ref string) (mib int, said string) {
 	return (kib + 1023) >> 10, string(out)
 }
 
-// memoryTask is what the child does.
+// memoryTask is what the child does: the whole command.
 func memoryTask(t *testing.T, ref string) {
 	t.Helper()
-	s, err := zimage.OpenStore(filepath.Join(t.TempDir(), "store"))
+	var said tally
+	args := []string{"image", "convert", ref, "--store", filepath.Join(t.TempDir(), "store")}
+	if ref, ok := strings.CutSuffix(ref, memoryJSON); ok {
+		args[2] = ref
+		args = append(args, "--json")
+	}
+	code := run(t.Context(), args, &said, os.Stderr)
+	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := convertRef(context.Background(), zimage.Converter{Store: s}, ref, "linux/amd64")
-	status, serr := os.ReadFile("/proc/self/status")
-	if serr != nil {
-		t.Fatal(serr)
-	}
 	fmt.Println(regexp.MustCompile(`VmHWM:.*`).FindString(string(status)))
-	fmt.Printf("error %v, %d packages not read\n", err, len(r.Unread))
+	fmt.Printf("exit %d, %d not read, %d bytes\n", code, said.unread, said.bytes)
+}
+
+// memoryJSON at the end of a reference has the child write JSON.
+const memoryJSON = " --json"
+
+// tally takes what a command writes, and keeps nothing of it.
+type tally struct{ bytes, unread int }
+
+func (c *tally) Write(b []byte) (int, error) {
+	c.bytes += len(b)
+	c.unread += bytes.Count(b, []byte("not read  "))
+	return len(b), nil
 }
 
 // limitsEnv has the tests at the limits run too, which take minutes.
@@ -159,23 +173,34 @@ func TestConvertMemory(t *testing.T) {
 		pack   packer
 		layers []func(*tar.Writer) error
 	}{
-		{"a lock file of 60 MB", false, "error <nil>, 1 packages not read", plain, []func(*tar.Writer) error{lockFile(60 << 20)}},
-		{"files, as many as are allowed, gzip", true, "error <nil>, 0", gz, []func(*tar.Writer) error{crowd(0, 520_000)}},
-		{"files in two layers, zstd of a wide window", true, "error <nil>, 0", widest, []func(*tar.Writer) error{crowd(0, 260_000), crowd(260_000, 520_000)}},
-		{"folders with attributes, and their files", true, "error <nil>, 0", gz, []func(*tar.Writer) error{folders(170_000)}},
-		{"files, and as many packages as fit a document", true, "error <nil>, 0", gz, []func(*tar.Writer) error{packages(49_000), crowd(0, 510_000)}},
+		{"a lock file of 60 MB", false, "exit 0, 1 not read", plain, []func(*tar.Writer) error{lockFile(60 << 20)}},
+		{"files, as many as are allowed, gzip", true, "exit 0, 0", gz, []func(*tar.Writer) error{crowd(0, 520_000)}},
+		{"files in two layers, zstd of a wide window", true, "exit 0, 0", widest, []func(*tar.Writer) error{crowd(0, 260_000), crowd(260_000, 520_000)}},
+		{"folders with attributes, and their files", true, "exit 0, 0", gz, []func(*tar.Writer) error{folders(170_000)}},
+		{"device nodes, as many as are allowed", true, "exit 0, 0", gz, []func(*tar.Writer) error{devices(38_127, strings.Repeat("n", 90))}},
+		{"device nodes of names that JSON makes six times as long", true, "exit 0, 0", gz, []func(*tar.Writer) error{devices(1_273, strings.Repeat("\x01", 244), slices.Repeat([]string{strings.Repeat("\x01", 250)}, 15)...)}},
+		{"device nodes, and files", true, "exit 0, 0", gz, []func(*tar.Writer) error{devices(19_065, strings.Repeat("n", 90)), crowd(0, 330_000)}},
+		{"device nodes, more than are allowed", true, "exit 3, 0", gz, []func(*tar.Writer) error{devices(520_000, strings.Repeat("n", 90))}},
+		{"device nodes with records that nobody keeps", true, "exit 0, 0", gz, []func(*tar.Writer) error{recorded(300, 900<<10)}},
+		{"files, and as many packages as fit a document", true, "exit 0, 0", gz, []func(*tar.Writer) error{packages(49_000), crowd(0, 510_000)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.limit && os.Getenv(limitsEnv) == "" {
 				t.Skipf("SKIP TestConvertMemory/%s: it takes a minute (%s=all, make test-image)", c.name, limitsEnv)
 			}
-			mib, said := peakOf(t, layerLayout(t, c.pack, c.layers...))
-			t.Logf("MEMORY %s: %d MiB resident at most", c.name, mib)
-			if !strings.Contains(said, c.says) {
-				t.Errorf("it says %s, want %q", said, c.says)
-			}
-			if mib > convertMemory>>20 {
-				t.Errorf("took %d MiB, want %d at most", mib, convertMemory>>20)
+			ref := layerLayout(t, c.pack, c.layers...)
+			for _, form := range []string{"", memoryJSON} {
+				mib, said := peakOf(t, ref+form)
+				t.Logf("MEMORY %s%s: %d MiB resident at most", c.name, form, mib)
+				if form == "" && !strings.Contains(said, c.says) {
+					t.Errorf("it says %s, want %q", said, c.says)
+				}
+				if mib > convertMemory>>20 {
+					t.Errorf("%s took %d MiB, want %d at most", form, mib, convertMemory>>20)
+				}
+				if !strings.Contains(c.name, "device") {
+					break // the list is what JSON makes larger
+				}
 			}
 		})
 	}
@@ -186,6 +211,31 @@ func crowd(from, to int) func(*tar.Writer) error {
 	return func(w *tar.Writer) error {
 		for i := from; i < to; i++ {
 			if err := entry(w, &tar.Header{Name: fmt.Sprintf("%03d/%095d", i%500, i), Typeflag: tar.TypeReg, Mode: 0o644}, fmt.Sprintf("%060d", i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// devices are device nodes in a folder, with a number before their name.
+func devices(n int, name string, in ...string) func(*tar.Writer) error {
+	return func(w *tar.Writer) error {
+		for i := range n {
+			if err := entry(w, &tar.Header{Name: path.Join(path.Join(in...), fmt.Sprintf("%06d%s", i, name)), Typeflag: tar.TypeChar, Mode: 0o600, Devmajor: 1, Devminor: int64(i)}, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// recorded are device nodes, each with a comment, beside which their name stands.
+func recorded(n, comment int) func(*tar.Writer) error {
+	records := map[string]string{"comment": strings.Repeat("c", comment)}
+	return func(w *tar.Writer) error {
+		for i := range n {
+			if err := entry(w, &tar.Header{Name: fmt.Sprintf("%0200d", i), Typeflag: tar.TypeChar, PAXRecords: records}, ""); err != nil {
 				return err
 			}
 		}

@@ -25,13 +25,17 @@ type Dropped struct {
 // in which it was seen first.
 func (t *Tree) Dropped() []Dropped { return t.dropped }
 
-// dropCost is what a place in the list takes of memory, also when all of it is
-// written as JSON, in bytes of names. An image has a few dozen.
-const dropCost = 512
+// What a place in the list takes of memory, in bytes of names. An image has a few
+// dozen. The list is written as JSON in one piece, where a byte may become six, and
+// a buffer that grows holds all of it twice.
+const (
+	dropCost  = 512
+	dropBytes = 12
+)
 
 // drops adds to the list.
 func (t *Tree) drops(d Dropped) error {
-	if t.left.Names -= int64(dropCost + len(d.Name)); t.left.Names < 0 {
+	if t.left.Names -= int64(dropCost + dropBytes*(len(d.Name)+len(d.Attribute))); t.left.Names < 0 {
 		return fmt.Errorf("%w: device nodes and extended attributes that it has no place for", ErrLimit)
 	}
 	d.Name = strings.Clone(d.Name) // does not hold the header that it was cut from
@@ -87,9 +91,6 @@ func (t *Tree) lose(key string, h *tar.Header, kept map[string]string) error {
 	if i, ok := t.lost[key]; ok {
 		t.dropped[i].Files++
 		return nil
-	}
-	if t.left.Names -= int64(len(key)); t.left.Names < 0 {
-		return fmt.Errorf("%w: extended attributes", ErrLimit)
 	}
 	if t.lost == nil {
 		t.lost = map[string]int{}

@@ -26,7 +26,7 @@ var (
 type Limits struct {
 	Entries int64 // tar entries in all layers; one that is a directory counts twice
 	Bytes   int64 // file contents in all layers, also of files that a later layer removes
-	Names   int64 // bytes of names, link targets and attributes, which stay in memory
+	Names   int64 // bytes of names, link targets and attributes, and of the list of what is dropped, which stay in memory
 }
 
 // DefaultLimits are above what images have in practice, and low enough that

@@ -71,6 +71,14 @@ func TestRefused(t *testing.T) {
 	for i := range 11 {
 		many = append(many, h(reg, fmt.Sprint(i), ""))
 	}
+	var nodes []tar.Header
+	for i := range 10 {
+		nodes = append(nodes, h(tar.TypeChar, fmt.Sprint(i), ""))
+	}
+	names := []tar.Header{nodes[0]}
+	for i := range 9 {
+		names = append(names, h(hard, fmt.Sprint("n", i), "0"))
+	}
 	for _, c := range []struct {
 		name    string
 		headers []tar.Header
@@ -98,6 +106,8 @@ func TestRefused(t *testing.T) {
 		{"owner too large", []tar.Header{owner}, ErrLayer},
 		{"too many bytes", []tar.Header{big}, ErrLimit},
 		{"too many entries", many, ErrLimit},
+		{"too many device nodes", nodes, ErrLimit},
+		{"too many names of a device node", names, ErrLimit},
 		{"too many directories on the way", []tar.Header{h(reg, strings.Repeat("d/", 11)+"x", "")}, ErrLimit},
 		{"too large attributes", []tar.Header{attr}, ErrLimit},
 		{"too long names", []tar.Header{h(sym, "a", strings.Repeat("t", 3000)), h(sym, "b", strings.Repeat("t", 3000))}, ErrLimit},
