@@ -97,7 +97,7 @@ func (im *Image) walk(name string, n, parent *Node, depth int) error {
 	if err := n.check(name); err != nil {
 		return err
 	}
-	if len(im.order) == math.MaxUint32 {
+	if uint64(len(im.order)) == math.MaxUint32 { // an int may have 32 bits
 		return fmt.Errorf("%w: too many inodes", ErrTree)
 	}
 	n.place = place{number: uint32(len(im.order) + 1), links: 1, xattrs: uint16(len(n.Xattrs) / 4), image: im}

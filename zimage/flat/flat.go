@@ -152,7 +152,7 @@ func (t *Tree) layer(r io.Reader) error {
 			t.ends = append(t.ends, t.spooled)
 			return nil
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // of a name; split looks at all of them
 			if here := t.fault(); here != nil {
 				return here
 			}
@@ -235,7 +235,7 @@ func (t *Tree) add(h *tar.Header, r io.Reader) error {
 
 // attributes sets owner, mode, time and extended attributes.
 func (t *Tree) attributes(n *erofs.Node, h *tar.Header) error {
-	if h.Uid < 0 || h.Gid < 0 || h.Uid > math.MaxUint32-1 || h.Gid > math.MaxUint32-1 {
+	if uid, gid := int64(h.Uid), int64(h.Gid); uid < 0 || gid < 0 || uid > math.MaxUint32-1 || gid > math.MaxUint32-1 {
 		return fmt.Errorf("%w: owner %d:%d", ErrLayer, h.Uid, h.Gid)
 	}
 	n.UID, n.GID = uint32(h.Uid), uint32(h.Gid)

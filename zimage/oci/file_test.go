@@ -3,6 +3,8 @@
 package oci
 
 import (
+	"archive/tar"
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -98,5 +100,28 @@ func TestFiles(t *testing.T) {
 	}
 	if f, err := src.(zimage.Filer).File(hash); f != nil || err != nil {
 		t.Errorf("a registry's: %v %v", f, err)
+	}
+}
+
+// TestInsecureNames: a name that leads out of a folder is one more name in an
+// archive, whatever Go's reader of tars thinks of it.
+func TestInsecureNames(t *testing.T) {
+	t.Setenv("GODEBUG", "tarinsecurepath=0")
+	file := filepath.Join(t.TempDir(), "a.tar")
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range []string{"../odd", "/odd", "manifest.json"} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Size: 2, Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("[]")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), os.WriteFile(file, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSource("docker-archive:" + file); !errors.Is(err, ErrRef) || !strings.Contains(err.Error(), "0 images") {
+		t.Errorf("got %v, want a word about manifest.json", err)
 	}
 }
