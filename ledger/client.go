@@ -52,13 +52,15 @@ type Client struct {
 	cfg     ClientConfig
 	sources []source
 
-	sync  sync.Mutex                          // one Sync at a time
-	each  func(raw []byte)                    // of Replay: told of each new entry, or nil
-	begin func(*State) error                  // of Replay: told of the snapshot before those, or nil
-	take  func(index int64, raw []byte) error // of a Mirror: given each new entry, or nil
+	sync   sync.Mutex                          // one Sync at a time
+	each   func(raw []byte)                    // of Replay: told of each new entry, or nil
+	begin  func(*State) error                  // of Replay: told of the snapshot before those, or nil
+	take   func(index int64, raw []byte) error // of a Mirror: given each new entry, or nil
+	limits limits
 
 	mu    sync.Mutex // guards what follows
 	trust trust
+	walks map[source]walked
 	floor tlog.Tree // what was seen before, possibly in an earlier life
 	since time.Time // when floor was seen, by its cosignatures
 	view  view
@@ -107,7 +109,7 @@ func OpenClient(cfg ClientConfig) (*Client, error) {
 	}
 	// A ledger has its files; it never sends elsewhere.
 	web.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	c := &Client{cfg: cfg, trust: trust{root, cfg.Root}, view: view{state: NewState()}}
+	c := &Client{cfg: cfg, limits: usualLimits(), trust: trust{root, cfg.Root}, walks: map[source]walked{}, view: view{state: NewState()}}
 	for _, ref := range cfg.Ledgers {
 		s, err := openSource(ref, &web)
 		if err != nil {

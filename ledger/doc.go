@@ -48,7 +48,8 @@
 //
 // The root of trust lists the validators (LogPolicy), and the next root may
 // list others: origin, tree and old proofs stay, and a reader with any older
-// root walks the chain of roots up to the present one. The root of trust that
+// root walks the chain of roots up to the present one, however many there are
+// (up to 100,000). The root of trust that
 // counts for a checkpoint is the newest one in the log that it covers. Where a
 // validator's copy is read (Validator.Mirror) stands there for people, signed; a
 // Client asks only those that it was given.

@@ -18,10 +18,10 @@ import (
 // head is what one ledger says is its newest checkpoint.
 type head struct {
 	from       source
-	chain      []trust // roots of trust that it has, from the trusted one on
+	chain      []*Root // roots of trust that it has, from the trusted one on
 	signed     []byte
 	checkpoint tiles.Checkpoint
-	under      trust
+	under      *Root
 	err        error
 }
 
@@ -109,21 +109,21 @@ wait:
 	return heads
 }
 
+// lookAt asks one ledger. It reads the checkpoint first: a root that is published
+// meanwhile is then one too many, not one too few.
 func (c *Client) lookAt(ctx context.Context, from source) *head {
-	c.mu.Lock()
-	trusted := c.trust
-	c.mu.Unlock()
 	h := &head{from: from}
-	if h.chain, h.err = walkRoots(ctx, from, trusted); h.err != nil {
-		return h
-	}
 	signed, err := from.get(ctx, checkpointPath, tiles.MaxCheckpoint)
 	if err != nil {
 		h.err = err
 		return h
 	}
+	if h.chain, h.err = c.follow(ctx, from); h.err != nil {
+		return h
+	}
 	h.signed = signed
 	if h.checkpoint, h.under, err = openCheckpoint(h.chain, signed); err != nil {
+		c.forget(from)
 		h.err = forged(from, err)
 	}
 	return h
@@ -155,7 +155,7 @@ func (h *head) merge(heads []*head) {
 		}
 	}
 	for _, t := range slices.Backward(h.chain) {
-		policy := t.root.Checkpoints()
+		policy := t.Checkpoints()
 		tree, err := tiles.ParseTree(policy.Origin, text+"\n")
 		if err != nil {
 			return

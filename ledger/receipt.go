@@ -110,16 +110,15 @@ func (c *Client) checkReceipt(ctx context.Context, from source, r Receipt, submi
 	if err != nil {
 		return forged(from, fmt.Errorf("the receipt %w", err))
 	}
-	c.mu.Lock()
-	chain := []trust{c.trust}
-	c.mu.Unlock()
-	cp, _, err := openCheckpoint(chain, signed)
+	cp, _, err := openCheckpoint(c.known(from).chain, signed)
 	if err != nil {
 		// There may be a newer root of trust.
-		if chain, err = walkRoots(ctx, from, chain[0]); err != nil {
+		chain, err := c.follow(ctx, from)
+		if err != nil {
 			return err
 		}
 		if cp, _, err = openCheckpoint(chain, signed); err != nil {
+			c.forget(from)
 			return forged(from, fmt.Errorf("the receipt: %w", err))
 		}
 	}

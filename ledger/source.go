@@ -164,6 +164,3 @@ func wide(ctx context.Context, s source, partial, full string, w, limit int) ([]
 	}
 	return b, nil
 }
-
-// rootPath is the place of a root of trust.
-func rootPath(version int64) string { return "root/" + strconv.FormatInt(version, 10) + ".json" }

@@ -215,7 +215,7 @@ func (c *Client) accept(next *view) error {
 // agree checks that the roots of trust on the log continue the one that is
 // trusted, and that the checkpoint is one that the newest of them believes.
 // That one is trusted from now on.
-func agree(trusted, under trust, v view) (trust, error) {
+func agree(trusted trust, under *Root, v view) (trust, error) {
 	if v.state.Size() != v.checkpoint.N || v.state.tree.Hash() != v.checkpoint.Hash {
 		return trust{}, fmt.Errorf("folding gives another tree than the checkpoint of size %d", v.checkpoint.N)
 	}
@@ -238,7 +238,7 @@ func agree(trusted, under trust, v view) (trust, error) {
 	if !a.says(b) {
 		return trust{}, fmt.Errorf("root version %d on the log is not the trusted one: this is another ledger, or the wrong --root", trusted.root.Version)
 	}
-	if newest.Version != under.root.Version {
+	if newest.Version != under.Version {
 		if _, err := newest.Checkpoints().Open(v.checkpoint.Note); err != nil {
 			return trust{}, fmt.Errorf("under root version %d, which is on the log: %w", newest.Version, err)
 		}

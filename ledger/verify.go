@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"slices"
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"golang.org/x/mod/sumdb/tlog"
@@ -70,48 +68,6 @@ func (p *proven) SaveTiles(list []tlog.Tile, data [][]byte) {
 			p.kept[t] = data[i]
 		}
 	}
-}
-
-// walkRoots follows the chain of roots of trust from one that is trusted,
-// which is the first of those returned.
-func walkRoots(ctx context.Context, from source, trusted trust) ([]trust, error) {
-	chain := []trust{trusted}
-	for range 100 {
-		last := chain[len(chain)-1]
-		b, err := from.get(ctx, rootPath(last.root.Version+1), MaxEntry)
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
-			return nil, err
-		}
-		next, keys, err := DecodeRoot(b)
-		if err == nil {
-			err = next.Succeeds(last.root, keys)
-		}
-		if err != nil {
-			return nil, forged(from, fmt.Errorf("root version %d: %w", last.root.Version+1, err))
-		}
-		chain = append(chain, trust{next, b})
-	}
-	return chain, nil
-}
-
-// openCheckpoint opens a checkpoint under the newest root of a chain that
-// accepts it. A log publishes a root just before the checkpoint that has it,
-// so for a moment the checkpoint is still one of the root before. Which root
-// counts is decided by the log itself, in agree.
-func openCheckpoint(chain []trust, signed []byte) (tiles.Checkpoint, trust, error) {
-	var first error
-	for _, t := range slices.Backward(chain) {
-		cp, err := t.root.Checkpoints().Open(signed)
-		if err == nil {
-			return cp, t, nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return tiles.Checkpoint{}, trust{}, first
 }
 
 func trailing(n int) error {
