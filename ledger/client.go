@@ -111,7 +111,7 @@ func OpenClient(cfg ClientConfig) (*Client, error) {
 	web.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c := &Client{cfg: cfg, limits: usualLimits(), trust: trust{root, cfg.Root}, walks: map[source]walked{}, view: view{state: NewState()}}
 	for _, ref := range cfg.Ledgers {
-		s, err := openSource(ref, &web)
+		s, err := openSource(ref, &web, &c.limits)
 		if err != nil {
 			return nil, err
 		}
@@ -186,7 +186,10 @@ func Replay(ctx context.Context, dir string, rootEnvelope []byte, whole bool, be
 	if h.err != nil {
 		return nil, h.err
 	}
-	next, err := c.advance(ctx, h)
+	next, err := c.advance(ctx, h, patient)
+	if errors.Is(err, errNoSnapshot) && !errors.Is(err, ErrUnreachable) {
+		next, err = c.advance(ctx, h, wholly)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +202,8 @@ func Submit(ctx context.Context, url string, web *http.Client, entry []byte) (Re
 	if web == nil {
 		web = http.DefaultClient
 	}
-	s, err := openSource(url, web)
+	usual := usualLimits()
+	s, err := openSource(url, web, &usual)
 	if err != nil {
 		return Receipt{}, err
 	}

@@ -12,3 +12,9 @@ func (m *Mirror) Skew(entry []byte) { m.writer.Restore(entry) }
 
 // SetRoots bounds how many roots of trust a client reads.
 func (c *Client) SetRoots(most int) { c.limits.roots = most }
+
+// SetTimes gives a client other times: how long nothing may come, how many bytes a
+// second have to, and when another ledger is asked for its snapshot.
+func (c *Client) SetTimes(silence time.Duration, rate int64, soon time.Duration) {
+	c.limits.silence, c.limits.rate, c.limits.soon = silence, rate, soon
+}

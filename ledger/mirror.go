@@ -63,7 +63,7 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 	if _, err := os.Stat(filepath.Join(dir, checkpointPath)); errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
-	own, err := openSource(dir, nil)
+	own, err := openSource(dir, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func OpenMirror(ctx context.Context, dir string, snapshotEvery int64, cfg Client
 	if h.err != nil {
 		return nil, ofCopy(ctx, h.err)
 	}
-	next, err := c.advance(ctx, h)
+	next, err := c.advance(ctx, h, wholly)
 	if err != nil {
 		return nil, ofCopy(ctx, err)
 	}

@@ -22,6 +22,8 @@ type head struct {
 	signed     []byte
 	checkpoint tiles.Checkpoint
 	under      *Root
+	rate       float64 // bytes a second of a snapshot that took too long
+	missed     error   // why there was no snapshot to start from
 	err        error
 }
 
@@ -207,7 +209,7 @@ func (c *Client) against(ctx context.Context, v *view, h *head) error {
 	}
 	// It is its own fault if it does not hold by itself: not the log that was
 	// there before, or not one that the rules allow.
-	if _, err := c.tryFrom(ctx, h); err != nil {
+	if _, err := c.tryWays(ctx, h); err != nil {
 		return err
 	}
 	return errBoth

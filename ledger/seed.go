@@ -90,13 +90,13 @@ func (c *Client) seedFrom(ctx context.Context, from source, dir tiles.Dir, whole
 
 // start reads where a ledger lets others start.
 func (c *Client) start(ctx context.Context, from source) (*State, []byte, error) {
-	tree := c.Checkpoint().Tree
-	s, err := fromSnapshot(ctx, from, tree, newProven(ctx, from, tree))
+	h := &head{from: from, checkpoint: c.Checkpoint()}
+	s, err := fromSnapshot(ctx, h, newProven(ctx, from, h.checkpoint.Tree))
+	if errors.Is(err, errNoSnapshot) && !errors.Is(err, ErrUnreachable) {
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if s == nil {
-		return nil, nil, fmt.Errorf("%w: %s has no snapshot to start from", ErrUnreachable, from)
 	}
 	b, err := from.get(ctx, consensusPath, MaxConsensus)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -80,6 +80,10 @@ type handler struct {
 
 func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/")
+	if path == snapshotPath {
+		h.snapshot(w, r)
+		return
+	}
 	b, err := h.hot.read(h.dir, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -91,14 +95,13 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, http.StatusNotFound, reply{Error: "is no file of this log: " + path})
 		return
 	case err != nil:
-		h.log.Error("read a file of the log", "part", "ledger", "path", path, "err", err)
-		h.answer(w, http.StatusInternalServerError, reply{Error: "the file could not be read"})
+		h.unread(w, path, err)
 		return
 	}
 	kind, cache := octets, forEver
 	if path == checkpointPath {
 		kind, cache = plainText, askAgain
-	} else if path == snapshotPath || path == consensusPath || path == prunedPath {
+	} else if path == consensusPath || path == prunedPath {
 		cache = askAgain
 	} else if strings.HasPrefix(path, "root/") {
 		kind = jsonText
@@ -108,6 +111,57 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 	if _, err := w.Write(b); err != nil {
 		h.log.Debug("a reader went away", "part", "ledger", "path", path, "err", err)
 	}
+}
+
+// A snapshot is sent in pieces, each of which has its own time: on a slow link the
+// whole takes long. Nobody who reads one so slowly holds it in the server's memory.
+const (
+	piece     = 256 << 10
+	pieceTime = time.Minute
+)
+
+func (h *handler) snapshot(w http.ResponseWriter, r *http.Request) {
+	f, err := h.dir.Open(snapshotPath)
+	var info fs.FileInfo
+	if err == nil {
+		defer func() {
+			if err := f.Close(); err != nil {
+				h.log.Error("close a snapshot", "part", "ledger", "err", err)
+			}
+		}()
+		info, err = f.Stat()
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		h.answer(w, http.StatusNotFound, reply{Error: "this log has no snapshot yet"})
+		return
+	case err != nil:
+		h.unread(w, snapshotPath, err)
+		return
+	}
+	w.Header()["Content-Type"], w.Header()["Cache-Control"] = octets, askAgain
+	w.Header().Set("Content-Length", strconv.FormatInt(info.Size(), 10))
+	if r.Method == http.MethodHead {
+		return
+	}
+	control := http.NewResponseController(w)
+	for left := info.Size(); left > 0 && err == nil; left -= piece {
+		if err = control.SetWriteDeadline(time.Now().Add(pieceTime)); errors.Is(err, http.ErrNotSupported) {
+			err = nil // it has no deadline at all
+		}
+		if err == nil {
+			_, err = io.CopyN(w, f, min(left, piece))
+		}
+	}
+	if err != nil {
+		h.log.Debug("a reader went away", "part", "ledger", "path", snapshotPath, "err", err)
+	}
+}
+
+// unread answers that a file is there and could not be read.
+func (h *handler) unread(w http.ResponseWriter, path string, err error) {
+	h.log.Error("read a file of the log", "part", "ledger", "path", path, "err", err)
+	h.answer(w, http.StatusInternalServerError, reply{Error: "the file could not be read"})
 }
 
 func (h *handler) submit(w http.ResponseWriter, r *http.Request) {

@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"golang.org/x/mod/sumdb/tlog"
@@ -199,21 +201,35 @@ func (s *State) index(bounds []bound) error {
 	return nil
 }
 
-// fromSnapshot begins with a source's snapshot, if it has one that the
-// checkpoint's tree proves. What is not there or too new is no fault.
-func fromSnapshot(ctx context.Context, from source, tree tlog.Tree, hashes tlog.HashReader) (*State, error) {
-	b, err := from.get(ctx, snapshotPath, maxSnapshot)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
+// errNoSnapshot says that there is no snapshot to start from: none is there, it is
+// too new, or it did not come. That is no fault; what a wrong one is.
+var errNoSnapshot = errors.New("no snapshot to start from")
+
+// fromSnapshot begins with a source's snapshot, which the checkpoint's tree proves.
+func fromSnapshot(ctx context.Context, h *head, hashes tlog.HashReader) (_ *State, err error) {
+	from, tree := h.from, h.checkpoint.Tree
+	begin := time.Now()
+	body, err := from.open(ctx, snapshotPath)
+	var b []byte
+	if err == nil {
+		defer func() { err = errors.Join(err, body.Close()) }()
+		b, err = io.ReadAll(io.LimitReader(body, maxSnapshot+1))
+		h.rate = float64(len(b)) / time.Since(begin).Seconds()
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %s has none", errNoSnapshot, from)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errNoSnapshot, err)
+	case len(b) > maxSnapshot:
+		return nil, forged(from, fmt.Errorf("snapshot: has more than the %d bytes that are allowed", maxSnapshot))
 	}
 	s, err := OpenSnapshot(b)
 	if err != nil {
 		return nil, forged(from, err)
 	}
 	if s.Size() > tree.N {
-		return nil, nil
+		return nil, fmt.Errorf("%w: %s has one of %d entries, which is newer than its checkpoint", errNoSnapshot, from, s.Size())
 	}
 	if s.Size() < 2 {
 		return nil, forged(from, errors.New("snapshot: is of an empty log"))

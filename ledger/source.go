@@ -27,14 +27,14 @@ type source interface {
 	// also fs.ErrNotExist where the file is not there, or ErrForged when it is
 	// too large to be right.
 	get(ctx context.Context, path string, limit int) ([]byte, error)
+	// open reads a file that is too large for get, as it comes. Errors are those
+	// of get; how much is too much is for who reads to say.
+	open(ctx context.Context, path string) (io.ReadCloser, error)
 	submit(ctx context.Context, entry []byte) (Receipt, error)
 	String() string
 }
 
-// requestTimeout bounds one request, from dialling to the last byte.
-const requestTimeout = 60 * time.Second
-
-func openSource(ref string, client *http.Client) (source, error) {
+func openSource(ref string, client *http.Client, l *limits) (source, error) {
 	if !strings.Contains(ref, "://") {
 		for _, dir := range []string{filepath.Join(ref, "log"), ref} {
 			if _, err := os.Stat(filepath.Join(dir, checkpointPath)); err == nil {
@@ -47,7 +47,7 @@ func openSource(ref string, client *http.Client) (source, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
 		return nil, fmt.Errorf("ledger %q: want http(s)://host[:port][/path] or a folder", ref)
 	}
-	return &httpSource{strings.TrimSuffix(ref, "/"), client}, nil
+	return &httpSource{strings.TrimSuffix(ref, "/"), client, l}, nil
 }
 
 // dirSource is a log on a local disk.
@@ -66,6 +66,14 @@ func (d dirSource) get(_ context.Context, path string, limit int) ([]byte, error
 	return b, nil
 }
 
+func (d dirSource) open(_ context.Context, path string) (io.ReadCloser, error) {
+	f, err := d.dir.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, d, err)
+	}
+	return f, nil
+}
+
 func (d dirSource) submit(context.Context, []byte) (Receipt, error) {
 	return Receipt{}, fmt.Errorf("%w: %s is a folder; submit needs the URL of a ledger server", ErrUnreachable, d)
 }
@@ -74,43 +82,64 @@ func (d dirSource) submit(context.Context, []byte) (Receipt, error) {
 type httpSource struct {
 	base   string
 	client *http.Client
+	limits *limits
 }
 
 func (h *httpSource) String() string { return h.base }
 
-func (h *httpSource) get(ctx context.Context, path string, limit int) ([]byte, error) {
-	status, _, b, err := h.do(ctx, http.MethodGet, path, nil, limit)
+func (h *httpSource) get(ctx context.Context, path string, limit int) (b []byte, err error) {
+	body, err := h.open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	return h.all(path, body, limit)
+}
+
+func (h *httpSource) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	status, _, body, err := h.do(ctx, http.MethodGet, path, nil)
 	switch {
 	case err != nil:
 		return nil, err
+	case status == http.StatusOK:
+		return body, nil
 	case status == http.StatusNotFound || status == http.StatusGone:
-		return nil, fmt.Errorf("%w: %s/%s: %w", ErrUnreachable, h, path, fs.ErrNotExist)
-	case status != http.StatusOK:
-		return nil, fmt.Errorf("%w: %s/%s: HTTP status %d", ErrUnreachable, h, path, status)
+		err = fmt.Errorf("%w: %s/%s: %w", ErrUnreachable, h, path, fs.ErrNotExist)
+	default:
+		err = fmt.Errorf("%w: %s/%s: HTTP status %d", ErrUnreachable, h, path, status)
+	}
+	return nil, errors.Join(err, body.Close())
+}
+
+// all reads an answer to its end, which comes soon enough.
+func (h *httpSource) all(path string, body io.Reader, limit int) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(body, int64(limit)+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(b) > limit:
+		return nil, fmt.Errorf("%w: %s/%s: has more than the %d bytes that are allowed", ErrForged, h, path, limit)
 	}
 	return b, nil
 }
 
-func (h *httpSource) do(ctx context.Context, method, path string, body []byte, limit int) (status int, header http.Header, b []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, h.base+"/"+path, bytes.NewReader(body))
+// do asks, and gives the answer as it comes, while it comes.
+func (h *httpSource) do(ctx context.Context, method, path string, body []byte) (status int, header http.Header, answer io.ReadCloser, err error) {
+	w := newWaiting(ctx, h.limits)
+	req, err := http.NewRequestWithContext(w.ctx, method, h.base+"/"+path, bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return 0, nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, errors.Join(err, w.Close()))
 	}
-	resp, err := h.client.Do(req)
+	var resp *http.Response
+	err = w.wait(func() (err error) {
+		resp, err = h.client.Do(req)
+		return err
+	})
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return 0, nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, errors.Join(err, w.Close()))
 	}
-	defer func() { err = errors.Join(err, resp.Body.Close()) }()
-	b, err = io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
-	switch {
-	case err != nil:
-		return 0, nil, nil, fmt.Errorf("%w: read %s: %w", ErrUnreachable, req.URL, err)
-	case len(b) > limit:
-		return 0, nil, nil, fmt.Errorf("%w: %s: has more than the %d bytes that are allowed", ErrForged, req.URL, limit)
-	}
-	return resp.StatusCode, resp.Header, b, nil
+	w.what, w.body = req.URL.String(), resp.Body
+	return resp.StatusCode, resp.Header, w, nil
 }
 
 // reply is what the server answers to a submit.
@@ -124,8 +153,13 @@ type reply struct {
 	Field  string `json:"field,omitempty"`
 }
 
-func (h *httpSource) submit(ctx context.Context, entry []byte) (Receipt, error) {
-	status, header, b, err := h.do(ctx, http.MethodPost, "submit", entry, 256<<10)
+func (h *httpSource) submit(ctx context.Context, entry []byte) (_ Receipt, err error) {
+	status, header, body, err := h.do(ctx, http.MethodPost, "submit", entry)
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	b, err := h.all("submit", body, 256<<10)
 	if err != nil {
 		return Receipt{}, err
 	}

@@ -57,28 +57,48 @@ func (c *Client) Sync(ctx context.Context) error {
 	slices.SortStableFunc(ok, func(a, b *head) int {
 		return cmp.Or(cmp.Compare(b.checkpoint.N, a.checkpoint.N), cmp.Compare(b.checkpoint.FreshSec, a.checkpoint.FreshSec))
 	})
-	for i, h := range ok {
-		next, err := c.tryFrom(ctx, h)
-		if err == nil && next != nil {
-			// Those behind it, and those of the same size.
-			for _, other := range ok[i+1:] {
-				if err := c.against(ctx, next, other); errors.Is(err, errBoth) {
-					return fmt.Errorf("%w: %s and %s contradict each other at size %d, and both have the signatures that the root of trust demands: more than a third of the validators are dishonest, or their keys were stolen; nothing is believed",
-						ErrFork, h.from, other.from, other.checkpoint.N)
-				} else if err != nil {
-					refuse(other, err)
-				}
+	again := ok
+	for way := first(len(ok)); way <= wholly && len(again) > 0 && ctx.Err() == nil; way++ {
+		now := again
+		again = nil
+		slices.SortStableFunc(now, func(a, b *head) int { return cmp.Compare(b.rate, a.rate) }) // all 0 at first
+		for _, h := range now {
+			next, err := c.tryFrom(ctx, h, way)
+			if errors.Is(err, errNoSnapshot) && way < wholly && ctx.Err() == nil {
+				c.cfg.Log.Info("a ledger gave no snapshot, another way is tried", "part", "ledger", "ledger", h.from.String(), "err", err)
+				h.missed, again = err, append(again, h)
+				continue
 			}
-			err = c.accept(next)
+			if errors.Is(err, ErrPruned) {
+				err = errors.Join(err, h.missed)
+			}
+			if err == nil && next != nil {
+				// Those behind it, and those of the same size.
+				for _, other := range ok[slices.Index(ok, h)+1:] {
+					if other.err != nil {
+						continue
+					}
+					if err := c.against(ctx, next, other); errors.Is(err, errBoth) {
+						return fmt.Errorf("%w: %s and %s contradict each other at size %d, and both have the signatures that the root of trust demands: more than a third of the validators are dishonest, or their keys were stolen; nothing is believed",
+							ErrFork, h.from, other.from, other.checkpoint.N)
+					} else if err != nil {
+						refuse(other, err)
+					}
+				}
+				err = c.accept(next)
+			}
+			if err == nil {
+				c.report(heads)
+				return nil
+			}
+			refuse(h, err)
+			if ctx.Err() != nil {
+				break
+			}
 		}
-		if err == nil {
-			c.report(heads)
-			return nil
-		}
-		refuse(h, err)
-		if ctx.Err() != nil {
-			break
-		}
+	}
+	for _, h := range again { // there was no time for another way
+		refuse(h, h.missed)
 	}
 	c.report(heads)
 	return errors.Join(all...)
@@ -87,9 +107,9 @@ func (c *Client) Sync(ctx context.Context) error {
 // tryFrom tries again when tiles vanish: the ledger went on meanwhile, and
 // only the widest of the partial ones are kept; or it pruned what follows the
 // snapshot that was just read, and has a newer one.
-func (c *Client) tryFrom(ctx context.Context, h *head) (next *view, err error) {
+func (c *Client) tryFrom(ctx context.Context, h *head, way way) (next *view, err error) {
 	for range 5 {
-		if next, err = c.advance(ctx, h); err == nil || !errors.Is(err, fs.ErrNotExist) && !(c.cfg.Snapshot && errors.Is(err, ErrPruned)) {
+		if next, err = c.advance(ctx, h, way); err == nil || !errors.Is(err, fs.ErrNotExist) && !(c.cfg.Snapshot && errors.Is(err, ErrPruned)) {
 			return next, err
 		}
 		again := c.lookAt(ctx, h.from)
@@ -101,8 +121,35 @@ func (c *Client) tryFrom(ctx context.Context, h *head) (next *view, err error) {
 	return nil, err
 }
 
+// tryWays tries one ledger alone.
+func (c *Client) tryWays(ctx context.Context, h *head) (*view, error) {
+	next, err := c.tryFrom(ctx, h, patient)
+	if errors.Is(err, errNoSnapshot) && ctx.Err() == nil {
+		next, err = c.tryFrom(ctx, h, wholly)
+	}
+	return next, err
+}
+
+// way is how to start where nothing was seen, or not what comes next. What cannot
+// be done with one ledger one way is tried with all of them before the next way.
+type way int
+
+const (
+	hurried way = iota // from a snapshot that comes soon: another ledger may be nearer
+	patient            // from a snapshot, however long that takes
+	wholly             // from entry 0
+)
+
+// first is the way to begin with: with a single ledger there is nothing to hurry for.
+func first(ledgers int) way {
+	if ledgers > 1 {
+		return hurried
+	}
+	return patient
+}
+
 // advance makes the view of a checkpoint, nil when it is the one that is there.
-func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
+func (c *Client) advance(ctx context.Context, h *head, way way) (*view, error) {
 	c.mu.Lock()
 	trusted, floor, old := c.trust, c.floor, c.view
 	c.mu.Unlock()
@@ -128,10 +175,10 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 		}
 	}
 	next := view{state: old.state.Clone(), checkpoint: cp, entries: old.entries[:len(old.entries):len(old.entries)]}
-	quick := c.cfg.Snapshot && !c.cfg.KeepEntries && c.take == nil
+	quick := c.cfg.Snapshot && !c.cfg.KeepEntries && c.take == nil && way < wholly
 	var err error
 	if quick && old.state.Size() == 0 {
-		err = c.leap(ctx, h, hashes, &next)
+		err = c.leap(ctx, h, hashes, &next, way)
 	}
 	if err == nil {
 		err = c.fold(ctx, h, hashes, &next)
@@ -139,7 +186,7 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 	if quick && errors.Is(err, ErrPruned) && old.state.Size() > 0 {
 		// It was away for so long that what came next is gone.
 		past := next.state.Size()
-		if quickly := c.leap(ctx, h, hashes, &next); quickly != nil {
+		if quickly := c.leap(ctx, h, hashes, &next, way); quickly != nil {
 			err = quickly
 		} else if next.state.Size() > past {
 			err = c.fold(ctx, h, hashes, &next)
@@ -154,10 +201,15 @@ func (c *Client) advance(ctx context.Context, h *head) (*view, error) {
 	return &next, nil
 }
 
-// leap begins a view with the snapshot of a ledger, if it has one.
-func (c *Client) leap(ctx context.Context, h *head, hashes tlog.HashReader, next *view) error {
-	s, err := fromSnapshot(ctx, h.from, h.checkpoint.Tree, hashes)
-	if err != nil || s == nil {
+// leap begins a view with the snapshot of a ledger.
+func (c *Client) leap(ctx context.Context, h *head, hashes tlog.HashReader, next *view, way way) error {
+	if way == hurried {
+		var end context.CancelFunc
+		ctx, end = context.WithTimeoutCause(ctx, c.limits.soon, fmt.Errorf("%w: the snapshot did not come within %s", errSlow, c.limits.soon))
+		defer end()
+	}
+	s, err := fromSnapshot(ctx, h, hashes)
+	if err != nil {
 		return err
 	}
 	next.state = s

@@ -88,6 +88,15 @@ func (d Dir) Read(path string) ([]byte, error) {
 	return Cut(path, wide, w)
 }
 
+// Open is Read for a file that is too large to be read at once, as a snapshot is.
+// What has been opened stays what it is when the next one takes its name.
+func (d Dir) Open(path string) (*os.File, error) {
+	if !ValidPath(path) {
+		return nil, fmt.Errorf("%q is no file of a log: %w", path, fs.ErrNotExist)
+	}
+	return os.Open(filepath.Join(string(d), filepath.FromSlash(path)))
+}
+
 // Cut makes the file of width w from the bytes of a wider one.
 func Cut(path string, wide []byte, w int) ([]byte, error) {
 	if strings.HasPrefix(path, "tile/entries/") {
