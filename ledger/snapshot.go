@@ -4,15 +4,10 @@ package ledger
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"slices"
-	"time"
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"golang.org/x/mod/sumdb/tlog"
@@ -37,11 +32,10 @@ import (
 //	node releases, rollouts, updates   list of index, JSON; not there when nothing was released
 const snapshotMagic = "zos-snapshot-v1\n"
 
-// Places in a log; maxSnapshot bounds what stands in the second.
+// Places in a log.
 const (
 	checkpointPath = "checkpoint"
 	snapshotPath   = "snapshot"
-	maxSnapshot    = 1 << 30
 )
 
 // Snapshot writes the state.
@@ -89,18 +83,40 @@ func writeTable[T any](w snapWriter, t *table[T], more func(*T) []byte) {
 // computed from all of it; whether it is a state that the ledger had is for
 // that root to say.
 func OpenSnapshot(b []byte) (*State, error) {
-	rest, ok := bytes.CutPrefix(b, []byte(snapshotMagic))
-	if !ok {
-		return nil, errors.New("snapshot: does not begin as one")
+	r := newSnapReader(bytes.NewReader(b), int64(len(b)), errors.New("ends too early"))
+	return readSnapshot(r, func(*State) error { return nil })
+}
+
+// readSnapshot reads a snapshot as it comes. It calls begun once it knows of which
+// tree it is: what is not of the log need not be read any further.
+func readSnapshot(r *snapReader, begun func(*State) error) (*State, error) {
+	if string(r.fixed(len(snapshotMagic))) != snapshotMagic && r.err == nil {
+		r.fail(errors.New("does not begin as one"))
 	}
 	s := NewState()
-	r := &snapReader{b: rest}
 	s.height, s.timeMs = r.num(), r.num()
-	size := r.num()
-	edges := make([]tlog.Hash, r.list(tlog.HashSize))
-	for i := range edges {
-		copy(edges[i][:], r.take(tlog.HashSize))
+	size, n := r.num(), r.num()
+	if n > 64 {
+		r.fail(errors.New("has a tree that is too high"))
 	}
+	var edges []tlog.Hash
+	for range n {
+		if r.err != nil {
+			break
+		}
+		edges = append(edges, tlog.Hash(r.fixed(tlog.HashSize)))
+	}
+	var ok bool
+	if s.tree, ok = tiles.NewTree(size, edges); !ok {
+		r.fail(errors.New("has no tree"))
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("snapshot: %w", r.err)
+	}
+	if err := begun(s); err != nil {
+		return nil, err
+	}
+	r.size = size
 	for range r.list(16) {
 		index, envelope := r.num(), r.bytes()
 		if r.err != nil {
@@ -119,7 +135,11 @@ func OpenSnapshot(b []byte) (*State, error) {
 	readTable(r, &s.deployments, openDeployment)
 	var bounds []bound
 	for i := range r.list(40) {
-		bound := bound{size: r.num(), root: tlog.Hash(r.take(tlog.HashSize))}
+		bound := bound{size: r.num()}
+		copy(bound.root[:], r.fixed(tlog.HashSize))
+		if r.err != nil {
+			break
+		}
 		if i > 0 && bound.size <= bounds[i-1].size {
 			r.fail(errors.New("blocks are not in order"))
 			break
@@ -127,7 +147,7 @@ func OpenSnapshot(b []byte) (*State, error) {
 		bounds = append(bounds, bound)
 	}
 	readSaid(r, s)
-	if r.err == nil && len(r.b) > 0 {
+	if r.more() {
 		readTable(r, &s.releases, nil)
 		readTable(r, &s.rollouts, nil)
 		readTable(r, &s.updates, nil)
@@ -135,14 +155,14 @@ func OpenSnapshot(b []byte) (*State, error) {
 			r.fail(errors.New("has an empty list of releases"))
 		}
 	}
-	if r.err == nil && len(r.b) > 0 {
-		r.err = fmt.Errorf("has %d bytes too many", len(r.b))
+	if r.more() {
+		r.fail(errors.New("has bytes too many"))
 	}
 	if r.err != nil {
 		return nil, fmt.Errorf("snapshot: %w", r.err)
 	}
-	if s.tree, ok = tiles.NewTree(size, edges); !ok || len(bounds) == 0 || len(s.roots) == 0 {
-		return nil, errors.New("snapshot: has no block, no root of trust, or no tree")
+	if len(bounds) == 0 || len(s.roots) == 0 {
+		return nil, errors.New("snapshot: has no block, or no root of trust")
 	}
 	if err := s.index(bounds); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
@@ -199,59 +219,4 @@ func (s *State) index(bounds []bound) error {
 		}
 	}
 	return nil
-}
-
-// errNoSnapshot says that there is no snapshot to start from: none is there, it is
-// too new, or it did not come. That is no fault; what a wrong one is.
-var errNoSnapshot = errors.New("no snapshot to start from")
-
-// fromSnapshot begins with a source's snapshot, which the checkpoint's tree proves.
-func fromSnapshot(ctx context.Context, h *head, hashes tlog.HashReader) (_ *State, err error) {
-	from, tree := h.from, h.checkpoint.Tree
-	begin := time.Now()
-	body, err := from.open(ctx, snapshotPath)
-	var b []byte
-	if err == nil {
-		defer func() { err = errors.Join(err, body.Close()) }()
-		b, err = io.ReadAll(io.LimitReader(body, maxSnapshot+1))
-		h.rate = float64(len(b)) / time.Since(begin).Seconds()
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s has none", errNoSnapshot, from)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errNoSnapshot, err)
-	case len(b) > maxSnapshot:
-		return nil, forged(from, fmt.Errorf("snapshot: has more than the %d bytes that are allowed", maxSnapshot))
-	}
-	s, err := OpenSnapshot(b)
-	if err != nil {
-		return nil, forged(from, err)
-	}
-	if s.Size() > tree.N {
-		return nil, fmt.Errorf("%w: %s has one of %d entries, which is newer than its checkpoint", errNoSnapshot, from, s.Size())
-	}
-	if s.Size() < 2 {
-		return nil, forged(from, errors.New("snapshot: is of an empty log"))
-	}
-	was, err := tlog.TreeHash(s.Size(), hashes)
-	if err != nil {
-		return nil, forged(from, err)
-	}
-	if was != s.tree.Hash() {
-		return nil, forged(from, fmt.Errorf("snapshot: has another tree of size %d than the log", s.Size()))
-	}
-	var leaf []byte
-	err = eachEntry(ctx, from, tree, hashes, s.Size()-1, s.Size(), func(_ int64, raw []byte) error {
-		leaf = slices.Clone(raw)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	want := blockLeaf(Block{Height: s.height, TimeMs: s.timeMs, StateRoot: s.StateRoot()})
-	if !bytes.Equal(leaf, want) {
-		return nil, forged(from, fmt.Errorf("snapshot: has state root %s, but the block that ends with entry %d has another", s.StateRoot(), s.Size()-1))
-	}
-	return s, nil
 }

@@ -3,11 +3,13 @@
 package ledger
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/zos-node/zos/spec"
@@ -21,8 +23,9 @@ func readSaid(r *snapReader, s *State) {
 	all := make(map[sum]int64, n)
 	last := int64(-1)
 	for range n {
-		h := heard{id: sum(r.take(tlog.HashSize)), index: r.num()}
-		if h.index <= last {
+		b := r.fixed(tlog.HashSize + 8)
+		h := heard{sum(b[:tlog.HashSize]), int64(binary.BigEndian.Uint64(b[tlog.HashSize:]))}
+		if h.index <= last || h.index >= r.size {
 			r.fail(errors.New("entries are not in order"))
 			return
 		}
@@ -59,10 +62,18 @@ func openDeployment(d *Deployment, envelope []byte) error {
 	return nil
 }
 
-// snapReader takes a snapshot apart. After an error it gives nothing more.
+// snapReader takes a snapshot apart while it comes. After an error it gives nothing
+// more.
 type snapReader struct {
-	b   []byte
-	err error
+	r    *bufio.Reader
+	left int64 // bytes that may still come
+	over error // what it is if there are more
+	size int64 // entries of the log, none of which makes two members of one list
+	err  error
+}
+
+func newSnapReader(r io.Reader, most int64, over error) *snapReader {
+	return &snapReader{r: bufio.NewReaderSize(r, 64<<10), left: most, over: over}
 }
 
 func (r *snapReader) fail(err error) {
@@ -71,18 +82,64 @@ func (r *snapReader) fail(err error) {
 	}
 }
 
-func (r *snapReader) take(n int) []byte {
-	if r.err != nil || n > len(r.b) {
-		r.fail(errors.New("ends too early"))
-		return make([]byte, min(n, tlog.HashSize))
+// failRead is fail for what a reader says.
+func (r *snapReader) failRead(err error) {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = errors.New("ends too early")
 	}
-	b := r.b[:n:n]
-	r.b = r.b[n:]
+	r.fail(err)
+}
+
+// spend is called before so many bytes are read.
+func (r *snapReader) spend(n int64) bool {
+	if r.err == nil && n > r.left {
+		r.fail(r.over)
+	}
+	if r.err != nil {
+		return false
+	}
+	r.left -= n
+	return true
+}
+
+// fixed reads a few bytes, which are there until the next are read.
+func (r *snapReader) fixed(n int) []byte {
+	if r.spend(int64(n)) {
+		b, err := r.r.Peek(n)
+		if err == nil {
+			_, err = r.r.Discard(n)
+		}
+		if err == nil {
+			return b
+		}
+		r.failRead(err)
+	}
+	return make([]byte, n)
+}
+
+// take reads any number of bytes. It does not believe that so many will come.
+func (r *snapReader) take(n int64) []byte {
+	if !r.spend(n) {
+		return nil
+	}
+	const atOnce = 64 << 10
+	b := make([]byte, 0, min(n, atOnce))
+	for int64(len(b)) < n {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(n, 2*int64(cap(b)))), b...)
+		}
+		more := b[len(b):cap(b)]
+		if _, err := io.ReadFull(r.r, more); err != nil {
+			r.failRead(err)
+			return nil
+		}
+		b = b[:len(b)+len(more)]
+	}
 	return b
 }
 
 func (r *snapReader) num() int64 {
-	n := int64(binary.BigEndian.Uint64(r.take(8)))
+	n := int64(binary.BigEndian.Uint64(r.fixed(8)))
 	if n < 0 {
 		r.fail(errors.New("has a number that is too large"))
 		return 0
@@ -90,23 +147,34 @@ func (r *snapReader) num() int64 {
 	return n
 }
 
-// list reads a length of members that take at least so many bytes each.
-func (r *snapReader) list(each int) int {
+// list reads the length of a list: each member is of another entry, and takes at
+// least so many bytes.
+func (r *snapReader) list(each int64) int {
 	n := r.num()
-	if r.err != nil || n > int64(len(r.b)/each) {
-		r.fail(errors.New("ends too early"))
+	if r.err == nil && n > r.size {
+		r.fail(errors.New("has a list that is longer than the log"))
+	}
+	if r.err == nil && n > r.left/each {
+		r.fail(r.over)
+	}
+	if r.err != nil {
 		return 0
 	}
 	return int(n)
 }
 
-func (r *snapReader) bytes() []byte {
-	n := r.num()
-	if r.err != nil || n > int64(len(r.b)) {
-		r.fail(errors.New("ends too early"))
-		return nil
+func (r *snapReader) bytes() []byte { return r.take(r.num()) }
+
+// more says whether something comes yet.
+func (r *snapReader) more() bool {
+	if r.err != nil {
+		return false
 	}
-	return r.take(int(n))
+	_, err := r.r.Peek(1)
+	if err != nil && err != io.EOF {
+		r.fail(err)
+	}
+	return err == nil
 }
 
 // row is a value of a table as a snapshot has it.
@@ -133,20 +201,24 @@ func (w *row[T]) open(more func(*T, []byte) error) error {
 	return nil
 }
 
-// rowsAtOnce bounds what is read before it is looked at.
-const rowsAtOnce = 1024
+// What is read before it is looked at: so many rows, and not many more bytes.
+const (
+	rowsAtOnce  = 1024
+	bytesAtOnce = 4 << 20
+)
 
 // readTable reads values that are in their order, some at once on all processors.
 func readTable[T any](r *snapReader, t *table[T], more func(*T, []byte) error) {
 	last := int64(-1)
 	for left := r.list(16); left > 0 && r.err == nil; {
-		some := make([]row[T], min(left, rowsAtOnce))
-		left -= len(some)
-		for i := range some {
-			some[i].key, some[i].value = r.num(), r.bytes()
+		var some []row[T]
+		for n := 0; left > 0 && len(some) < rowsAtOnce && n < bytesAtOnce && r.err == nil; left-- {
+			w := row[T]{key: r.num(), value: r.bytes()}
 			if more != nil {
-				some[i].envelope = r.bytes()
+				w.envelope = r.bytes()
 			}
+			n += len(w.value) + len(w.envelope)
+			some = append(some, w)
 		}
 		if r.err != nil {
 			return
@@ -154,7 +226,7 @@ func readTable[T any](r *snapReader, t *table[T], more func(*T, []byte) error) {
 		sideBySide(len(some), func(i int) { some[i].err = some[i].open(more) })
 		for i := range some {
 			w := &some[i]
-			if w.err == nil && w.key <= last {
+			if w.err == nil && (w.key <= last || w.key >= r.size) {
 				w.err = fmt.Errorf("%T of entry %d is not in order", w.v, w.key)
 			}
 			if w.err != nil {
