@@ -145,32 +145,6 @@ func (c *Client) Checkpoint() tiles.Checkpoint {
 	return c.view.checkpoint
 }
 
-// Submit hands an entry to the first ledger that answers. A refusal is a
-// *Refused; the same entry again gives the same receipt. The receipt is a proof
-// that the log has the entry, and is checked: one that does not hold is an
-// ErrForged, whatever the server says.
-func (c *Client) Submit(ctx context.Context, entry []byte) (Receipt, error) {
-	var all []error
-	for _, s := range c.sources {
-		r, err := s.submit(ctx, entry)
-		var refused *Refused
-		if errors.As(err, &refused) {
-			return r, err
-		}
-		if err == nil {
-			if err = c.checkReceipt(ctx, s, r, entry); err == nil {
-				return r, nil
-			}
-			c.cfg.OnRefused(s.String(), err)
-		}
-		all = append(all, err)
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return Receipt{}, errors.Join(all...)
-}
-
 // Replay reads a log from its folder with every check that a Client makes. A
 // server rebuilds itself so: the log is the only database. It starts from the
 // folder's snapshot, if there is one, of which begin is told, and calls each for
@@ -194,18 +168,4 @@ func Replay(ctx context.Context, dir string, rootEnvelope []byte, whole bool, be
 		return nil, err
 	}
 	return next.state, nil
-}
-
-// Submit hands an entry to one server. It needs no root of trust, and so it
-// proves nothing: the receipt is what the server says.
-func Submit(ctx context.Context, url string, web *http.Client, entry []byte) (Receipt, error) {
-	if web == nil {
-		web = http.DefaultClient
-	}
-	usual := usualLimits()
-	s, err := openSource(url, web, &usual)
-	if err != nil {
-		return Receipt{}, err
-	}
-	return s.submit(ctx, entry)
 }

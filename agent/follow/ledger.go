@@ -25,19 +25,12 @@ type Client interface {
 	State() *ledger.State
 }
 
-// Submitter is one ledger that takes entries; a ledger.Client of that ledger
-// alone is one.
-type Submitter struct {
-	URL    string
-	Submit func(ctx context.Context, entry []byte) (ledger.Receipt, error)
-}
-
 // Ledger is a client that others can wait on. It also remembers over restarts
 // which log state the node acted on last: an adopted deployment may have to
 // record something before the ledger is reached again.
 type Ledger struct {
 	client Client
-	takers []Submitter
+	takers []ledger.Taker
 	clock  clock.Clock
 	path   string // of the remembered Acted
 
@@ -76,7 +69,7 @@ func NewLedger(clk clock.Clock, path string) (*Ledger, error) {
 }
 
 // Use sets the client, and who takes entries, before anything else is called.
-func (l *Ledger) Use(c Client, takers []Submitter) { l.client, l.takers = c, takers }
+func (l *Ledger) Use(c Client, takers []ledger.Taker) { l.client, l.takers = c, takers }
 
 // stale is how long one of several ledgers may be behind what was seen: while
 // entries come in, one always is, and that is no roll-back.
@@ -93,15 +86,9 @@ func (l *Ledger) Open(cfg ledger.ClientConfig) error {
 	if err != nil {
 		return err
 	}
-	var takers []Submitter
-	for _, url := range cfg.Ledgers {
-		one, err := ledger.OpenClient(ledger.ClientConfig{Root: cfg.Root, Ledgers: []string{url}, HTTP: cfg.HTTP})
-		if err != nil {
-			return err
-		}
-		takers = append(takers, Submitter{url, one.Submit})
-	}
-	l.Use(c, takers)
+	// The same client submits: it has the newest root of trust, which no receipt then
+	// has to be followed to again.
+	l.Use(c, c.Takers())
 	return nil
 }
 
@@ -171,55 +158,36 @@ func (l *Ledger) Changed() <-chan struct{} {
 	return l.changed
 }
 
-// Submit implements deploy.Ledger and record.Ledger. What a ledger answers is
-// its word and no more: a refusal counts only when the verified state refuses
-// the entry too, else the next ledger is asked. What was accepted will be seen
-// at once: the loop is woken.
+// Submit implements deploy.Ledger and record.Ledger, by the rule of ledger.SubmitTo.
+// What was accepted will be seen at once: the loop is woken.
 func (l *Ledger) Submit(ctx context.Context, entry []byte) (ledger.Receipt, error) {
 	l.mu.Lock()
 	l.witness.asks(l.client.State(), entry, l.clock.Now())
 	l.mu.Unlock()
-	var errs []error
-	for _, t := range l.order() {
-		r, err := t.Submit(ctx, entry)
-		if err == nil {
-			select {
-			case l.kick <- struct{}{}:
-			default:
-			}
-			return r, nil
+	r, err := ledger.SubmitTo(ctx, l.order(), entry, func() error {
+		now, state := l.clock.Now(), l.client.State()
+		if err := state.Check(l.NowMs(now), entry); err != nil {
+			return err
 		}
-		var refused *ledger.Refused
-		if errors.As(err, &refused) {
-			now, state := l.clock.Now(), l.client.State()
-			own := state.Check(l.NowMs(now), entry)
-			if own == nil {
-				// The estimate begins with the last block, which is long ago where nobody
-				// says anything: a voucher may have ended since, as the own clock agrees.
-				own = state.Check(now.UnixMilli(), entry)
-			}
-			if errors.As(own, &refused) {
-				if refused.Index >= 0 { // it stands there already
-					return ledger.Receipt{Index: refused.Index}, nil
-				}
-				return r, own
-			}
-			err = fmt.Errorf("%w: %s refuses what the verified state allows: %s", ledger.ErrUnreachable, t.URL, err)
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
+		// The estimate begins with the last block, which is long ago where nobody
+		// says anything: a voucher may have ended since, as the own clock agrees.
+		return state.Check(now.UnixMilli(), entry)
+	})
+	if err == nil {
+		select {
+		case l.kick <- struct{}{}:
+		default:
 		}
 	}
-	return ledger.Receipt{}, errors.Join(errs...)
+	return r, err
 }
 
 // order has the ledgers that are not known to lie first.
-func (l *Ledger) order() []Submitter {
+func (l *Ledger) order() []ledger.Taker {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := slices.Clone(l.takers)
-	slices.SortStableFunc(out, func(a, b Submitter) int {
+	slices.SortStableFunc(out, func(a, b ledger.Taker) int {
 		switch {
 		case l.liars[a.URL] == l.liars[b.URL]:
 			return 0

@@ -5,9 +5,12 @@ package follow
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,20 +61,20 @@ func TestRefusalIsAWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := 0
-	liar := Submitter{"http://liar", func(context.Context, []byte) (ledger.Receipt, error) {
+	liar := ledger.Taker{URL: "http://liar", Submit: func(context.Context, []byte) (ledger.Receipt, error) {
 		asked++
 		return ledger.Receipt{}, &ledger.Refused{Reason: "not today", Index: -1}
 	}}
-	good := Submitter{"http://good", l.Submit}
+	good := ledger.Taker{URL: "http://good", Submit: l.Submit}
 	client := led.client
 	entry := l.Register("shop", 1, nil)
 	var refused *ledger.Refused
 
-	led.Use(client, []Submitter{liar})
+	led.Use(client, []ledger.Taker{liar})
 	if _, err := led.Submit(t.Context(), entry); errors.As(err, &refused) || !errors.Is(err, ledger.ErrUnreachable) {
 		t.Errorf("the liar alone: %v", err)
 	}
-	led.Use(client, []Submitter{liar, good})
+	led.Use(client, []ledger.Taker{liar, good})
 	if r, err := led.Submit(t.Context(), entry); err != nil || asked != 2 {
 		t.Errorf("the liar first: %+v, %v, asked %d times", r, err, asked)
 	}
@@ -79,13 +82,46 @@ func TestRefusalIsAWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It stands there now: that is what the verified state says, too.
-	led.Use(client, []Submitter{liar})
+	led.Use(client, []ledger.Taker{liar})
 	if r, err := led.Submit(t.Context(), entry); err != nil || r.Index < 0 {
 		t.Errorf("what stands there: %+v, %v", r, err)
 	}
 	nothing := l.Sign(ledger.TypeStop, ledger.Stop{Deployment: 1 << 30, Name: "shop", Reason: "enough"}, "author")
 	if _, err := led.Submit(t.Context(), nothing); !errors.As(err, &refused) || refused.Reason == "not today" {
 		t.Errorf("what the state refuses: %v", err)
+	}
+}
+
+// TestSubmitsUnderTheNewestRoot: who follows the log has its newest root of trust,
+// and does not follow the others to it for each entry that it submits.
+func TestSubmitsUnderTheNewestRoot(t *testing.T) {
+	l := ledgertest.New(t)
+	next := l.Root
+	log, elected := ledgertest.Signers(t, next.Log.Origin)
+	next.Version, next.Log = 2, log
+	l.SignBy(elected)
+	l.Must(l.Sign(ledger.TypeRoot, next, "root"))
+	var roots atomic.Int64
+	handler := l.Handler()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/root/") {
+			roots.Add(1)
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	defer s.Close()
+	led, err := opened(t, l, t.TempDir(), s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots.Store(0)
+	for _, name := range []string{"a", "b"} {
+		if _, err := led.Submit(t.Context(), l.Register(name, 1, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := roots.Load(); n != 0 {
+		t.Errorf("two submissions asked for %d roots of trust", n)
 	}
 }
 
@@ -98,13 +134,13 @@ func TestLiarsAreAskedLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	var order []string
-	taker := func(url string) Submitter {
-		return Submitter{url, func(ctx context.Context, b []byte) (ledger.Receipt, error) {
+	taker := func(url string) ledger.Taker {
+		return ledger.Taker{URL: url, Submit: func(ctx context.Context, b []byte) (ledger.Receipt, error) {
 			order = append(order, url)
 			return ledger.Receipt{}, ledger.ErrUnreachable
 		}}
 	}
-	led.Use(led.client, []Submitter{taker("http://a"), taker("http://b")})
+	led.Use(led.client, []ledger.Taker{taker("http://a"), taker("http://b")})
 	led.OnRefused("http://a", ledger.ErrForged)
 	if _, err := led.Submit(t.Context(), l.Register("shop", 1, nil)); !errors.Is(err, ledger.ErrUnreachable) {
 		t.Fatal(err)
@@ -168,7 +204,7 @@ func TestOverSinceTheLastBlock(t *testing.T) {
 	}
 	ends := l.NowMs() + 3_600_000
 	entry := l.NewNode("n").EnrolEntry(l.ExpiringVoucher("v", 1, ends))
-	led.Use(led.client, []Submitter{{"http://x", func(context.Context, []byte) (ledger.Receipt, error) {
+	led.Use(led.client, []ledger.Taker{{URL: "http://x", Submit: func(context.Context, []byte) (ledger.Receipt, error) {
 		return ledger.Receipt{}, &ledger.Refused{Reason: "over", Index: -1}
 	}}})
 	for after, over := range map[int64]bool{-1: false, 0: true, 3_600_000: true} {

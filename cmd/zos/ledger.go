@@ -206,6 +206,8 @@ func ledgerError(err error) error {
 		return coded(exitRefused, fmt.Errorf("%w\nno ledger was asked; check that --root belongs to this copy, else move its folder away and copy again: the ledgers have every byte of it", err))
 	case errors.Is(err, ledger.ErrFork), errors.Is(err, ledger.ErrRollback):
 		return coded(exitRefused, fmt.Errorf("%w\nkeep the state file and a copy of both ledgers: together they are the proof", err))
+	case errors.Is(err, ledger.ErrWord):
+		return coded(exitRefused, fmt.Errorf("%w\nby the log it could stand there, so this is their word alone; see to what they say, or name another --ledger", err))
 	case errors.Is(err, ledger.ErrForged):
 		return coded(exitRefused, fmt.Errorf("%w\nnothing was taken from it; check that --root belongs to this ledger, or name another --ledger", err))
 	case errors.Is(err, ledger.ErrPruned):

@@ -26,7 +26,8 @@ func submitCommand(a *app) *cobra.Command {
 		Long: `Submit an envelope and print the receipt: its index in the log, given only when
 the entry can no longer be lost. Submitting the same again gives the same
 index. With --root the policy is checked before, and afterwards that the log
-really has the entry there.
+really has the entry there; a refusal then counts only when the log, as it was
+checked here, refuses the entry too, or every --ledger does: else the next is asked.
 
 Exit codes: 0 on the ledger, 3 refused, 4 file not found, 5 ledger not reached.`,
 		Example: `  zos submit shop.envelope --ledger http://127.0.0.1:8470 --root root.json
@@ -71,7 +72,11 @@ func (a *app) submit(ctx context.Context, f ledgerFlags, raw []byte, what string
 		return err
 	}
 	return a.print(r, func(w io.Writer) {
-		fmt.Fprintf(w, "%s is entry %d of the ledger, since %s\n", harmless(what), r.Index, clock(r.TimeMs))
+		since := ""
+		if r.TimeMs > 0 {
+			since = ", since " + clock(r.TimeMs)
+		}
+		fmt.Fprintf(w, "%s is entry %d of the ledger%s\n", harmless(what), r.Index, since)
 		if r.Verified {
 			fmt.Fprintf(w, "the log was checked to have it there (size %d)\n", r.Size)
 		}
@@ -79,16 +84,14 @@ func (a *app) submit(ctx context.Context, f ledgerFlags, raw []byte, what string
 }
 
 func (a *app) submitUnverified(ctx context.Context, f ledgerFlags, raw []byte) (ledger.Receipt, error) {
-	var all []error
+	var takers []ledger.Taker
 	for _, url := range f.ledgers {
-		r, err := ledger.Submit(ctx, url, nil, raw)
-		var refused *ledger.Refused
-		if err == nil || errors.As(err, &refused) {
-			return r, ledgerError(err)
-		}
-		all = append(all, err)
+		takers = append(takers, ledger.Taker{URL: url, Submit: func(ctx context.Context, entry []byte) (ledger.Receipt, error) {
+			return ledger.Submit(ctx, url, nil, entry)
+		}})
 	}
-	return ledger.Receipt{}, ledgerError(errors.Join(all...))
+	r, err := ledger.SubmitTo(ctx, takers, raw, nil)
+	return r, ledgerError(err)
 }
 
 func (a *app) submitVerified(ctx context.Context, f ledgerFlags, entry *ledger.Entry) (ledger.Receipt, error) {
@@ -107,6 +110,9 @@ func (a *app) submitVerified(ctx context.Context, f ledgerFlags, entry *ledger.E
 	}
 	if err := c.Sync(ctx); err != nil {
 		return r, ledgerError(err)
+	}
+	if r.Proof == "" { // it stood there before
+		r.Size = c.Checkpoint().N
 	}
 	if at, ok := c.State().Indexed(entry); !ok || at != r.Index {
 		return r, coded(exitRefused, fmt.Errorf("the server gave a receipt for index %d, but the log that it publishes does not have the entry there: do not rely on it", r.Index))
