@@ -85,16 +85,22 @@ func TestFoldRefusesIdleBlock(t *testing.T) {
 	}
 }
 
-// TestRefusalIsTheLastWord: who was refused by one ledger does not ask the
-// next one.
+// TestRefusalIsTheLastWord: who was refused by one ledger, and by the verified
+// state, does not ask the next one.
 func TestRefusalIsTheLastWord(t *testing.T) {
 	l := ledgertest.New(t)
 	var asked atomic.Int64
-	second := liar(t, l, func(_ string, b []byte) (int, []byte) {
-		asked.Add(1)
+	second := liar(t, l, func(path string, b []byte) (int, []byte) {
+		if path == "/submit" {
+			asked.Add(1)
+		}
 		return 0, b
 	})
-	_, err := l.Client("", l.Serve(), second).Submit(t.Context(), l.Register("shop", 3, nil))
+	c := l.Client("", l.Serve(), second)
+	if err := c.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Submit(t.Context(), l.Register("shop", 3, nil))
 	var refused *ledger.Refused
 	if !errors.As(err, &refused) || asked.Load() != 0 {
 		t.Errorf("%v; the next ledger was asked %d times", err, asked.Load())
