@@ -18,8 +18,8 @@ import (
 	"github.com/zos-node/zos/ledger/ledgertest"
 )
 
-// long is a log of more entries than a mirror writes at once.
-func long(t *testing.T) *ledgertest.Log {
+// manyEntries is a log of more entries than a mirror writes at once.
+func manyEntries(t *testing.T) *ledgertest.Log {
 	t.Helper()
 	l := ledgertest.New(t)
 	for i := range 15 {
@@ -35,7 +35,7 @@ func long(t *testing.T) *ledgertest.Log {
 // TestMirrorIsCutOff: a mirror writes while it reads, since a log may be larger than
 // its memory. Cut off in the middle, it shows nothing, and goes on where it was.
 func TestMirrorIsCutOff(t *testing.T) {
-	l, dir := long(t), t.TempDir()
+	l, dir := manyEntries(t), t.TempDir()
 	var away atomic.Bool
 	files := l.Handler()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +78,7 @@ func TestMirrorIsCutOff(t *testing.T) {
 // TestMirrorCannotWrite: a mirror whose disk takes nothing shows nothing of what it
 // could not write, says so each time, and is a copy again when it is started again.
 func TestMirrorCannotWrite(t *testing.T) {
-	l, dir := long(t), t.TempDir()
+	l, dir := manyEntries(t), t.TempDir()
 	cfg := ledger.ClientConfig{Root: l.RootEnv, Ledgers: []string{l.Serve()}}
 	if err := os.WriteFile(filepath.Join(dir, "tile"), nil, 0o600); err != nil { // in a folder's place
 		t.Fatal(err)

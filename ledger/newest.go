@@ -5,6 +5,7 @@ package ledger
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 )
@@ -29,9 +30,14 @@ func (c *Client) NewestBlock(ctx context.Context) int64 {
 	return newest
 }
 
-func (h *httpSource) newestBlock(ctx context.Context) (int64, error) {
+func (h *httpSource) newestBlock(ctx context.Context) (_ int64, err error) {
 	// A server that stands still says so with 503, and knows its blocks.
-	status, _, b, err := h.do(ctx, http.MethodGet, "healthz", nil, 64<<10)
+	status, _, body, err := h.do(ctx, http.MethodGet, "healthz", nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	b, err := h.all("healthz", body, 64<<10)
 	if err != nil {
 		return 0, err
 	}
