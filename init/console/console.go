@@ -105,21 +105,24 @@ func (o *out) put(text []byte) bool {
 // that ends takes with it what its serial port has not sent yet. It says
 // whether everything was sent.
 func (c *Consoles) Drain(limit time.Duration) bool {
-	sent := make(chan struct{})
+	sent := make(chan bool, 1)
 	go func() {
-		defer close(sent)
+		all := true
+		end := time.Now().Add(limit)
 		for _, o := range c.outs {
-			for end := time.Now().Add(limit); o.left.Load() > 0 && time.Now().Before(end); {
+			for o.left.Load() > 0 && time.Now().Before(end) {
 				time.Sleep(5 * time.Millisecond)
 			}
+			all = all && o.left.Load() == 0
 		}
 		for _, o := range c.outs {
 			_ = drain(o.f) // not every console has something to wait for
 		}
+		sent <- all
 	}()
 	select {
-	case <-sent:
-		return true
+	case all := <-sent:
+		return all
 	case <-time.After(limit):
 		return false
 	}
