@@ -14,6 +14,7 @@ import (
 
 	"github.com/zos-node/zos/ledger/tiles"
 	"github.com/zos-node/zos/sign"
+	"github.com/zos-node/zos/spec"
 	"github.com/zos-node/zos/spec/strict"
 )
 
@@ -101,7 +102,7 @@ func checkLog(l LogPolicy) error {
 // Validate checks a validator by itself; whether its note keys are keys is
 // for tiles.Policy to say.
 func (v *Validator) Validate() error {
-	if !isDNSLabel(v.Name) {
+	if !spec.IsDNSLabel(v.Name) {
 		return refuse("name", "is %q, want a DNS label", v.Name)
 	}
 	if b, err := base64.StdEncoding.DecodeString(v.Consensus); err != nil || len(b) != ed25519.PublicKeySize || base64.StdEncoding.EncodeToString(b) != v.Consensus {
@@ -164,7 +165,7 @@ func check(p any) error {
 		if p.Claim < -1 || p.Claim > maxNumber {
 			return refuse("claim", "is %d, want a log index, or -1 for none", p.Claim)
 		}
-		if p.Machine != "" && !isDNSLabel(p.Machine) {
+		if p.Machine != "" && !spec.IsDNSLabel(p.Machine) {
 			return refuse("machine", "is %q, want the name of a machine or nothing", p.Machine)
 		}
 		return firstError(textual("detail", p.Detail), checkActed(p.Acted))
@@ -183,7 +184,7 @@ func check(p any) error {
 }
 
 func checkEnrol(p *Enrol) error {
-	if !isDNSLabel(p.Name) {
+	if !spec.IsDNSLabel(p.Name) {
 		return refuse("name", "is %q, want a DNS label", p.Name)
 	}
 	if _, err := sign.Fingerprint(p.Key); err != nil {
@@ -206,7 +207,7 @@ func checkCapacity(p *Capacity) error {
 	if h.Name != "cloud-hypervisor" && h.Name != "qemu" {
 		return refuse("hypervisor.name", "is %q, want cloud-hypervisor or qemu", h.Name)
 	}
-	if !isDigest(h.Digest) {
+	if !spec.IsDigest(h.Digest) {
 		return refuse("hypervisor.digest", "is %q, want sha256:<64 hex digits>", h.Digest)
 	}
 	if !slices.Contains([]string{"release", "local", "debian"}, h.Source) {
@@ -234,7 +235,7 @@ func checkBoot(b Boot) error {
 	if !slices.Contains([]string{"on", "off", "setup mode", "none"}, b.SecureBoot) {
 		return refuse("boot.secureBoot", "is %q, want on, off, setup mode or none", b.SecureBoot)
 	}
-	if b.PCR11 != "" && !isDigest("sha256:"+b.PCR11) {
+	if b.PCR11 != "" && !spec.IsDigest("sha256:"+b.PCR11) {
 		return refuse("boot.pcr11", "is %q, want 64 hex digits, or nothing", b.PCR11)
 	}
 	if !slices.Contains(BootKeys, b.Key) {
@@ -258,7 +259,7 @@ func checkRecord(p *Record) error {
 	if !slices.Contains([]string{"ok", "failed", "undone"}, p.Result) {
 		return refuse("result", "is %q, want ok, failed or undone", p.Result)
 	}
-	if (p.Seq == 0) != (p.Previous == "") || p.Previous != "" && !isDigest(p.Previous) {
+	if (p.Seq == 0) != (p.Previous == "") || p.Previous != "" && !spec.IsDigest(p.Previous) {
 		return refuse("previous", "is %q, want \"\" for record 0 and else sha256:<64 hex digits>", p.Previous)
 	}
 	if p.Result == "ok" && p.Error != "" {

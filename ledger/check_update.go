@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/zos-node/zos/spec"
 	"github.com/zos-node/zos/spec/strict"
 )
 
@@ -47,7 +48,7 @@ func checkNodeRelease(p *NodeRelease) error {
 		if i > 0 && p.Images[i-1].Board >= img.Board {
 			return refuse(at("board"), "is %q after %q, want each board once and in order", img.Board, p.Images[i-1].Board)
 		}
-		if !isDigest(img.Digest) {
+		if !spec.IsDigest(img.Digest) {
 			return refuse(at("digest"), "is %q, want sha256:<64 hex digits>", img.Digest)
 		}
 		if img.Size < 1 || img.Size > maxUKI {
@@ -72,7 +73,7 @@ func checkChunkedRelease(p *ChunkedRelease) error {
 		return err
 	}
 	for i, l := range lists {
-		if !isDigest(l) {
+		if !spec.IsDigest(l) {
 			return refuse(strict.Join(strict.Index("images", i), "chunks"), "is %q, want sha256:<64 hex digits>", l)
 		}
 	}

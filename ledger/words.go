@@ -7,7 +7,8 @@ import "strings"
 // What names and numbers in entries look like. Each is written out, and not as
 // a regular expression: a validator looks at a dozen of them in each entry, and
 // package regexp would be a tenth of what a reader adds to a program. The tests
-// hold each against the expression that stands beside it.
+// hold each against the expression that stands beside it. DNS labels and digests
+// are those of package spec.
 
 func lower(c byte) bool { return c >= 'a' && c <= 'z' }
 func digit(c byte) bool { return c >= '0' && c <= '9' }
@@ -24,11 +25,6 @@ func made(s string, most int, ok func(byte) bool) bool {
 	return s != "" && len(s) <= most
 }
 
-// isDNSLabel is RFC 1123's label in small letters: ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$
-func isDNSLabel(s string) bool {
-	return made(s, 63, func(c byte) bool { return alnum(c) || c == '-' }) && s[0] != '-' && s[len(s)-1] != '-'
-}
-
 // isWord is ^[a-z][a-z0-9-]{0,62}$
 func isWord(s string) bool {
 	return made(s, 63, func(c byte) bool { return alnum(c) || c == '-' }) && lower(s[0])
@@ -37,12 +33,6 @@ func isWord(s string) bool {
 // isBoard is the name of a board: ^[a-z0-9][a-z0-9_-]{0,62}$
 func isBoard(s string) bool {
 	return made(s, 63, func(c byte) bool { return alnum(c) || c == '_' || c == '-' }) && alnum(s[0])
-}
-
-// isDigest is ^sha256:[0-9a-f]{64}$
-func isDigest(s string) bool {
-	hex, ok := strings.CutPrefix(s, "sha256:")
-	return ok && len(hex) == 64 && made(hex, 64, func(c byte) bool { return digit(c) || c >= 'a' && c <= 'f' })
 }
 
 // isLabelKey is ^[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,62}[a-zA-Z0-9])?$

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/zos-node/zos/spec"
 )
 
 // words are the names of words.go, with the regular expressions that they stand for.
@@ -14,10 +16,10 @@ var words = []struct {
 	is      func(string) bool
 	pattern string
 }{
-	{"DNS label", isDNSLabel, `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`},
+	{"DNS label", spec.IsDNSLabel, `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`},
 	{"word", isWord, `^[a-z][a-z0-9-]{0,62}$`},
 	{"board", isBoard, `^[a-z0-9][a-z0-9_-]{0,62}$`},
-	{"digest", isDigest, `^sha256:[0-9a-f]{64}$`},
+	{"digest", spec.IsDigest, `^sha256:[0-9a-f]{64}$`},
 	{"label key", isLabelKey, `^[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,62}[a-zA-Z0-9])?$`},
 	{"version", ValidVersion, `^(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){1,3}$`},
 }

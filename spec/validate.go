@@ -43,13 +43,13 @@ func (c *checker) count(path string, n, most int) {
 }
 
 func (c *checker) label(path, value string) {
-	if !dnsLabel(value) {
+	if !IsDNSLabel(value) {
 		c.need(false, path, "is %q, want a DNS label: small letters, digits and dashes, at most 63", value)
 	}
 }
 
 func (c *checker) digest(path, value string) {
-	if !isDigest(value) {
+	if !IsDigest(value) {
 		c.need(false, path, "is %q, want sha256:<64 hex>", value)
 	}
 }

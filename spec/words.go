@@ -79,8 +79,8 @@ func every(s string, ok func(byte) bool) bool {
 	return true
 }
 
-// dnsLabel is RFC 1123's label in small letters.
-func dnsLabel(s string) bool {
+// IsDNSLabel says whether s is RFC 1123's label, in small letters.
+func IsDNSLabel(s string) bool {
 	return s != "" && len(s) <= 63 && alnum(s[0]) && alnum(s[len(s)-1]) &&
 		every(s, func(c byte) bool { return alnum(c) || c == '-' })
 }
@@ -104,7 +104,8 @@ func hexDigits(s string) bool {
 	return len(s) == digestHexDigits && every(s, func(c byte) bool { return digit(c) || c >= 'a' && c <= 'f' })
 }
 
-func isDigest(s string) bool {
+// IsDigest says whether s is "sha256:" and 64 hex digits, in small letters.
+func IsDigest(s string) bool {
 	hex, ok := strings.CutPrefix(s, digestPrefix)
 	return ok && hexDigits(hex)
 }
