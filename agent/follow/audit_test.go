@@ -31,16 +31,7 @@ func (h *host) fits(name string) {
 // knows nothing of, on a deployment that was stopped meanwhile, says so: no
 // auditor could tell it from one that hides something.
 func TestStateWasLostBeforeTheStop(t *testing.T) {
-	h := newHost(t, 1)
-	h.boot()
-	h.until("capacity", func(s *ledger.State) bool { n := s.Node(h.key.KeyID()); return n != nil && n.Capacity != nil })
-	h.halt()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
-	raw, err := ledger.NewEntry(ledger.TypeClaim, ledger.Claim{Deployment: id, Attempt: 0, Acted: h.log.Acted()}, h.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.log.Must(raw)
+	h, id, _ := claimedBehindIt(t)
 	h.log.Must(h.log.Sign(ledger.TypeStop, ledger.Stop{Deployment: id, Name: "shop", Reason: "enough"}, "author"))
 	for _, d := range []string{"state", "records", "vm"} {
 		if err := os.RemoveAll(filepath.Join(h.dir, d)); err != nil {

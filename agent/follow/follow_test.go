@@ -389,17 +389,24 @@ func TestAgentDiesAndAdopts(t *testing.T) {
 	}
 }
 
-func TestClaimOfAnAgentThatDiedBehindIt(t *testing.T) {
-	h := newHost(t, 1)
+// claimedBehindIt is a node without an agent, and a deployment that it has claimed
+// without that agent's knowledge.
+func claimedBehindIt(t *testing.T) (h *host, id, claim int64) {
+	t.Helper()
+	h = newHost(t, 1)
 	h.boot()
 	h.until("capacity", func(s *ledger.State) bool { n := s.Node(h.key.KeyID()); return n != nil && n.Capacity != nil })
 	h.halt()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
+	id = h.log.Must(h.log.Register("shop", 1, nil))
 	raw, err := ledger.NewEntry(ledger.TypeClaim, ledger.Claim{Deployment: id, Attempt: 0, Acted: h.log.Acted()}, h.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.log.Must(raw)
+	return h, id, h.log.Must(raw)
+}
+
+func TestClaimOfAnAgentThatDiedBehindIt(t *testing.T) {
+	h, id, _ := claimedBehindIt(t)
 	h.boot()
 	h.status(id, ledger.Running)
 	if n := len(h.log.State().Claims(id)); n != 1 {

@@ -55,16 +55,7 @@ func TestRebootWithoutNetwork(t *testing.T) {
 // TestRebootBehindTheFirstRecord: a claim of which the ledger has no record yet, but
 // the queue has, is not begun anew: its story goes on where it was.
 func TestRebootBehindTheFirstRecord(t *testing.T) {
-	h := newHost(t, 1)
-	h.boot()
-	h.until("capacity", func(s *ledger.State) bool { n := s.Node(h.key.KeyID()); return n != nil && n.Capacity != nil })
-	h.halt()
-	id := h.log.Must(h.log.Register("shop", 1, nil))
-	raw, err := ledger.NewEntry(ledger.TypeClaim, ledger.Claim{Deployment: id, Attempt: 0, Acted: h.log.Acted()}, h.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	claim := h.log.Must(raw)
+	h, id, claim := claimedBehindIt(t)
 	if err := h.queue.Record(claim, phase.Report{Phase: phase.Detect, Result: phase.OK, Started: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
