@@ -65,12 +65,6 @@ func NewServer(h http.Handler) *http.Server {
 	}
 }
 
-// What headers of files say, made once: a reader asks for thousands of files.
-var (
-	octets, plainText, jsonText = []string{"application/octet-stream"}, []string{"text/plain; charset=utf-8"}, []string{"application/json"}
-	forEver, askAgain           = []string{"public, max-age=31536000, immutable"}, []string{"no-cache"}
-)
-
 type handler struct {
 	dir tiles.Dir
 	s   Submitter
@@ -98,15 +92,16 @@ func (h *handler) file(w http.ResponseWriter, r *http.Request) {
 		h.unread(w, path, err)
 		return
 	}
-	kind, cache := octets, forEver
+	kind, cache := "application/octet-stream", "public, max-age=31536000, immutable"
 	if path == checkpointPath {
-		kind, cache = plainText, askAgain
+		kind, cache = "text/plain; charset=utf-8", "no-cache"
 	} else if path == consensusPath || path == prunedPath {
-		cache = askAgain
+		cache = "no-cache"
 	} else if strings.HasPrefix(path, "root/") {
-		kind = jsonText
+		kind = "application/json"
 	}
-	w.Header()["Content-Type"], w.Header()["Cache-Control"] = kind, cache
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Cache-Control", cache)
 	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // else what is longer than 2 KiB is sent in chunks
 	if _, err := w.Write(b); err != nil {
 		h.log.Debug("a reader went away", "part", "ledger", "path", path, "err", err)
@@ -139,7 +134,8 @@ func (h *handler) snapshot(w http.ResponseWriter, r *http.Request) {
 		h.unread(w, snapshotPath, err)
 		return
 	}
-	w.Header()["Content-Type"], w.Header()["Cache-Control"] = octets, askAgain
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("Content-Length", strconv.FormatInt(info.Size(), 10))
 	if r.Method == http.MethodHead {
 		return
